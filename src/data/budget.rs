@@ -1,0 +1,136 @@
+//! The memory budget: bytes of log data that may be held between reading and acknowledgement.
+//!
+//! Nothing is read without a [`Permit`], and a permit's bytes return when it drops. The reader sleeps on
+//! [`Signal`] while the budget is spent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Wakes the one thread that reads logs: credit came back, a directory changed, or it is time to stop.
+#[derive(Debug, Default)]
+pub struct Signal {
+    raised: Mutex<bool>,
+    condvar: Condvar,
+}
+
+impl Signal {
+    /// Wakes the waiter now or at its next [`wait`](Self::wait).
+    pub fn raise(&self) {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            *raised = true;
+            self.condvar.notify_one();
+        }
+    }
+
+    /// Sleeps until raised or until `timeout` passed; true when it was raised.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            self.condvar.wait_for(&mut raised, timeout);
+        }
+        std::mem::take(&mut *raised)
+    }
+}
+
+/// A bounded number of bytes, shared by all container logs.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    held: AtomicU64,
+    starved: std::sync::atomic::AtomicBool,
+    signal: Arc<Signal>,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes that raises `signal` when bytes return to a starved reader.
+    pub fn new(limit: u64, signal: Arc<Signal>) -> Arc<Self> {
+        Arc::new(Self { limit, held: AtomicU64::new(0), starved: false.into(), signal })
+    }
+
+    /// Takes `bytes`, or nothing when they do not fit. A request above the whole limit fits an empty budget.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Permit> {
+        let before = self.held.fetch_add(bytes, Ordering::AcqRel);
+        if before != 0 && before + bytes > self.limit {
+            self.held.fetch_sub(bytes, Ordering::AcqRel);
+            self.starved.store(true, Ordering::Release);
+            return None;
+        }
+        Some(Permit { budget: Arc::clone(self), bytes })
+    }
+
+    /// Bytes held now.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Bytes that may be held.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+}
+
+/// Bytes taken from a [`Budget`]; they return when it drops.
+#[derive(Debug)]
+pub struct Permit {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Permit {
+    /// Bytes held by this permit.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Corrects the permit to what is really held, once that is known.
+    pub fn resize(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.budget.held.fetch_add(bytes - self.bytes, Ordering::AcqRel);
+        } else {
+            self.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.budget.held.fetch_sub(bytes, Ordering::AcqRel);
+        if bytes > 0 && self.budget.starved.swap(false, Ordering::AcqRel) {
+            self.budget.signal.raise();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_return_when_the_permit_drops() {
+        let budget = Budget::new(100, Arc::default());
+        let first = budget.reserve(80).expect("fits");
+        assert!(budget.reserve(30).is_none());
+        drop(first);
+        assert!(budget.reserve(30).is_some());
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_starved_reader_is_woken() {
+        let signal = Arc::<Signal>::default();
+        let budget = Budget::new(10, Arc::clone(&signal));
+        let permit = budget.reserve(10).expect("fits");
+        assert!(budget.reserve(1).is_none());
+        drop(permit);
+        assert!(signal.wait(Duration::ZERO));
+    }
+}

@@ -1,0 +1,307 @@
+//! Who still owes what for a log: tickets, the ledger, and the way a sealed batch reaches the sinks.
+//!
+//! A required sink gets a [`Ticket`] for each batch and must settle it; an optional one gets none, so it cannot
+//! hold the file. A [`Ledger`] belongs to one container log. Its committed position moves over the finished
+//! prefix and over nothing else. A ticket that is dropped unsettled pins the position: the lines will be read
+//! again after a restart, never forgotten.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::batch::Batch;
+use super::budget::Signal;
+use super::position::Position;
+
+/// Why lines were lost: refused for good by the backend. Each is a value of `reason` in the loss counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The backend calls the line invalid (400) and names nothing that waiting would change.
+    Invalid,
+    /// The line is older than the backend takes.
+    TooOld,
+    /// The line's timestamp is too far in the future for the backend.
+    TooNew,
+    /// The line is too far behind the newest of its stream.
+    TooFarBehind,
+    /// The line alone exceeds a size limit of the backend.
+    TooLarge,
+    /// OTLP partial success: the collector took the request and refused this many records.
+    PartialSuccess,
+}
+
+impl Reason {
+    /// Every reason, for the metrics table.
+    pub const ALL: [Self; 6] =
+        [Self::Invalid, Self::TooOld, Self::TooNew, Self::TooFarBehind, Self::TooLarge, Self::PartialSuccess];
+
+    /// The reason as a label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::TooOld => "too_old",
+            Self::TooNew => "too_new",
+            Self::TooFarBehind => "too_far_behind",
+            Self::TooLarge => "too_large",
+            Self::PartialSuccess => "partial_success",
+        }
+    }
+}
+
+/// Sums over the life of a ledger, in bytes of log lines and in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Log file bytes handed to the sinks or dropped by processing.
+    pub read_bytes: u64,
+    /// Log file bytes before the committed position.
+    pub committed_bytes: u64,
+    /// Records that every required sink took.
+    pub delivered_records: u64,
+    /// Records that a required sink refused for good.
+    pub lost_records: u64,
+    /// Records that configured processing dropped.
+    pub dropped_records: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    end: Position,
+    /// Tickets not yet settled.
+    open: u32,
+    source_bytes: u64,
+    records: u64,
+    lost: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    committed: Position,
+    /// Sequence number of the front entry.
+    base: u64,
+    in_flight: VecDeque<Entry>,
+    in_flight_bytes: u64,
+    totals: Totals,
+}
+
+/// How far one container log is done, across its generations.
+#[derive(Debug)]
+pub struct Ledger {
+    state: Mutex<State>,
+    signal: Arc<Signal>,
+}
+
+impl Ledger {
+    /// A ledger whose log is done up to `committed`. Raises `signal` when credit returns.
+    pub fn new(committed: Position, signal: Arc<Signal>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { committed, ..State::default() }), signal })
+    }
+
+    /// Enters a stretch that ends at `end`, of `source_bytes` in the file, and issues `tickets` tickets for it.
+    ///
+    /// With no tickets the stretch is done as soon as all before it is.
+    pub fn issue(
+        self: &Arc<Self>,
+        end: Position,
+        source_bytes: u64,
+        records: u64,
+        tickets: u32,
+    ) -> impl Iterator<Item = Ticket> + use<> {
+        let seq = {
+            let mut state = self.state.lock();
+            let seq = state.base + state.in_flight.len() as u64;
+            state.in_flight_bytes += source_bytes;
+            state.totals.read_bytes += source_bytes;
+            state.in_flight.push_back(Entry { end, open: tickets, source_bytes, records, lost: 0 });
+            state.advance();
+            seq
+        };
+        let ledger = Arc::clone(self);
+        (0..tickets).map(move |_| Ticket { ledger: Arc::clone(&ledger), seq, lost: 0 })
+    }
+
+    /// Counts records that configured processing dropped.
+    pub fn count_dropped(&self, records: u64) {
+        self.state.lock().totals.dropped_records += records;
+    }
+
+    /// The end of the finished prefix: what the checkpoint may say.
+    pub fn committed(&self) -> Position {
+        self.state.lock().committed
+    }
+
+    /// Bytes handed out and not yet settled.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.state.lock().in_flight_bytes
+    }
+
+    /// Sums since this ledger was made.
+    pub fn totals(&self) -> Totals {
+        self.state.lock().totals
+    }
+
+    fn settle(&self, seq: u64, lost: u64) {
+        let mut state = self.state.lock();
+        let index = usize::try_from(seq - state.base).expect("in-flight entries fit memory");
+        let entry = &mut state.in_flight[index];
+        entry.open -= 1;
+        entry.lost = entry.lost.max(lost);
+        let freed = state.advance();
+        drop(state);
+        if freed {
+            self.signal.raise();
+        }
+    }
+}
+
+impl State {
+    /// Moves the committed position over the finished prefix; true when bytes were freed.
+    fn advance(&mut self) -> bool {
+        let mut moved = false;
+        while let Some(front) = self.in_flight.front() {
+            if front.open > 0 {
+                break;
+            }
+            self.committed = front.end;
+            self.in_flight_bytes -= front.source_bytes;
+            self.totals.committed_bytes += front.source_bytes;
+            self.totals.lost_records += front.lost;
+            self.totals.delivered_records += front.records - front.lost.min(front.records);
+            self.base += 1;
+            self.in_flight.pop_front();
+            moved = true;
+        }
+        moved
+    }
+}
+
+/// One required sink's promise for one batch. Settle it with [`delivered`](Self::delivered), after
+/// [`lose`](Self::lose) for every record that the backend refused for good. Dropping it settles nothing.
+#[must_use]
+#[derive(Debug)]
+pub struct Ticket {
+    ledger: Arc<Ledger>,
+    seq: u64,
+    lost: u64,
+}
+
+impl Ticket {
+    /// Notes `records` of the batch as refused for good.
+    pub fn lose(&mut self, records: u64) {
+        self.lost += records;
+    }
+
+    /// The backend has everything that was not [lost](Self::lose).
+    pub fn delivered(self) {
+        self.ledger.settle(self.seq, self.lost);
+    }
+}
+
+/// A batch on its way to one sink.
+#[derive(Debug)]
+pub struct Shipment {
+    /// What to send.
+    pub batch: Arc<Batch>,
+    /// What to settle; `None` for an optional sink.
+    pub ticket: Option<Ticket>,
+}
+
+/// The entrance to one sink's own queue.
+pub trait Outlet: Send {
+    /// True when the file waits for this sink.
+    fn required(&self) -> bool;
+
+    /// Queues a shipment. Never blocks: the memory budget bounds what can be queued. An optional sink whose
+    /// queue is full counts and drops it.
+    fn offer(&self, shipment: Shipment);
+}
+
+/// All sinks, as the log path sees them.
+pub struct Fanout {
+    outlets: Vec<Box<dyn Outlet>>,
+    required: u32,
+}
+
+impl Fanout {
+    /// A fan-out to `outlets`.
+    pub fn new(outlets: Vec<Box<dyn Outlet>>) -> Self {
+        let required = outlets.iter().filter(|outlet| outlet.required()).count() as u32;
+        Self { outlets, required }
+    }
+
+    /// Enters `batch` in `ledger` and offers it to every sink. `source_bytes` is what it covers in the file.
+    pub fn ship(&self, ledger: &Arc<Ledger>, batch: Batch, source_bytes: u64) {
+        let records = batch.records.len() as u64;
+        let batch = Arc::new(batch);
+        let mut tickets = ledger.issue(batch.end, source_bytes, records, self.required);
+        for outlet in &self.outlets {
+            let ticket = if outlet.required() { tickets.next() } else { None };
+            outlet.offer(Shipment { batch: Arc::clone(&batch), ticket });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: u64) -> Position {
+        Position { offset, ..Position::default() }
+    }
+
+    fn one(ledger: &Arc<Ledger>, offset: u64) -> Ticket {
+        ledger.issue(at(offset), 10, 1, 1).next().expect("one ticket")
+    }
+
+    #[test]
+    fn only_a_finished_prefix_is_committed() {
+        let ledger = Ledger::new(at(0), Arc::default());
+        let first = one(&ledger, 10);
+        let second = one(&ledger, 20);
+        second.delivered();
+        assert_eq!(ledger.committed(), at(0));
+        first.delivered();
+        assert_eq!(ledger.committed(), at(20));
+        assert_eq!(ledger.in_flight_bytes(), 0);
+    }
+
+    #[test]
+    fn slowest_sink_holds_the_offset() {
+        let ledger = Ledger::new(at(0), Arc::default());
+        let mut tickets: Vec<_> = ledger.issue(at(10), 10, 1, 2).collect();
+        tickets.pop().expect("two tickets").delivered();
+        assert_eq!(ledger.committed(), at(0));
+        tickets.pop().expect("one left").delivered();
+        assert_eq!(ledger.committed(), at(10));
+    }
+
+    #[test]
+    fn dropped_ticket_pins_the_offset() {
+        let ledger = Ledger::new(at(0), Arc::default());
+        drop(one(&ledger, 10));
+        one(&ledger, 20).delivered();
+        assert_eq!(ledger.committed(), at(0));
+    }
+
+    #[test]
+    fn a_stretch_without_tickets_commits_in_its_turn() {
+        let ledger = Ledger::new(at(0), Arc::default());
+        let first = one(&ledger, 10);
+        assert_eq!(ledger.issue(at(20), 10, 0, 0).count(), 0);
+        assert_eq!(ledger.committed(), at(0));
+        first.delivered();
+        assert_eq!(ledger.committed(), at(20));
+    }
+
+    #[test]
+    fn lost_records_are_counted_once_over_sinks() {
+        let ledger = Ledger::new(at(0), Arc::default());
+        let tickets: Vec<_> = ledger.issue(at(10), 10, 5, 2).collect();
+        for mut ticket in tickets {
+            ticket.lose(2);
+            ticket.delivered();
+        }
+        let totals = ledger.totals();
+        assert_eq!((totals.lost_records, totals.delivered_records), (2, 3));
+    }
+}

@@ -1,0 +1,14 @@
+//! The nouns that the rest of the agent speaks in: no I/O, no async runtime.
+//!
+//! A [`Batch`](batch::Batch) is a stretch of one container log with its records; a
+//! [`Ticket`](delivery::Ticket) is one sink's promise to take it; a [`Ledger`](delivery::Ledger) says how far a
+//! log is done. Everything here builds and tests without tokio.
+
+pub mod batch;
+pub mod budget;
+pub mod delivery;
+pub mod position;
+pub mod severity;
+pub mod trace;
+pub mod units;
+pub mod workload;

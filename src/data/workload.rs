@@ -1,0 +1,183 @@
+//! Who wrote a log: the container instance behind a path, with what Kubernetes says of it.
+//!
+//! Labels attach here, once per container, never per line. `logs` asks through [`Identify`] and does not know
+//! whether the answer came from the path alone or from the Kubernetes watch.
+
+use std::sync::Arc;
+
+/// A container instance as the log path names it.
+///
+/// The path is `<namespace>_<pod>_<uid>/<container>/<restart>.log`; Kubernetes names contain no underscore.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ContainerRef {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// The pod's uid (for static pods, the kubelet's hash).
+    pub uid: String,
+    /// Name of the container in the pod.
+    pub container: String,
+    /// Restart count of the container: the number in the file's name.
+    pub restart: u32,
+}
+
+impl ContainerRef {
+    /// Reads the two directory names of a pod log path. `None` when they are not of the kubelet's form.
+    pub fn from_path(pod_dir: &str, container: &str, restart: u32) -> Option<Self> {
+        let mut parts = pod_dir.split('_');
+        let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
+        let whole = parts.next().is_none()
+            && [namespace, pod, uid, container].iter().all(|part| !part.is_empty() && part.len() <= 253);
+        whole.then(|| Self {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            uid: uid.to_owned(),
+            container: container.to_owned(),
+            restart,
+        })
+    }
+
+    /// The path below the log root, without the file's suffix: the key of this log in state files.
+    pub fn key(&self) -> String {
+        format!("{}_{}_{}/{}/{}", self.namespace, self.pod, self.uid, self.container, self.restart)
+    }
+}
+
+/// A container instance with everything that its records inherit. Frozen while the instance lives, since a
+/// stream's labels must not change under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Which container instance.
+    pub container: ContainerRef,
+    /// The cluster, from config.
+    pub cluster: String,
+    /// The node, from config or the downward API.
+    pub node: String,
+    /// OpenTelemetry `service.name`.
+    pub service_name: String,
+    /// True when `service_name` was guessed from the pod's name, as nothing better was known.
+    pub service_name_guessed: bool,
+    /// OpenTelemetry `service.version`, if known.
+    pub service_version: Option<String>,
+    /// OpenTelemetry `deployment.environment.name`, if known.
+    pub environment: Option<String>,
+    /// Pod labels that the operator allows out, sorted by name.
+    pub labels: Vec<(String, String)>,
+    /// Further OpenTelemetry resource attributes (`k8s.deployment.name` and its like), sorted by name.
+    pub attributes: Vec<(String, String)>,
+    /// Loki tenant, from the allow-list; `None` means the sink's own.
+    pub tenant: Option<String>,
+}
+
+/// What is known of a container.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// Everything that will be known.
+    Known(Arc<Workload>),
+    /// Its pod has not been seen yet: ask again, and hold the log's lines back meanwhile.
+    Pending,
+}
+
+/// Answers who wrote a log. Implemented by the path-only directory here and by the Kubernetes watch.
+pub trait Identify: Send {
+    /// Identity of a container instance.
+    fn identify(&mut self, container: &ContainerRef) -> Identity;
+}
+
+/// Identity from the path and the agent's own settings alone: no API needed.
+#[derive(Debug, Clone)]
+pub struct PathIdentity {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node's name.
+    pub node: String,
+    /// `deployment.environment.name` of every workload, if set.
+    pub environment: Option<String>,
+}
+
+impl Identify for PathIdentity {
+    fn identify(&mut self, container: &ContainerRef) -> Identity {
+        Identity::Known(Arc::new(Workload {
+            container: container.clone(),
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+            service_name: guess_service(&container.pod).to_owned(),
+            service_name_guessed: true,
+            service_version: None,
+            environment: self.environment.clone(),
+            labels: Vec::new(),
+            attributes: Vec::new(),
+            tenant: None,
+        }))
+    }
+}
+
+/// The alphabet of Kubernetes' generated name suffixes: no vowels, no 0, 1 or 3.
+/// Source: `k8s.io/apimachinery/pkg/util/rand`.
+fn is_generated(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
+}
+
+/// The pod's name less what its controller appended: `-<template hash>-<5>` of a ReplicaSet, `-<5>` of a
+/// DaemonSet or Job, `-<minutes>-<5>` of a CronJob, `-<ordinal>` of a StatefulSet.
+pub fn guess_service(pod: &str) -> &str {
+    let Some((head, tail)) = pod.rsplit_once('-') else {
+        return pod;
+    };
+    if head.is_empty() {
+        return pod;
+    }
+    if tail.len() == 5
+        && tail.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && let Some((owner, hash)) = head.rsplit_once('-')
+        && !owner.is_empty()
+        && ((6..=10).contains(&hash.len()) && is_generated(hash)
+            || hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return owner;
+    }
+    if tail.len() == 5 && is_generated(tail) {
+        return head;
+    }
+    if tail.len() <= 4 && tail.bytes().all(|b| b.is_ascii_digit()) {
+        return head;
+    }
+    pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_its_container() {
+        let found = ContainerRef::from_path(
+            "shop_checkout-d994d45d6-5h9zr_d11c6e6d-84fc-49ec-95a1-4ee5155f656a",
+            "api",
+            3,
+        )
+        .expect("genuine path");
+        assert_eq!(found.namespace, "shop");
+        assert_eq!(found.pod, "checkout-d994d45d6-5h9zr");
+        assert_eq!(found.restart, 3);
+        assert!(ContainerRef::from_path("lost+found", "api", 0).is_none());
+        assert!(ContainerRef::from_path("a_b_c_d", "api", 0).is_none());
+    }
+
+    #[test]
+    fn the_service_is_the_pod_without_its_controllers_suffix() {
+        for (pod, service) in [
+            ("checkout-d994d45d6-5h9zr", "checkout"),
+            ("orders-7d9f8b6c5-p2x4k", "orders"),
+            ("my-api-gateway-5c9d8b7f4d-zxcvb", "my-api-gateway"),
+            ("node-exporter-x7k2p", "node-exporter"),
+            ("postgres-0", "postgres"),
+            ("backup-29384756-4vkqz", "backup"),
+            ("standalone", "standalone"),
+            ("etcd-control-plane", "etcd-control-plane"),
+        ] {
+            assert_eq!(guess_service(pod), service, "{pod}");
+        }
+    }
+}

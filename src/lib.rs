@@ -1,0 +1,12 @@
+//! nodewick: one telemetry agent per Kubernetes node.
+#![doc = "```text"]
+//! /var/log/pods ► discover ► tail ► frame ► parse ► process ► seal ═► deliver ► loki | otlp | local | stdout
+//!                   ▲ reserve(budget), one OS thread, no await     (tokio)      │
+//!                   └─ checkpoint ◄─ Ledger ◄──── Ticket ◄──── Verdict ◄────────┘
+#![doc = "```"]
+//! The modules below stand in the order of the flow.
+
+pub mod data;
+pub mod logs;
+pub mod metrics;
+pub mod sink;

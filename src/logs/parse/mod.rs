@@ -1,0 +1,84 @@
+//! What a line says about itself: severity, trace, request.
+//!
+//! In: one line as the container wrote it. Out: [`Parsed`], whose spans point into that line. Pure, allocates
+//! nothing in steady state, and depends on nothing but the line's bytes.
+
+use crate::data::batch::{Fields, Span};
+use crate::data::severity::Severity;
+use crate::data::trace::{SpanId, TraceId};
+
+/// Text found in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Text {
+    /// Where it stands in the line; empty when absent.
+    pub span: Span,
+    /// True when it still holds JSON escapes and must be unescaped before use.
+    pub escaped: bool,
+}
+
+/// A duration found in a line: decimal text and its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DurationUnit {
+    /// Milliseconds: the text can be used as it stands.
+    #[default]
+    Millis,
+    /// Seconds.
+    Seconds,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+}
+
+/// Which shape the line had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Format {
+    /// Nothing that we recognise.
+    #[default]
+    Plain,
+    /// One JSON object.
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
+    /// `I0102 15:04:05.000000 ...` of Kubernetes components.
+    Klog,
+    /// nginx or Apache access log.
+    Access,
+}
+
+/// What a line says about itself. All of it is optional.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Parsed {
+    /// Shape of the line.
+    pub format: Format,
+    /// Severity.
+    pub severity: Severity,
+    /// Trace id, validated.
+    pub trace_id: Option<TraceId>,
+    /// Span id, validated.
+    pub span_id: Option<SpanId>,
+    /// W3C trace flags.
+    pub trace_flags: u8,
+    /// The application's own time, nanoseconds since the epoch; 0 when absent or unreadable.
+    pub app_time_unix_nano: u64,
+    /// Request id.
+    pub request_id: Text,
+    /// HTTP method.
+    pub http_method: Text,
+    /// HTTP route template.
+    pub http_route: Text,
+    /// URL path, without scheme, host, query and fragment.
+    pub url_path: Text,
+    /// Request duration, in `duration_unit`.
+    pub duration: Span,
+    /// Unit of `duration`.
+    pub duration_unit: DurationUnit,
+    /// HTTP status, 0 when absent.
+    pub http_status: u16,
+}
+
+/// Reads one line. `want` says which fields will be used; others may be left out.
+pub fn parse(line: &[u8], want: Fields) -> Parsed {
+    let _ = (line, want);
+    Parsed::default()
+}

@@ -1,0 +1,1 @@
+//! Configured processing of records: drop, redact, sample, rate limit, deduplicate.

@@ -1,0 +1,176 @@
+//! The table of every metric that the agent exposes about itself, and the handles to count with.
+//!
+//! One row a metric: `nodewick_<noun>_<unit>[_total]`, base units, at most three labels, each a closed set.
+//! `docs/reference/metrics.md` is rendered from this table; a dashboard or an alert may only name what is here.
+
+use std::sync::LazyLock;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// The kind of a metric, as Prometheus names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+/// One metric of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Name on the page.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What it counts, one sentence.
+    pub help: &'static str,
+}
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+
+/// The registry behind `/metrics`, with every metric of the table registered.
+pub fn registry() -> &'static Registry {
+    register_all();
+    &REGISTRY
+}
+
+/// Seconds for anything that goes over the network.
+const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+macro_rules! handle {
+    (counter, []) => {
+        IntCounter
+    };
+    (counter, [$($label:literal),+]) => {
+        IntCounterVec
+    };
+    (gauge, []) => {
+        IntGauge
+    };
+    (gauge, [$($label:literal),+]) => {
+        IntGaugeVec
+    };
+    (histogram, []) => {
+        Histogram
+    };
+    (histogram, [$($label:literal),+]) => {
+        HistogramVec
+    };
+}
+
+macro_rules! make {
+    (counter, $name:literal, $help:expr, []) => { IntCounter::new($name, $help) };
+    (counter, $name:literal, $help:expr, [$($label:literal),+]) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$($label),+])
+    };
+    (gauge, $name:literal, $help:expr, []) => { IntGauge::new($name, $help) };
+    (gauge, $name:literal, $help:expr, [$($label:literal),+]) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])
+    };
+    (histogram, $name:literal, $help:expr, []) => {
+        prometheus::Histogram::with_opts(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()))
+    };
+    (histogram, $name:literal, $help:expr, [$($label:literal),+]) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()), &[$($label),+])
+    };
+}
+
+macro_rules! kind {
+    (counter) => {
+        Kind::Counter
+    };
+    (gauge) => {
+        Kind::Gauge
+    };
+    (histogram) => {
+        Kind::Histogram
+    };
+}
+
+macro_rules! table {
+    ($($kind:ident $handle:ident = $name:literal $labels:tt, $help:literal;)*) => {
+        /// Every metric of the agent itself, in the order of the data flow.
+        pub const TABLE: &[Row] = &[$(Row { name: $name, kind: kind!($kind), labels: &$labels, help: $help }),*];
+
+        $(#[doc = $help]
+        pub static $handle: LazyLock<handle!($kind, $labels)> = LazyLock::new(|| {
+            let metric = make!($kind, $name, $help, $labels).expect("table rows are valid metrics");
+            REGISTRY.register(Box::new(metric.clone())).expect("table rows have unique names");
+            metric
+        });)*
+
+        fn register_all() {
+            $(LazyLock::force(&$handle);)*
+        }
+    };
+}
+
+table! {
+    // logs
+    gauge LOGS_OPEN = "nodewick_logs_open" [],
+        "Container logs that are being followed.";
+    counter LOG_READ_BYTES = "nodewick_log_read_bytes_total" [],
+        "Bytes read from container log files.";
+    counter LOG_RECORDS = "nodewick_log_records_total" [],
+        "Records framed from container log files.";
+    gauge LOG_LAG_BYTES = "nodewick_log_lag_bytes" [],
+        "Bytes on disk that are not yet read, over all container logs.";
+    counter LOG_ROTATIONS = "nodewick_log_rotations_total" [],
+        "Log files that were rotated away and followed to their end.";
+    counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],
+        "Lines that were not as their format demands, by kind; they are delivered all the same.";
+    counter LOG_SKIPPED_FILES = "nodewick_log_skipped_files_total" ["reason"],
+        "Files below the log root that are not read, by reason.";
+    counter LOG_LOST_BYTES = "nodewick_log_lost_bytes_total" ["reason"],
+        "Bytes that were lost before they could be read, by reason.";
+    counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason"],
+        "Records that configured processing dropped, by reason.";
+    counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],
+        "Records that a required sink refused for good, by reason.";
+    // memory
+    gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
+        "Bytes of log data held in memory.";
+    gauge BUDGET_LIMIT_BYTES = "nodewick_budget_limit_bytes" [],
+        "Bytes of log data that may be held in memory.";
+    // state
+    gauge CHECKPOINT_TIMESTAMP = "nodewick_checkpoint_timestamp_seconds" [],
+        "When the checkpoint was last made durable, seconds since the epoch.";
+    counter CHECKPOINT_FAILURES = "nodewick_checkpoint_failures_total" [],
+        "Checkpoints that could not be made durable.";
+    counter CHECKPOINT_CORRUPT = "nodewick_checkpoint_corrupt_total" ["file"],
+        "State files of which no slot could be read at start.";
+    // sinks
+    counter SINK_RECORDS = "nodewick_sink_records_total" ["sink", "outcome"],
+        "Records by sink and outcome (delivered, lost, dropped).";
+    counter SINK_REQUESTS = "nodewick_sink_requests_total" ["sink", "outcome"],
+        "Requests by sink and outcome (delivered, retry, split, refused).";
+    counter SINK_SENT_BYTES = "nodewick_sink_sent_bytes_total" ["sink"],
+        "Bytes of request bodies sent, compressed.";
+    histogram SINK_REQUEST_SECONDS = "nodewick_sink_request_duration_seconds" ["sink"],
+        "Time from sending a request to its answer.";
+    gauge SINK_QUEUE_BYTES = "nodewick_sink_queue_bytes" ["sink"],
+        "Bytes that wait in a sink's queue or in flight.";
+    gauge SINK_UP = "nodewick_sink_up" ["sink"],
+        "1 while the sink's backend answers, 0 while its breaker is open.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_keeps_the_naming_rules() {
+        for row in TABLE {
+            assert!(row.name.starts_with("nodewick_"), "{}", row.name);
+            assert_eq!(row.kind == Kind::Counter, row.name.ends_with("_total"), "{}", row.name);
+            assert!(row.labels.len() <= 3 && row.help.ends_with('.'), "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! From sealed batches to backends.
+//!
+//! `deliver` drives one queue per sink: it coalesces, encodes, sends, reads the verdict and settles tickets. The
+//! decisions are made by a pure step machine in `lane`; a backend is one file that implements [`Wire`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::data::batch::{Batch, Record};
+use crate::data::delivery::Reason;
+
+/// A run of records of one batch: what a request is made of.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// The batch.
+    pub batch: Arc<Batch>,
+    /// First record.
+    pub from: u32,
+    /// One past the last record.
+    pub to: u32,
+}
+
+impl Parcel {
+    /// The records.
+    pub fn records(&self) -> &[Record] {
+        &self.batch.records[self.from as usize..self.to as usize]
+    }
+}
+
+/// What came back for a request.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// An HTTP response; `body` holds at most 64 KiB of it.
+    Http {
+        /// Status code.
+        status: u16,
+        /// `Retry-After`, if sent.
+        retry_after: Option<Duration>,
+        /// Body.
+        body: Bytes,
+    },
+    /// A gRPC status.
+    Grpc {
+        /// Status code, 0 for OK.
+        code: i32,
+        /// `RetryInfo` of the status details, if sent.
+        retry_after: Option<Duration>,
+        /// The response message when the code is 0, else the UTF-8 status message.
+        body: Bytes,
+    },
+    /// No answer: the connection failed, broke or timed out. The request may or may not have been taken.
+    Unreachable {
+        /// Why, for the log.
+        error: String,
+    },
+}
+
+/// What an answer means for the request. A decision, not a description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The backend has all of it.
+    Delivered,
+    /// The backend took the request and refused this many records for good. Never sent again.
+    Partial {
+        /// Records refused.
+        refused: u64,
+        /// What the backend said.
+        message: String,
+    },
+    /// Send the same again, later: nothing is wrong with the data.
+    Retry {
+        /// How long the backend asked us to wait.
+        after: Option<Duration>,
+    },
+    /// The credential was refused: read it again, then send the same again.
+    Unauthorized,
+    /// Too large: send it in halves.
+    Split,
+    /// Something in it will never be taken. A shared request is sent again stream by stream; a lone stream is
+    /// bisected down to the refused records.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// True when the answer says that every record was refused, so that bisecting is pointless.
+        all: bool,
+        /// What the backend said.
+        message: String,
+    },
+}
+
+/// Identifies a backend stream: two batches with equal keys share the backend's order, rate and limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamKey(pub u64);
+
+/// One backend's protocol. Pure: bytes in, bytes out, no I/O and no clock.
+pub trait Wire: Send + 'static {
+    /// The stream that a batch belongs to.
+    fn stream(&self, batch: &Batch) -> StreamKey;
+
+    /// The tenant that a batch goes to; parcels of different tenants never share a request.
+    fn tenant<'a>(&'a self, batch: &'a Batch) -> Option<&'a str>;
+
+    /// Appends the whole request body for `parcels` to `out`, compressed as the protocol wants it. The same
+    /// parcels always give the same bytes.
+    fn encode(&mut self, parcels: &[Parcel], out: &mut Vec<u8>);
+
+    /// What `answer` means for a request of `records` records.
+    fn judge(&self, answer: &Answer, records: u64) -> Verdict;
+
+    /// True when a success answer to a request of several streams can hide that some were refused, as Loki's
+    /// does. Then only streams that cannot be refused share a request.
+    fn success_can_mask(&self) -> bool;
+}
