@@ -122,6 +122,8 @@ table! {
         "Records framed from container log files.";
     gauge LOG_LAG_BYTES = "nodewick_log_lag_bytes" [],
         "Bytes on disk that are not yet read, over all container logs.";
+    gauge LOG_WATCHES_MISSING = "nodewick_log_watches_missing" [],
+        "Directory watches that the system refused; those directories are polled instead.";
     counter LOG_ROTATIONS = "nodewick_log_rotations_total" [],
         "Log files that were rotated away and followed to their end.";
     counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],

@@ -9,6 +9,13 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::batch::Record;
+
+/// Large arenas kept for reuse. Fresh ones would cost a page fault for every 4 KiB read.
+const POOLED: usize = 16;
+/// Arenas of at least this capacity are pooled; smaller ones are cheap to allocate.
+pub const POOLED_CAPACITY: usize = 128 << 10;
+
 /// Wakes the one thread that reads logs: credit came back, a directory changed, or it is time to stop.
 #[derive(Debug, Default)]
 pub struct Signal {
@@ -43,6 +50,7 @@ pub struct Budget {
     held: AtomicU64,
     starved: std::sync::atomic::AtomicBool,
     signal: Arc<Signal>,
+    pool: Mutex<Vec<(Vec<u8>, Vec<Record>)>>,
 }
 
 impl Budget {
@@ -60,6 +68,21 @@ impl Budget {
             return None;
         }
         Some(Permit { budget: Arc::clone(self), bytes })
+    }
+
+    /// An empty arena and record list for a batch of about `bytes`, reused when large.
+    pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Record>) {
+        if bytes >= POOLED_CAPACITY
+            && let Some(buffers) = self.pool.lock().pop()
+        {
+            return buffers;
+        }
+        (Vec::with_capacity(bytes + bytes / 16 + 64), Vec::new())
+    }
+
+    /// Lets go of pooled buffers: nothing large has been read for a while.
+    pub fn trim(&self) {
+        *self.pool.lock() = Vec::new();
     }
 
     /// Bytes held now.
@@ -94,6 +117,19 @@ impl Permit {
             self.give_back(self.bytes - bytes);
         }
         self.bytes = bytes;
+    }
+
+    /// Takes a finished batch's buffers back for reuse.
+    pub(super) fn recycle(&self, mut arena: Vec<u8>, mut records: Vec<Record>) {
+        if arena.capacity() < POOLED_CAPACITY || arena.capacity() > 1 << 20 {
+            return;
+        }
+        arena.clear();
+        records.clear();
+        let mut pool = self.budget.pool.lock();
+        if pool.len() < POOLED {
+            pool.push((arena, records));
+        }
     }
 
     fn give_back(&self, bytes: u64) {

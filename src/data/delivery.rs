@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -88,6 +89,8 @@ struct State {
 #[derive(Debug)]
 pub struct Ledger {
     state: Mutex<State>,
+    /// The reader waits for credit on this log.
+    starved: AtomicBool,
     signal: Arc<Signal>,
 }
 
@@ -130,6 +133,11 @@ impl Ledger {
         self.state.lock().committed
     }
 
+    /// Takes note that the reader waits for credit: the signal is raised when bytes are settled.
+    pub fn wait_for_credit(&self) {
+        self.starved.store(true, Ordering::Release);
+    }
+
     /// Bytes handed out and not yet settled.
     pub fn in_flight_bytes(&self) -> u64 {
         self.state.lock().in_flight_bytes
@@ -148,7 +156,7 @@ impl Ledger {
         entry.lost = entry.lost.max(lost);
         let freed = state.advance();
         drop(state);
-        if freed {
+        if freed && self.starved.swap(false, Ordering::AcqRel) {
             self.signal.raise();
         }
     }
