@@ -56,7 +56,13 @@ pub struct Budget {
 impl Budget {
     /// A budget of `limit` bytes that raises `signal` when bytes return to a starved reader.
     pub fn new(limit: u64, signal: Arc<Signal>) -> Arc<Self> {
-        Arc::new(Self { limit, held: AtomicU64::new(0), starved: false.into(), signal })
+        Arc::new(Self {
+            limit,
+            held: AtomicU64::new(0),
+            starved: false.into(),
+            signal,
+            pool: Mutex::default(),
+        })
     }
 
     /// Takes `bytes`, or nothing when they do not fit. A request above the whole limit fits an empty budget.
@@ -65,9 +71,20 @@ impl Budget {
         if before != 0 && before + bytes > self.limit {
             self.held.fetch_sub(bytes, Ordering::AcqRel);
             self.starved.store(true, Ordering::Release);
-            return None;
+            // Bytes that came back before the flag was up raised no signal: look once more.
+            let held = self.held.load(Ordering::Acquire);
+            if held != 0 && held + bytes > self.limit {
+                return None;
+            }
+            self.held.fetch_add(bytes, Ordering::AcqRel);
         }
         Some(Permit { budget: Arc::clone(self), bytes })
+    }
+
+    /// Takes `bytes` whether they fit or not, for the little that must not wait.
+    pub fn overdraw(self: &Arc<Self>, bytes: u64) -> Permit {
+        self.held.fetch_add(bytes, Ordering::AcqRel);
+        Permit { budget: Arc::clone(self), bytes }
     }
 
     /// An empty arena and record list for a batch of about `bytes`, reused when large.

@@ -97,7 +97,11 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger whose log is done up to `committed`. Raises `signal` when credit returns.
     pub fn new(committed: Position, signal: Arc<Signal>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { committed, ..State::default() }), signal })
+        Arc::new(Self {
+            state: Mutex::new(State { committed, ..State::default() }),
+            starved: AtomicBool::new(false),
+            signal,
+        })
     }
 
     /// Enters a stretch that ends at `end`, of `source_bytes` in the file, and issues `tickets` tickets for it.
@@ -141,6 +145,11 @@ impl Ledger {
     /// Bytes handed out and not yet settled.
     pub fn in_flight_bytes(&self) -> u64 {
         self.state.lock().in_flight_bytes
+    }
+
+    /// True while any stretch is not settled.
+    pub fn has_in_flight(&self) -> bool {
+        !self.state.lock().in_flight.is_empty()
     }
 
     /// Sums since this ledger was made.

@@ -164,34 +164,47 @@ impl LineState {
         taken
     }
 
-    /// Gives out what waits for an end, since the container has ended; `tail` is what stands in `arena` from
-    /// `from` on without a newline.
+    /// Takes what stands in `arena` as a line whose newline will not come any more: its file has been left.
+    pub fn take_torn(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        offset: u64,
+        records: &mut Vec<Record>,
+    ) {
+        let end = arena.len();
+        let framed = if self.framer.in_long_line() {
+            self.framer.more(arena, offset);
+            self.framer.end_long(arena)
+        } else {
+            let fragment = frame::fragment(arena, 0, end, offset);
+            self.framer.accept(arena, fragment)
+        };
+        if let Some(framed) = framed {
+            self.record(settings, workload, arena, framed, records);
+        }
+    }
+
+    /// Gives out what waits for an end, since the container has ended. What stands in `arena` is a last line
+    /// without a newline.
     pub fn finish(
         &mut self,
         settings: &Settings,
         workload: &Workload,
         arena: &mut Vec<u8>,
-        from: usize,
         offset: u64,
         records: &mut Vec<Record>,
-    ) -> Taken {
-        let mut taken = Taken { bytes: arena.len() - from, ..Taken::default() };
-        if taken.bytes > 0 {
-            let end = arena.len();
-            let fragment = frame::fragment(arena, from, end, offset);
-            if let Some(framed) = self.framer.accept(arena, fragment) {
-                taken.framed += 1;
-                taken.dropped += self.record(settings, workload, arena, framed, records);
-            }
+    ) {
+        if !arena.is_empty() {
+            self.take_torn(settings, workload, arena, offset, records);
         }
         let rest: Vec<Framed> = self.framer.finish(arena).collect();
         for framed in rest {
-            taken.framed += 1;
-            taken.dropped += self.record(settings, workload, arena, framed, records);
+            self.record(settings, workload, arena, framed, records);
         }
         self.close_idle(settings, u64::MAX, arena, records);
         self.copies.leave(arena);
-        taken
     }
 
     /// Closes what only waits for further lines, once the wall clock says that none can belong to it.
