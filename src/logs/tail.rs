@@ -113,13 +113,16 @@ struct Log<F> {
     ended: bool,
     finished: bool,
     deficit: i64,
+    /// The next line lies beyond the horizon: wait for another log of the stream, until the next tick.
+    waiting: bool,
     /// A read that was too short for its line makes the next one longer.
     long_read: bool,
 }
 
 impl<F: LogFile> Log<F> {
+    /// Bytes worth reading now.
     fn unread(&self) -> u64 {
-        self.files.front().map_or(0, Open::unread)
+        if self.waiting { 0 } else { self.files.front().map_or(0, Open::unread) }
     }
 
     /// Unread bytes over all generations.
@@ -413,6 +416,7 @@ impl<E: Env> Tail<E> {
             ended: false,
             finished: false,
             deficit: 0,
+            waiting: false,
             long_read: false,
             key: Arc::clone(&key),
         };
@@ -446,6 +450,7 @@ impl<E: Env> Tail<E> {
 
     fn look_at(&mut self, index: usize, now: Duration, wall: u64) {
         let log = &mut self.logs[index];
+        log.waiting = false;
         for file in &mut log.files {
             if let Ok(stat) = file.file.stat() {
                 file.size = stat.size;
@@ -772,10 +777,8 @@ impl<E: Env> Tail<E> {
         file.offset += taken.bytes as u64;
         let cut_short = got as u64 == want && file.rest() > (got - taken.bytes) as u64;
         log.long_read = taken.bytes == 0 && !taken.at_horizon && cut_short;
-        if taken.at_horizon {
-            // Not before the next tick, when the other log has gone on.
-            file.size = file.offset;
-        } else if !cut_short && taken.bytes < got {
+        log.waiting = taken.at_horizon;
+        if !taken.at_horizon && !cut_short && taken.bytes < got {
             file.torn_at = file.offset + (got - taken.bytes) as u64;
         }
         if taken.bytes == 0 {
