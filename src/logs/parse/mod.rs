@@ -116,13 +116,3 @@ pub fn parse(line: &[u8], want: Fields) -> Parsed {
     }
     Parsed::default()
 }
-
-/// Appends the text of a JSON string body with its escapes resolved.
-pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) {
-    let quoted = [b"\"", text, b"\""].concat();
-    if let Ok(clear) = serde_json::from_slice::<String>(&quoted) {
-        out.extend_from_slice(clear.as_bytes());
-    } else {
-        out.extend_from_slice(text);
-    }
-}
