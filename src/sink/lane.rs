@@ -530,6 +530,7 @@ impl<W: Wire> Lane<W> {
 
     fn build_shared(&mut self, candidates: Vec<usize>, now: Duration, wall: u64) -> Request {
         let mut parts: Vec<(usize, Vec<Item>)> = Vec::with_capacity(candidates.len());
+        let mut levels: Vec<(f64, usize)> = Vec::with_capacity(candidates.len());
         let mut bytes = 0;
         for index in candidates {
             let mut items = Vec::new();
@@ -544,8 +545,16 @@ impl<W: Wire> Lane<W> {
                 items.extend(self.streams[index].queue.pop_front());
             }
             if !items.is_empty() {
+                let level = self.streams[index].level(now, self.stream_rate / 2) + taken as f64;
+                levels.push((level, parts.len()));
                 parts.push((index, items));
             }
+        }
+        if self.wire.success_can_mask() {
+            // The last stream's result is the answer: the busiest goes last, so that a rate limit lower than
+            // the one we know of shows itself at the first stream that runs into it.
+            levels.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            parts = levels.iter().map(|(_, at)| std::mem::take(&mut parts[*at])).collect();
         }
         self.request(parts)
     }
