@@ -191,7 +191,7 @@ impl std::error::Error for Diagnostics {}
 
 /// The candidate nearest to `word`, when it is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let folded = |text: &str| text.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
+    let folded = |text: &str| text.to_ascii_lowercase().replace(['-', ' ', '.', '/'], "_");
     let word = folded(word);
     let allowed = (word.chars().count() / 3).max(1) + usize::from(word.len() > 3);
     candidates

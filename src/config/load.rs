@@ -117,17 +117,20 @@ fn host_name() -> Option<String> {
 /// Loads a config.
 pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
     let source = sources.file.clone().map(|(file, text)| Source { file, text }).unwrap_or_default();
-    let mut loader = Loader { source, found: Vec::new() };
+    let mut loader = Loader { source, found: Vec::new(), broken: Vec::new() };
     let mut tree = loader.parse();
     loader.stop_on_errors()?;
     loader.interpolate(&mut tree, sources);
     loader.overlay_env(&mut tree, sources);
     loader.overlay_flags(&mut tree, sources);
-    loader.stop_on_errors()?;
     derive(&mut tree, sources);
     let written = tree.clone();
     loader.unknown_keys(&mut tree, schema::root(), &mut Vec::new());
-    let config = loader.typed(&mut tree);
+    // A value without its text has been reported and has no type that could be wrong.
+    for path in std::mem::take(&mut loader.broken).iter().rev() {
+        tree::remove(&mut tree, path);
+    }
+    let config = loader.typed(&mut tree, &written);
     loader.stop_on_errors()?;
     let config = config.expect("without errors the config has its types");
     for finding in checks::check(&config) {
@@ -142,7 +145,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
         });
     }
     loader.stop_on_errors()?;
-    let Loader { source, found } = loader;
+    let Loader { source, found, .. } = loader;
     Ok(Loaded { config, warnings: found, tree: written, source })
 }
 
@@ -178,6 +181,8 @@ fn derive(tree: &mut Table, sources: &Sources) {
 struct Loader {
     source: Source,
     found: Vec<Diagnostic>,
+    /// Values whose references could not be replaced.
+    broken: Vec<Vec<Step>>,
 }
 
 impl Loader {
@@ -219,13 +224,20 @@ impl Loader {
         match tree::parse(&self.source.text) {
             Ok(table) => table,
             Err(flaws) => {
+                let mut last_line = None;
                 for (message, span) in flaws {
-                    let text = &self.source.text;
-                    let start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
-                    let key = text[start..].split(['=', '\n']).next().unwrap_or_default();
-                    let redact = looks_secret(key.trim());
-                    let spot = Spot::in_source(&self.source.file, text, span, redact);
-                    self.found.push(Diagnostic::error("", message.replace('\n', ", "), spot));
+                    // One slip often breaks a line in several ways; the first says it best.
+                    let line = self.source.text.as_bytes()[..span.start.min(self.source.text.len())]
+                        .iter()
+                        .filter(|byte| **byte == b'\n')
+                        .count();
+                    if last_line.replace(line) == Some(line) {
+                        continue;
+                    }
+                    let (key, help) = around(&self.source.text, &span, &message);
+                    let redact = looks_secret(&key);
+                    let spot = self.spot(&Place::File(span), redact);
+                    self.found.push(Diagnostic::error(key, message.replace('\n', ", "), spot).help(help));
                 }
                 Table::new()
             }
@@ -277,6 +289,7 @@ impl Loader {
                     node.value = coerce(expanded.text, shape);
                 }
                 Err(unresolved) => {
+                    self.broken.push(path.clone());
                     let spot = self.reference_spot(&node.place, &unresolved.reference, is_secret(path));
                     self.found.push(
                         Diagnostic::error(tree::dotted(path), unresolved.message, spot)
@@ -393,7 +406,7 @@ impl Loader {
                 Some(inner) => self.unknown_in_value(&mut entry.node, inner, path),
                 None => {
                     let spot = self.spot(&entry.key, is_secret(path));
-                    let message = if path.len() == 1 && matches!(entry.node.value, Value::Table(_)) {
+                    let message = if matches!(entry.node.value, Value::Table(_)) {
                         "unknown table"
                     } else {
                         "unknown key"
@@ -450,7 +463,7 @@ impl Loader {
     }
 
     /// The typed config; reports every value that does not fit.
-    fn typed(&mut self, tree: &mut Table) -> Option<Config> {
+    fn typed(&mut self, tree: &mut Table, written: &Table) -> Option<Config> {
         for _ in 0..MAX_ERRORS {
             let json = tree::to_json(tree);
             let error = match serde_path_to_error::deserialize::<_, Config>(json) {
@@ -468,7 +481,9 @@ impl Loader {
             while !path.is_empty() && tree::find(tree, &path).is_none() {
                 path.pop();
             }
-            self.found.push(self.misfit(tree, &path, &error.inner().to_string()));
+            let mut diagnostic = self.misfit(tree, &path, &error.inner().to_string());
+            diagnostic.key = tree::dotted(&as_written(tree, written, &path));
+            self.found.push(diagnostic);
             // The next round finds the next one.
             if !tree::remove(tree, &path) {
                 return None;
@@ -497,7 +512,13 @@ impl Loader {
 impl Source {
     fn spot(&self, place: &Place, redact: bool) -> Spot {
         match place {
-            Place::File(span) => Spot::in_source(&self.file, &self.text, span.clone(), redact),
+            Place::File(span) => {
+                // An inline table may hold a secret beside the key that is shown.
+                let line = line_at(&self.text, span.start);
+                let words = line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'));
+                let redact = redact || line.contains('=') && words.into_iter().any(looks_secret);
+                Spot::in_source(&self.file, &self.text, span.clone(), redact)
+            }
             Place::Env(name) => Spot::Env(name.clone()),
             Place::Flag(flag) => Spot::Flag(flag.clone()),
             Place::Derived(_) => Spot::Nowhere,
@@ -522,6 +543,75 @@ impl Loaded {
             None => place,
         }
     }
+}
+
+/// The line that holds byte `at`.
+fn line_at(text: &str, at: usize) -> &str {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    text[start..].lines().next().unwrap_or_default()
+}
+
+/// The key on the line of a syntax error, as far as the text tells, and what to do about the error.
+fn around(text: &str, span: &std::ops::Range<usize>, message: &str) -> (String, Option<String>) {
+    let line = line_at(text, span.start).trim();
+    let offset = span.start.min(text.len());
+    let header = |line: &str| {
+        line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim_matches('[').to_owned())
+    };
+    let is_key = |key: &str| {
+        !key.is_empty()
+            && key.len() <= 128
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+    };
+    let table = text
+        .get(..offset)
+        .unwrap_or_default()
+        .lines()
+        .rev()
+        .skip(1)
+        .find_map(header)
+        .filter(|name| is_key(name));
+    let own = line.split(['=', ':']).next().unwrap_or_default().trim();
+    let key = match (table, is_key(own)) {
+        (Some(table), true) => format!("{table}.{own}"),
+        (None, true) => own.to_owned(),
+        (_, false) => String::new(),
+    };
+    let yaml = !line.contains('=') && line.split_once(':').is_some_and(|(key, _)| is_key(key.trim()));
+    let help = if yaml {
+        Some("TOML is written [table] and key = \"value\", not key: value".to_owned())
+    } else if message.contains("must be quoted") {
+        Some("put the text in double quotes".to_owned())
+    } else if message.contains("duplicate key") {
+        Some("keep one of them".to_owned())
+    } else if message.contains("invalid basic string") {
+        Some("close the text with a double quote on the same line".to_owned())
+    } else {
+        None
+    };
+    (key, help)
+}
+
+/// `path` with the indices that its elements had before others were taken out of their lists.
+fn as_written(tree: &Table, written: &Table, path: &[Step]) -> Vec<Step> {
+    let mut original: Vec<Step> = Vec::with_capacity(path.len());
+    for (at, step) in path.iter().enumerate() {
+        let mut step = step.clone();
+        if let Step::Index(_) = step
+            && let Some((element, _)) = tree::find(tree, &path[..=at])
+            && let Some((list, _)) = tree::find(written, &original)
+            && let Value::Array(items) = &list.value
+            && let Some(index) = items.iter().position(|item| item.place == element.place)
+        {
+            step = Step::Index(index);
+        }
+        original.push(step);
+    }
+    original
 }
 
 /// True when the last key of `path`, or a table around it, says that the value is a secret.
@@ -672,7 +762,7 @@ fn suggest(key: &str, keys: &[&'static str], path: &[Step], entry: &tree::Entry)
     {
         return format!("did you mean `{near}` in [{table}]?");
     }
-    let kind = if path.len() == 1 { "tables" } else { "keys" };
+    let kind = if path.len() == 1 || is_table { "tables" } else { "keys" };
     format!("known {kind}: {}", keys.join(", "))
 }
 

@@ -32,7 +32,7 @@ pub fn agent_toml() -> String {
     let root = schema::root();
     for section in SECTIONS {
         let shape = root.key(section).expect("every section is a key of the config");
-        write_table(&mut out, section, shape, shape.default(), false, 0);
+        write_table(&mut out, section, shape, &shape.doc(), shape.default(), false, 0);
     }
     out
 }
@@ -42,6 +42,7 @@ fn write_table(
     out: &mut String,
     path: &str,
     shape: Shape,
+    doc: &str,
     default: Option<&Json>,
     example: bool,
     depth: usize,
@@ -75,7 +76,7 @@ fn write_table(
             (Some(_), _) => (literal, false),
             (None, _) => (literal, true),
         };
-        let off = if unset && !example { "# " } else { "" };
+        let off = if unset { "# " } else { "" };
         let _ = writeln!(lines, "{mark}{off}{name} = {shown}");
     }
     let has_keys = !lines.is_empty();
@@ -84,17 +85,16 @@ fn write_table(
         || (example && !has_keys)
     {
         out.push('\n');
-        if depth == 0 || example || !shape.doc().is_empty() {
-            comment(out, &shape.doc(), mark);
-        }
+        comment(out, doc, mark);
         let _ = writeln!(out, "{mark}[{path}]");
         out.push_str(&lines);
     } else if depth == 0 {
         out.push('\n');
-        comment(out, &shape.doc(), mark);
+        comment(out, doc, mark);
     }
-    if let Some(inner) = shape.named().filter(|inner| inner.is_table() || is_empty_table(*inner)) {
-        write_table(out, &format!("{path}.main"), inner, None, true, depth + 1);
+    if let Some(inner) = shape.named().filter(|inner| inner.is_table()) {
+        let doc = if depth == 0 { inner.doc() } else { doc.to_owned() };
+        write_table(out, &format!("{path}.main"), inner, &doc, None, true, depth + 1);
     }
     for (key, inner, value) in inner_tables {
         let mut name = path.to_owned();
@@ -106,7 +106,7 @@ fn write_table(
                 out.push('\n');
                 comment(out, &inner.doc(), mark);
                 let mut block = String::new();
-                write_table(&mut block, &name, item, None, true, depth + 1);
+                write_table(&mut block, &name, item, "", None, true, depth + 1);
                 out.push_str(
                     block
                         .trim_start_matches('\n')
@@ -117,12 +117,8 @@ fn write_table(
             continue;
         }
         let optional = value.is_none() && inner.named().is_none();
-        write_table(out, &name, inner, value, example || optional, depth + 1);
+        write_table(out, &name, inner, &inner.doc(), value, example || optional, depth + 1);
     }
-}
-
-fn is_empty_table(shape: Shape) -> bool {
-    shape.allows("object")
 }
 
 /// True for what is written as a table of its own.
@@ -130,13 +126,13 @@ fn is_section(shape: Shape) -> bool {
     if shape.allows("string") {
         return false;
     }
-    shape.is_table() && shape.named().is_none_or(Shape::is_table)
-        || shape.named().is_some_and(|inner| inner.allows("object"))
-        || shape.items().is_some_and(|item| item.is_table() && !item.allows("string"))
+    // A map of plain values (`headers`) is written inline, a list of tables as tables.
+    let table = shape.is_table() && shape.named().is_none_or(Shape::is_table);
+    table || shape.items().is_some_and(|item| item.is_table() && !item.allows("string"))
 }
 
 /// The keys of a section in the order of its struct where that is known, else sorted.
-fn ordered(path: &str, shape: Shape) -> Vec<&'static str> {
+pub(super) fn ordered(path: &str, shape: Shape) -> Vec<&'static str> {
     let mut keys = shape.keys();
     let declared = super::declared_order(path);
     keys.sort_by_key(|key| (declared.iter().position(|known| known == key).unwrap_or(usize::MAX), *key));
@@ -225,17 +221,28 @@ pub fn config_reference() -> String {
     let root = schema::root();
     for section in SECTIONS {
         let shape = root.key(section).expect("every section is a key of the config");
-        reference_table(&mut out, section, shape, shape.default(), 0);
+        reference_table(&mut out, section, shape, &shape.doc(), shape.default(), 0);
     }
     out
 }
 
-fn reference_table(out: &mut String, path: &str, shape: Shape, default: Option<&Json>, depth: usize) {
+fn reference_table(
+    out: &mut String,
+    path: &str,
+    shape: Shape,
+    doc: &str,
+    default: Option<&Json>,
+    depth: usize,
+) {
     if depth > 8 {
         return;
     }
+    // A table of named tables is described together with what the names hold.
+    if let Some(inner) = shape.named().filter(|inner| inner.is_table() && shape.keys().is_empty()) {
+        reference_table(out, &format!("{path}.<name>"), inner, doc, None, depth + 1);
+        return;
+    }
     let _ = write!(out, "\n## `[{path}]`\n\n");
-    let doc = shape.doc();
     if !doc.is_empty() {
         let _ = writeln!(out, "{}", doc.replace('\n', "\n\n"));
     }
@@ -268,12 +275,12 @@ fn reference_table(out: &mut String, path: &str, shape: Shape, default: Option<&
     if !rows.is_empty() {
         let _ = write!(out, "\n| key | type | default | what |\n|---|---|---|---|\n{rows}");
     }
-    if let Some(inner) = shape.named().filter(|inner| inner.is_table() || is_empty_table(*inner)) {
-        reference_table(out, &format!("{path}.<name>"), inner, None, depth + 1);
+    if let Some(inner) = shape.named().filter(|inner| inner.is_table()) {
+        reference_table(out, &format!("{path}.<name>"), inner, &inner.doc(), None, depth + 1);
     }
     for (key, inner, value) in inner_tables {
         let shape = if inner.allows("array") { inner.items().unwrap_or(inner) } else { inner };
-        reference_table(out, &format!("{path}.{key}"), shape, value, depth + 1);
+        reference_table(out, &format!("{path}.{key}"), shape, &inner.doc(), value, depth + 1);
     }
 }
 

@@ -54,7 +54,7 @@ impl Loaded {
             _ => &empty,
         };
         let mut inner_tables = Vec::new();
-        for key in shape.keys() {
+        for key in super::render::ordered(&tree::dotted(path), shape) {
             let Some(inner) = shape.key(key) else { continue };
             let node = table.get(key).map(|entry| &entry.node);
             let default = inner.default().or_else(|| default.and_then(|value| value.get(key)));
@@ -107,10 +107,7 @@ impl Loaded {
         for (key, inner, node, default) in inner_tables {
             path.push(Step::Key(key));
             // A section that may be left out and is left out has nothing to show.
-            if node.is_some()
-                || default.is_some()
-                || inner.named().is_none() && !inner.keys().is_empty() && path.len() < 2
-            {
+            if node.is_some() || default.is_some() {
                 self.walk(inner, node, default, path, found);
             }
             path.pop();

@@ -106,7 +106,7 @@ impl Shape {
 
     /// True for anything that has keys.
     pub fn is_table(self) -> bool {
-        !self.keys().is_empty() || self.named().is_some()
+        !self.keys().is_empty() || self.named().is_some() || self.allows("object")
     }
 
     /// True when the key must be given.
@@ -168,6 +168,9 @@ impl Shape {
             return "size".to_owned();
         }
         let choices = self.choices();
+        if choices.len() > 5 {
+            return "name".to_owned();
+        }
         if !choices.is_empty() {
             return choices.iter().map(|choice| format!("`\"{choice}\"`")).collect::<Vec<_>>().join(" or ");
         }
