@@ -6,7 +6,13 @@
 #![doc = "```"]
 //! The modules below stand in the order of the flow.
 
+pub mod admin;
+pub mod agent;
+pub mod config;
 pub mod data;
+pub mod health;
 pub mod logs;
 pub mod metrics;
 pub mod sink;
+pub mod supervise;
+pub mod version;
