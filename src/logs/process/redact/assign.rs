@@ -286,7 +286,7 @@ fn ends_field(rest: &[u8]) -> bool {
     {
         return true;
     }
-    let name = run_end(&rest[..rest.len().min(MAX_NAME)], 0, |b| name_byte(b) || b == b' ');
+    let name = run_end(&rest[..rest.len().min(MAX_NAME)], 0, name_byte);
     name > 0 && matches!(rest.get(name), Some(b'=' | b':'))
 }
 
