@@ -138,8 +138,10 @@ table! {
         "Files below the log root that are not read, by reason.";
     counter LOG_LOST_BYTES = "nodewick_log_lost_bytes_total" ["reason"],
         "Bytes that were lost before they could be read, by reason.";
-    counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason"],
-        "Records that configured processing dropped, by reason.";
+    counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason", "rule"],
+        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule.";
+    counter REDACTIONS = "nodewick_redactions_total" ["rule"],
+        "Pieces of text that were redacted before they left the node, by rule.";
     counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],
         "Records that a required sink refused for good, by reason.";
     // memory
