@@ -7,6 +7,8 @@
 //! The modules below stand in the order of the flow.
 
 pub mod data;
+pub mod demo;
 pub mod logs;
 pub mod metrics;
 pub mod sink;
+pub mod tail;
