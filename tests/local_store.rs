@@ -13,6 +13,7 @@ use nodewick::data::severity::Severity;
 use nodewick::data::units::ByteSize;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
 use nodewick::sink::local::{self, Config, Filter, From, Reader};
+use nodewick::tail;
 
 const START: u64 = 1_795_357_656_000_000_000;
 
@@ -236,4 +237,37 @@ fn jq_or_any_json_reader_reads_the_segments() {
     if let Ok(jq) = Command::new("jq").arg("-r").arg(".pod").arg(&path).output() {
         assert_eq!(String::from_utf8_lossy(&jq.stdout).lines().count(), 3);
     }
+}
+
+#[test]
+fn tail_shows_the_last_lines_that_match_and_ends() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut text: Vec<String> = (0..50).map(|n| format!("{{\"msg\":\"step\",\"n\":{n}}}")).collect();
+    text[7] = "{\"msg\":\"ERR first\",\"n\":7}".to_owned();
+    text[31] = "{\"msg\":\"ERR \\u001b[2Jsecond\",\"n\":31}".to_owned();
+    write(dir.path(), &Config::default(), vec![batch(&text, 0)]);
+    let shown = |words: &[&str]| {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: tail::Args,
+        }
+        let words = ["tail", "--no-follow"].iter().chain(words);
+        let args = <Cli as clap::Parser>::try_parse_from(words).expect("valid").args;
+        let (mut out, mut notices) = (Vec::new(), Vec::new());
+        let store = tail::find_store(dir.path());
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        tail::run(&args, &store, tail::Style::PLAIN, false, &mut out, &mut notices, &stop).expect("shows");
+        assert_eq!(notices, b"");
+        String::from_utf8(out).expect("UTF-8")
+    };
+    assert_eq!(
+        shown(&["--level", "error"]),
+        "14:27:36.007 ERROR checkout/api  ERR first  n=7\n14:27:36.031 ERROR checkout/api  ERR \\x1b[2Jsecond  n=31\n"
+    );
+    assert_eq!(shown(&["5h9zr", "--lines", "2", "-o", "raw"]), format!("{}\n{}\n", text[48], text[49]));
+    assert_eq!(shown(&["--grep", "\"n\":3$|n\":3}", "-n", "shop", "-o", "raw"]), format!("{}\n", text[3]));
+    assert_eq!(shown(&["-n", "other"]), "");
+    let stored = std::fs::read_to_string(dir.path().join("local/t/0000000001.jsonl")).expect("text");
+    assert_eq!(shown(&["--lines", "50", "-o", "json"]), stored);
 }
