@@ -169,6 +169,10 @@ table! {
         "Bytes that wait in a sink's queue or in flight.";
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
+    gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
+        "Bytes that a local store holds on disk.";
+    counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],
+        "Bytes of the oldest segments that a local store removed to keep its bound.";
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 
 pub mod deliver;
 pub mod http;
+pub mod json;
 pub mod lane;
+pub mod local;
 pub mod loki;
 
 use std::sync::Arc;
