@@ -3,7 +3,9 @@
 //! `deliver` drives one queue per sink: it coalesces, encodes, sends, reads the verdict and settles tickets. The
 //! decisions are made by a pure step machine in `lane`; a backend is one file that implements [`Wire`].
 
+pub mod http;
 pub mod json;
+pub mod otlp;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -189,7 +189,9 @@ fn write_resource(workload: &Workload, fields: Fields, out: &mut Vec<u8>, text: 
     }
     if !own("service.instance.id") {
         text.clear();
-        for (index, part) in [&container.namespace, &container.pod, &container.container].into_iter().enumerate() {
+        for (index, part) in
+            [&container.namespace, &container.pod, &container.container].into_iter().enumerate()
+        {
             if index > 0 {
                 text.push(b'.');
             }

@@ -189,10 +189,9 @@ struct Delay {
 /// A `RetryInfo` without a delay asks for none beyond our own.
 pub fn retry_delay(details: &[u8]) -> Option<Duration> {
     let status = Status::decode(details).ok()?;
-    let info =
-        status.details.iter().find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo")).map(|detail| {
-            RetryInfo::decode(detail.value.as_slice()).unwrap_or_default().delay.unwrap_or_default()
-        })?;
+    let info = status.details.iter().find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo")).map(
+        |detail| RetryInfo::decode(detail.value.as_slice()).unwrap_or_default().delay.unwrap_or_default(),
+    )?;
     let seconds = u64::try_from(info.seconds).unwrap_or(0);
     Some(Duration::new(seconds, u32::try_from(info.nanos).unwrap_or(0).min(999_999_999)))
 }
@@ -343,15 +342,29 @@ mod tests {
         let other = behind.replace("10 out of 10", "10 out of 11");
         assert_eq!(loki_verdict(400, &other), refused(Reason::TooFarBehind, false, &other));
         for (text, reason) in [
-            ("2 errors like: entry for stream '{a=\"b\"}' has timestamp too old: 2026-11-15T15:41:13Z", Reason::TooOld),
-            ("entry for stream '{a=\"b\"}' has timestamp too new: 2026-11-22T15:57:13Z, and so on and on", Reason::TooNew),
-            ("max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry, and so on", Reason::TooLarge),
-            ("entry for stream '{a=\"b\"}' has 17 label names; limit 15, and so on and so on and on and on", Reason::Invalid),
+            (
+                "2 errors like: entry for stream '{a=\"b\"}' has timestamp too old: 2026-11-15T15:41:13Z",
+                Reason::TooOld,
+            ),
+            (
+                "entry for stream '{a=\"b\"}' has timestamp too new: 2026-11-22T15:57:13Z, and so on and on",
+                Reason::TooNew,
+            ),
+            (
+                "max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry, and so on",
+                Reason::TooLarge,
+            ),
+            (
+                "entry for stream '{a=\"b\"}' has 17 label names; limit 15, and so on and so on and on and on",
+                Reason::Invalid,
+            ),
         ] {
             let text = format!("{text:130}");
             assert_eq!(loki_verdict(400, &text), refused(reason, false, &text));
         }
-        for (status, text) in [(503, "empty ring"), (500, "empty ring"), (429, "ingestion rate limit exceeded")] {
+        for (status, text) in
+            [(503, "empty ring"), (500, "empty ring"), (429, "ingestion rate limit exceeded")]
+        {
             assert_eq!(loki_verdict(status, &format!("{text:130}")), Verdict::Retry { after: None });
         }
         assert_eq!(judge(&http_answer(401, b"no org id"), 1, true).verdict, Verdict::Unauthorized);

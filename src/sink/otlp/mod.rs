@@ -1,0 +1,332 @@
+//! The OTLP logs sink: a [`Wire`] that encodes and judges, and the [`Transport`] that carries it.
+//!
+//! In: parcels of batches. Out: `ExportLogsServiceRequest` over gRPC or HTTP. Invariant: what leaves is a function
+//! of the records and the config alone, so a replay is byte-identical.
+//!
+//! An HTTP endpoint with a path segment `otlp` is taken for Loki's own (`http://loki:3100/otlp`): its refusals are
+//! read as Loki means them, and its streams are those that Loki makes of its default index labels.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::http::{Auth, Secret, Timeouts, Tls};
+use super::{Answer, Parcel, StreamKey, Verdict, Wire, http as outgoing};
+use crate::data::batch::{Batch, Fields};
+
+pub mod encode;
+pub mod grpc;
+pub mod judge;
+
+/// Header that names the tenant, by Grafana's databases.
+const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
+
+/// Resource attributes that Loki's OTLP endpoint makes stream labels by default, beside the ones that every
+/// workload has here. Source: Loki, `distributor.otlp_config.default_resource_attributes_as_index_labels`.
+const LOKI_INDEX_ATTRIBUTES: [&str; 11] = [
+    "cloud.availability_zone",
+    "cloud.region",
+    "container.name",
+    "deployment.environment",
+    "k8s.cronjob.name",
+    "k8s.daemonset.name",
+    "k8s.deployment.name",
+    "k8s.job.name",
+    "k8s.replicaset.name",
+    "k8s.statefulset.name",
+    "service.instance.id",
+];
+
+/// How OTLP travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// gRPC, usually on port 4317.
+    #[default]
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// Protobuf over HTTP, usually on port 4318.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+}
+
+/// How requests are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// gzip: every backend takes it.
+    #[default]
+    Gzip,
+    /// zstd: less CPU and smaller; the Collector and Loki take it.
+    Zstd,
+    /// Nothing: for a collector on the same node.
+    None,
+}
+
+/// One OTLP backend: `[sink.otlp.<name>]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to send. gRPC: `http://host:4317`, `https://host:4317` or `host:4317` (plain). HTTP: the base URL,
+    /// to which `/v1/logs` is appended unless it already ends so; for Loki's own endpoint `http://host:3100/otlp`.
+    pub endpoint: String,
+    /// `grpc` or `http/protobuf`.
+    pub protocol: Protocol, // grpc
+    /// `gzip`, `zstd` or `none`. Choose `zstd` for less CPU where the backend takes it.
+    pub compression: Compression, // gzip
+    /// True: log files never wait for this sink; when it cannot keep up, it drops and counts.
+    pub optional: bool, // false
+    /// Tenant, sent as `X-Scope-OrgID`; a workload's own allowed tenant comes first.
+    pub tenant: Option<String>,
+    /// Certificates.
+    pub tls: Tls,
+    /// Credentials.
+    pub auth: Auth,
+    /// Further request headers (gRPC: metadata), by name. Values are never shown.
+    pub headers: std::collections::BTreeMap<String, Secret>,
+    /// URL of an HTTP proxy. Default: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` of the environment.
+    pub proxy: Option<Secret>,
+    /// Limits on how long a request may take.
+    pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// The URL that is dialled, with what the config may leave out.
+    pub fn url(&self) -> String {
+        let endpoint = self.endpoint.trim();
+        let whole = match self.protocol {
+            Protocol::Grpc if !endpoint.contains("://") => format!("http://{endpoint}"),
+            _ => endpoint.to_owned(),
+        };
+        if self.protocol == Protocol::Grpc {
+            return whole;
+        }
+        let (base, query) = whole.split_once('?').map_or((whole.as_str(), None), |(base, q)| (base, Some(q)));
+        let base = base.trim_end_matches('/');
+        let base = base.strip_suffix("/v1/logs").unwrap_or(base);
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{base}/v1/logs{query}")
+    }
+
+    /// True when the endpoint is Loki's own.
+    pub fn is_loki(&self) -> bool {
+        let url = self.url();
+        let path =
+            url.split_once("://").map_or("", |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+        self.protocol == Protocol::HttpProtobuf && path.split('/').any(|segment| segment == "otlp")
+    }
+
+    /// The protocol's two halves. Nothing is dialled and no file is read yet.
+    pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), outgoing::Error> {
+        let http = outgoing::Config {
+            tls: self.tls.clone(),
+            auth: self.auth.clone(),
+            headers: self.headers.clone(),
+            proxy: self.proxy.clone(),
+            timeouts: self.timeouts.clone(),
+        };
+        let client = outgoing::Client::new(&self.url(), &http)?;
+        let transport = match self.protocol {
+            Protocol::Grpc => Transport::Grpc(grpc::Client::new(client, self.compression)),
+            Protocol::HttpProtobuf => {
+                let mut headers = HeaderMap::new();
+                // Loki takes no parameters behind the type.
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+                match self.compression {
+                    Compression::Gzip => headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip")),
+                    Compression::Zstd => headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd")),
+                    Compression::None => None,
+                };
+                Transport::Http { client, headers }
+            }
+        };
+        Ok((Otlp::new(self, fields), transport))
+    }
+}
+
+/// The way to the backend.
+#[derive(Debug)]
+pub enum Transport {
+    /// gRPC.
+    Grpc(grpc::Client),
+    /// HTTP with the protocol's own headers.
+    Http {
+        /// The client.
+        client: outgoing::Client,
+        /// Content type and encoding.
+        headers: HeaderMap,
+    },
+}
+
+impl Transport {
+    /// Sends one request body of [`Otlp::encode`](Wire::encode) for `tenant`. Never fails: what went wrong is an
+    /// [`Answer`].
+    pub async fn send(&self, tenant: Option<&str>, body: Bytes) -> Answer {
+        let tenant = match tenant.map(HeaderValue::from_str) {
+            None => None,
+            Some(Ok(value)) => Some(value),
+            Some(Err(_)) => return Answer::Unreachable { error: "the tenant is no header value".to_owned() },
+        };
+        match self {
+            Self::Grpc(client) => {
+                let mut headers = HeaderMap::new();
+                headers.extend(tenant.map(|value| (TENANT, value)));
+                client.export(&headers, body).await
+            }
+            Self::Http { client, headers } => {
+                let mut headers = headers.clone();
+                headers.extend(tenant.map(|value| (TENANT, value)));
+                client.post(headers, body).await
+            }
+        }
+    }
+
+    /// The endpoint's URL as it may be shown.
+    pub fn shown_url(&self) -> &str {
+        match self {
+            Self::Grpc(client) => client.shown_url(),
+            Self::Http { client, .. } => client.shown_url(),
+        }
+    }
+}
+
+/// The protocol: encodes requests and judges answers.
+pub struct Otlp {
+    protocol: Protocol,
+    compression: Compression,
+    fields: Fields,
+    tenant: Option<String>,
+    is_loki: bool,
+    encoder: encode::Encoder,
+    message: Vec<u8>,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// Hash of the last warning that came with a success, so that each is logged once per change.
+    warned: AtomicU64,
+}
+
+impl std::fmt::Debug for Otlp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Otlp")
+            .field("protocol", &self.protocol)
+            .field("compression", &self.compression)
+            .field("is_loki", &self.is_loki)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Otlp {
+    /// The protocol as `config` wants it, with these record fields.
+    pub fn new(config: &Config, fields: Fields) -> Self {
+        Self {
+            protocol: config.protocol,
+            compression: config.compression,
+            fields,
+            tenant: config.tenant.clone(),
+            is_loki: config.is_loki(),
+            encoder: encode::Encoder::default(),
+            message: Vec::new(),
+            zstd: None,
+            warned: AtomicU64::new(0),
+        }
+    }
+
+    /// Appends `message` to `out`, compressed.
+    fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) {
+        match self.compression {
+            Compression::None => out.extend_from_slice(message),
+            Compression::Gzip => {
+                // The fastest level: log lines shrink well at any, and the node's CPU is the scarcer good.
+                let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
+                encoder
+                    .write_all(message)
+                    .and_then(|()| encoder.try_finish())
+                    .expect("a Vec takes every write");
+            }
+            Compression::Zstd => {
+                let compressor = self.zstd.get_or_insert_with(|| {
+                    zstd::bulk::Compressor::new(1).expect("a zstd context of level 1 can be allocated")
+                });
+                let start = out.len();
+                out.resize(start + zstd::zstd_safe::compress_bound(message.len()), 0);
+                let written = compressor
+                    .compress_to_buffer(message, &mut out[start..])
+                    .expect("the bound holds every compressed message");
+                out.truncate(start + written);
+            }
+        }
+    }
+}
+
+/// A hash that is the same in every run.
+fn stable_hasher() -> impl Hasher {
+    xxhash_rust::xxh3::Xxh3DefaultBuilder::new().build_hasher()
+}
+
+impl Wire for Otlp {
+    /// For Loki, what its default index labels tell apart: not the pod's uid, not the restart. Elsewhere the
+    /// container instance, since nothing but its own order matters.
+    fn stream(&self, batch: &Batch) -> StreamKey {
+        let workload = &*batch.workload;
+        let container = &workload.container;
+        let mut hash = stable_hasher();
+        if self.is_loki {
+            (self.tenant(batch), &workload.service_name, &workload.cluster).hash(&mut hash);
+            (&container.namespace, &container.pod, &container.container).hash(&mut hash);
+            if self.fields.contains(Fields::ENV) {
+                workload.environment.hash(&mut hash);
+            }
+            for (name, value) in &workload.attributes {
+                if LOKI_INDEX_ATTRIBUTES.contains(&name.as_str()) || name == "service.namespace" {
+                    (name, value).hash(&mut hash);
+                }
+            }
+        } else {
+            (&container.uid, &container.container, container.restart).hash(&mut hash);
+        }
+        StreamKey(hash.finish())
+    }
+
+    fn tenant<'a>(&'a self, batch: &'a Batch) -> Option<&'a str> {
+        batch.workload.tenant.as_deref().or(self.tenant.as_deref())
+    }
+
+    /// For HTTP the body; for gRPC the frame with its header of flag and length.
+    fn encode(&mut self, parcels: &[Parcel], out: &mut Vec<u8>) {
+        let mut message = std::mem::take(&mut self.message);
+        message.clear();
+        self.encoder.encode(parcels, self.fields, &mut message);
+        let start = out.len();
+        if self.protocol == Protocol::Grpc {
+            out.extend_from_slice(&[u8::from(self.compression != Compression::None), 0, 0, 0, 0]);
+        }
+        self.compress(&message, out);
+        if self.protocol == Protocol::Grpc {
+            let len =
+                u32::try_from(out.len() - start - grpc::FRAME_HEADER).expect("requests stay far below 4 GiB");
+            out[start + 1..start + grpc::FRAME_HEADER].copy_from_slice(&len.to_be_bytes());
+        }
+        self.message = message;
+    }
+
+    fn judge(&self, answer: &Answer, records: u64) -> Verdict {
+        let judge::Judgement { verdict, warning } = judge::judge(answer, records, self.is_loki);
+        if let Some(message) = warning {
+            let mut hash = stable_hasher();
+            message.hash(&mut hash);
+            let hash = hash.finish();
+            if self.warned.swap(hash, Ordering::Relaxed) != hash {
+                tracing::warn!(message, "OTLP backend took a request with a warning");
+            }
+        }
+        verdict
+    }
+
+    fn success_can_mask(&self) -> bool {
+        self.is_loki
+    }
+}
