@@ -330,3 +330,118 @@ impl Wire for Otlp {
         self.is_loki
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::batch::{Record, Span};
+    use crate::data::budget::Budget;
+    use crate::data::position::Position;
+    use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
+
+    fn parcel(container: &ContainerRef) -> Parcel {
+        let mut identity = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
+        let Identity::Known(workload) = identity.identify(container) else { panic!("paths say all") };
+        let batch = Batch {
+            workload,
+            path: "p".into(),
+            start: Position::default(),
+            end: Position::default(),
+            arena: b"one line".to_vec(),
+            records: vec![Record { body: Span::new(0, 8), ..Record::default() }],
+            catching_up: false,
+            sealed_unix_nano: 0,
+            permit: Budget::new(10, Arc::default()).reserve(1).expect("fits"),
+        };
+        Parcel { batch: Arc::new(batch), from: 0, to: 1 }
+    }
+
+    fn container() -> ContainerRef {
+        ContainerRef::from_path("shop_web-0_uid-1", "api", 0).expect("a path")
+    }
+
+    fn config(endpoint: &str, protocol: Protocol, compression: Compression) -> Config {
+        Config { endpoint: endpoint.to_owned(), protocol, compression, ..Config::default() }
+    }
+
+    #[test]
+    fn endpoints_are_completed_and_loki_is_told_by_its_path() {
+        for (protocol, endpoint, url, is_loki) in [
+            (Protocol::Grpc, "collector:4317", "http://collector:4317", false),
+            (Protocol::Grpc, "https://collector:4317", "https://collector:4317", false),
+            (Protocol::HttpProtobuf, "http://c:4318", "http://c:4318/v1/logs", false),
+            (Protocol::HttpProtobuf, "http://c:4318/", "http://c:4318/v1/logs", false),
+            (Protocol::HttpProtobuf, " http://c:4318/v1/logs ", "http://c:4318/v1/logs", false),
+            (
+                Protocol::HttpProtobuf,
+                "http://otlp:4318/x/v1/logs/?a=b",
+                "http://otlp:4318/x/v1/logs?a=b",
+                false,
+            ),
+            (Protocol::HttpProtobuf, "http://loki:3100/otlp", "http://loki:3100/otlp/v1/logs", true),
+            (Protocol::HttpProtobuf, "https://g/eu/otlp/", "https://g/eu/otlp/v1/logs", true),
+        ] {
+            let config = config(endpoint, protocol, Compression::Gzip);
+            assert_eq!((config.url().as_str(), config.is_loki()), (url, is_loki), "{endpoint}");
+            assert!(config.build(Fields::ALL).is_ok(), "{endpoint}");
+        }
+        assert!(config("", Protocol::Grpc, Compression::Gzip).build(Fields::ALL).is_err());
+    }
+
+    #[test]
+    fn the_config_reads_the_names_of_the_contract() {
+        let read: Config =
+            toml::from_str("endpoint = \"a:1\"\nprotocol = \"http/protobuf\"\ncompression = \"zstd\"")
+                .expect("valid");
+        assert_eq!((read.protocol, read.compression), (Protocol::HttpProtobuf, Compression::Zstd));
+        let read: Config = toml::from_str("endpoint = \"a:1\"").expect("valid");
+        assert_eq!((read.protocol, read.compression), (Protocol::Grpc, Compression::Gzip));
+        assert!(toml::from_str::<Config>("protocol = \"http/json\"").is_err());
+    }
+
+    #[test]
+    fn every_compression_holds_the_same_message() {
+        let parcels = [parcel(&container()), parcel(&container())];
+        let encode = |protocol, compression| {
+            let mut wire = Otlp::new(&config("http://c", protocol, compression), Fields::ALL);
+            let mut out = b"before".to_vec();
+            wire.encode(&parcels, &mut out);
+            let mut again = b"before".to_vec();
+            wire.encode(&parcels, &mut again);
+            assert_eq!(out, again, "the same parcels give the same bytes");
+            out.split_off(6)
+        };
+        let plain = encode(Protocol::HttpProtobuf, Compression::None);
+        assert!(plain.windows(8).any(|window| window == b"one line"));
+        let mut unzipped = Vec::new();
+        let zipped = encode(Protocol::HttpProtobuf, Compression::Gzip);
+        flate2::read::GzDecoder::new(zipped.as_slice()).read_to_end(&mut unzipped).expect("gzip");
+        assert_eq!(unzipped, plain);
+        let packed = encode(Protocol::HttpProtobuf, Compression::Zstd);
+        assert_eq!(zstd::bulk::decompress(&packed, plain.len()).expect("zstd"), plain);
+        let framed = encode(Protocol::Grpc, Compression::None);
+        assert_eq!(framed[0], 0);
+        assert_eq!(framed[1..5], (plain.len() as u32).to_be_bytes());
+        assert_eq!(framed[5..], plain);
+        let framed = encode(Protocol::Grpc, Compression::Gzip);
+        assert_eq!((framed[0], &framed[5..]), (1, zipped.as_slice()));
+        assert_eq!(framed[1..5], (zipped.len() as u32).to_be_bytes());
+    }
+
+    #[test]
+    fn lokis_streams_outlive_a_restart_and_others_do_not() {
+        let restarted = ContainerRef { restart: 1, ..container() };
+        let other = ContainerRef { container: "proxy".into(), ..container() };
+        for (endpoint, joined) in [("http://loki/otlp", true), ("http://collector", false)] {
+            let wire = Otlp::new(&config(endpoint, Protocol::HttpProtobuf, Compression::Gzip), Fields::ALL);
+            let key = |container: &ContainerRef| wire.stream(&parcel(container).batch);
+            assert_eq!(key(&container()), key(&container()));
+            assert_eq!(key(&container()) == key(&restarted), joined, "{endpoint}");
+            assert_ne!(key(&container()), key(&other));
+            assert_eq!(wire.success_can_mask(), joined);
+        }
+    }
+}
