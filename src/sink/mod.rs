@@ -6,6 +6,7 @@
 pub mod http;
 pub mod json;
 pub mod otlp;
+pub mod stdout;
 
 use std::sync::Arc;
 use std::time::Duration;
