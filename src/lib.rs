@@ -10,3 +10,4 @@ pub mod data;
 pub mod logs;
 pub mod metrics;
 pub mod sink;
+pub mod telemetry;
