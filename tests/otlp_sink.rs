@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use nodewick::data::batch::{Batch, Fields, Record, Span};
 use nodewick::data::budget::Budget;
-use nodewick::data::delivery::Reason;
+use nodewick::data::delivery::{Fanout, Ledger, Reason};
 use nodewick::data::position::Position;
 use nodewick::data::severity::Severity;
 use nodewick::data::trace::{SpanId, TraceId};
 use nodewick::data::units;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
+use nodewick::sink::deliver::Transport as _;
 use nodewick::sink::http::{Auth, Secret, Timeouts, Tls};
 use nodewick::sink::otlp::{Compression, Config, Otlp, Protocol, Transport};
 use nodewick::sink::{Answer, Parcel, Verdict, Wire};
@@ -345,4 +346,118 @@ fn tls_trusts_the_given_authority_only_and_shows_the_client_certificate() {
         assert!(matches!(Sink::new(&nameless).exchange(), Answer::Unreachable { .. }), "{protocol:?}");
     }
     assert_eq!(receiver.records().len(), 2 * 3);
+}
+
+/// `count` lines of one container log, numbered from `first`.
+fn numbered(first: u64, count: u64) -> Batch {
+    let Parcel { batch, .. } = parcel();
+    let mut arena = Vec::new();
+    let records = (first..first + count)
+        .map(|number| {
+            let start = arena.len();
+            arena.extend_from_slice(format!("line {number}").as_bytes());
+            let time_unix_nano = 1_795_354_933_000_000_000 + number;
+            Record {
+                time_unix_nano,
+                offset: number,
+                body: Span::new(start, arena.len()),
+                ..Record::default()
+            }
+        })
+        .collect();
+    Batch {
+        workload: Arc::clone(&batch.workload),
+        path: Arc::clone(&batch.path),
+        start: Position::default(),
+        end: Position { offset: first + count, ..Position::default() },
+        arena,
+        records,
+        catching_up: false,
+        sealed_unix_nano: 0,
+        permit: Budget::new(1 << 20, Arc::default()).reserve(1).expect("fits"),
+    }
+}
+
+/// Ships 40 numbered lines in four batches through the whole sink and waits for its end.
+fn ship(receiver: &Receiver, protocol: Protocol, state: &std::path::Path) -> (Arc<Ledger>, Vec<String>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let config = config(receiver, protocol, Compression::Gzip);
+    let kill = tokio_util::sync::CancellationToken::new();
+    let (outlet, task) =
+        nodewick::sink::otlp::sink("otlp-test", &config, Fields::ALL, Some(state), kill).expect("valid");
+    let task = runtime.spawn(task);
+    let fanout = Fanout::new(vec![outlet]);
+    let ledger = Ledger::new(Position::default(), Arc::default());
+    for first in [0, 10, 20, 30] {
+        fanout.ship(&ledger, numbered(first, 10), 10);
+    }
+    drop(fanout);
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), task).await });
+    ended.expect("the sink ends by itself").expect("without a panic");
+    let text = |record: &serde_json::Value| record["body"].as_str().expect("a string").to_owned();
+    (ledger, receiver.records().iter().map(text).collect())
+}
+
+fn lines(numbers: impl Iterator<Item = u64>) -> Vec<String> {
+    numbers.map(|number| format!("line {number}")).collect()
+}
+
+#[test]
+fn lines_arrive_once_and_in_order_through_a_backend_that_stumbles() {
+    for (protocol, faults) in [
+        (Protocol::HttpProtobuf, r#"[{"http": 503, "retry_after": "1"}, {"http": 429}, {"http": 413}]"#),
+        (
+            Protocol::Grpc,
+            r#"[{"grpc": 14}, {"grpc": 8, "retry_info": 0.5}, {"grpc": 8, "message": "received message larger than max (9 vs. 4)"}]"#,
+        ),
+    ] {
+        let receiver = Receiver::start(&[]);
+        let state = tempfile::tempdir().expect("temporary directory");
+        receiver.inject(faults);
+        let (ledger, arrived) = ship(&receiver, protocol, state.path());
+        assert_eq!(arrived, lines(0..40), "{protocol:?}");
+        assert_eq!((ledger.committed().offset, ledger.totals().lost_records), (40, 0));
+    }
+}
+
+#[test]
+fn the_backends_wish_to_wait_is_granted() {
+    let receiver = Receiver::start(&[]);
+    let state = tempfile::tempdir().expect("temporary directory");
+    receiver.inject(r#"[{"http": 503, "retry_after": "2"}]"#);
+    ship(&receiver, Protocol::HttpProtobuf, state.path());
+    let at: Vec<f64> =
+        receiver.requests().iter().map(|request| request["at"].as_f64().expect("a time")).collect();
+    assert!(at[1] - at[0] >= 2.0, "{at:?}");
+}
+
+#[test]
+fn one_poisoned_line_costs_only_itself() {
+    for protocol in BOTH {
+        let receiver = Receiver::start(&["--poison", "line 17"]);
+        let state = tempfile::tempdir().expect("temporary directory");
+        let (ledger, arrived) = ship(&receiver, protocol, state.path());
+        assert_eq!(arrived, lines((0..40).filter(|number| *number != 17)), "{protocol:?}");
+        assert_eq!((ledger.committed().offset, ledger.totals().lost_records), (40, 1));
+        let dead = std::fs::read_to_string(state.path().join("dead-letter.jsonl")).expect("dead letters");
+        assert_eq!(dead.lines().count(), 1);
+        let letter: serde_json::Value = serde_json::from_str(&dead).expect("JSON");
+        assert_eq!((&letter["line"], &letter["message"]), (&json!("line 17"), &json!("poisoned")));
+    }
+}
+
+#[test]
+fn partial_success_is_counted_and_never_sent_again() {
+    for protocol in BOTH {
+        let receiver = Receiver::start(&[]);
+        let state = tempfile::tempdir().expect("temporary directory");
+        receiver.inject(r#"[{"partial": 3, "message": "three too old"}]"#);
+        let (ledger, arrived) = ship(&receiver, protocol, state.path());
+        assert_eq!(arrived.len(), 37, "{protocol:?}");
+        assert_eq!((ledger.committed().offset, ledger.totals().lost_records), (40, 3));
+    }
 }

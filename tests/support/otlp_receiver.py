@@ -5,7 +5,7 @@ It decodes with PyPI's opentelemetry-proto and shares no code with the agent. Ev
 is appended to a file as one JSON line, flushed before the answer is sent. A second file holds one line a request.
 
     otlp_receiver.py --records OUT.jsonl --requests REQ.jsonl [--path /v1/logs] [--tls-cert C --tls-key K [--client-ca A]]
-                     [--max-message BYTES] [--bearer TOKEN]
+                     [--max-message BYTES] [--bearer TOKEN] [--poison TEXT]
 
 It prints one line when it listens: {"http": PORT, "grpc": PORT}. Faults come through POST /_faults with a JSON list;
 each request for logs takes the first fault off the list and answers by it:
@@ -16,6 +16,8 @@ each request for logs takes the first fault off the list and answers by it:
     {"partial": 2, "message": "text"}                            taken, less the last n records
     {"accept_then_close": true}                                  taken, but the connection ends without an answer (HTTP)
     {"hang": 2.0}                                                wait, then go on with an answer of success
+
+--poison refuses every request that holds a log line with that text: 400, or INVALID_ARGUMENT.
 
 It ends when its standard input ends, so that no test leaves it behind.
 """
@@ -114,6 +116,10 @@ def note(transport, signal, headers, sent, records, outcome):
     kept = {name.lower(): text for name, text in headers if name.lower() in wanted or name.lower().startswith("x-")}
     append(ARGS.requests, [{"transport": transport, "signal": signal, "headers": kept, "bytes": sent,
                             "records": records, "outcome": outcome, "at": time.time()}])
+
+
+def is_poisoned(lines):
+    return bool(ARGS.poison) and any(ARGS.poison in str(line.get("body")) for line in lines)
 
 
 def next_fault():
@@ -226,6 +232,9 @@ class Http(BaseHTTPRequestHandler):
         if ARGS.max_message and len(data) > ARGS.max_message:
             note("http", signal, headers, len(raw), len(lines), 413)
             return self.answer(413, b"too large", "text/plain")
+        if is_poisoned(lines):
+            note("http", signal, headers, len(raw), len(lines), "poisoned")
+            return self.answer(400, status_bytes(3, "poisoned"))
         refused, message = accept(lines, fault)
         note("http", signal, headers, len(raw), len(lines), "accepted")
         if fault and "accept_then_close" in fault:
@@ -266,6 +275,9 @@ class Logs(logs_service_pb2_grpc.LogsServiceServicer):
                 context.set_trailing_metadata((("grpc-status-details-bin", details),))
             code = next(code for code in grpc.StatusCode if code.value[0] == fault["grpc"])
             context.abort(code, message)
+        if is_poisoned(lines):
+            note("grpc", "logs", headers, request.ByteSize(), len(lines), "poisoned")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "poisoned")
         refused, message = accept(lines, fault)
         note("grpc", "logs", headers, request.ByteSize(), len(lines), "accepted")
         response = logs_service_pb2.ExportLogsServiceResponse()
@@ -291,6 +303,7 @@ def main():
     parser.add_argument("--path", default="/v1/logs")
     parser.add_argument("--max-message", type=int, default=0)
     parser.add_argument("--bearer", default="")
+    parser.add_argument("--poison", default="")
     parser.add_argument("--tls-cert")
     parser.add_argument("--tls-key")
     parser.add_argument("--client-ca")

@@ -73,7 +73,7 @@ impl Client {
 
     /// Sends one frame. Never fails: what went wrong is an [`Answer`]. A response that is not gRPC's, from a
     /// gateway in between, is an HTTP answer.
-    pub async fn export(&self, headers: &http::HeaderMap, frame: Bytes) -> Answer {
+    pub async fn export(&self, headers: http::HeaderMap, frame: Bytes) -> Answer {
         let total = self.endpoint.timeouts().total.0;
         match tokio::time::timeout(total, self.exchange(headers, frame)).await {
             Ok(Ok(answer)) => {
@@ -93,14 +93,14 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, headers: &http::HeaderMap, frame: Bytes) -> Result<Answer, String> {
+    async fn exchange(&self, headers: http::HeaderMap, frame: Bytes) -> Result<Answer, String> {
         let mut channel = self.channel().map_err(|error| error.to_string())?;
         let mut request = Request::new(Body::new(Full::new(frame)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
         let all = request.headers_mut();
         *all = self.endpoint.headers().map_err(|error| error.to_string())?;
-        all.extend(headers.clone());
+        all.extend(headers);
         all.insert(TE, HeaderValue::from_static("trailers"));
         all.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if let Some(encoding) = &self.encoding {

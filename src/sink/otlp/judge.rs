@@ -20,7 +20,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
 
 use crate::data::delivery::Reason;
-use crate::sink::{Answer, Verdict};
+use crate::sink::{Answer, Verdict, loki};
 
 /// Bytes of a backend's message that are kept.
 const MESSAGE_CAP: usize = 1024;
@@ -49,14 +49,9 @@ pub fn judge(answer: &Answer, records: u64, is_loki: bool) -> Judgement {
             grpc(*code, *retry_after, clipped(&String::from_utf8_lossy(body))).into()
         }
         Answer::Http { status: 200..=299, body, .. } => accepted(body, records),
+        Answer::Http { .. } if is_loki => loki::judge::verdict(&as_push(answer), records).into(),
         Answer::Http { status, retry_after, body } => {
-            let message = status_message(body);
-            let verdict = if is_loki {
-                loki(*status, *retry_after, message, records)
-            } else {
-                http(*status, *retry_after, message)
-            };
-            verdict.into()
+            http(*status, *retry_after, clipped(&status_message(body))).into()
         }
     }
 }
@@ -106,47 +101,15 @@ fn is_too_large(message: &str) -> bool {
     message.contains("larger than max") || message.contains("body too large")
 }
 
-/// Loki's OTLP endpoint refuses as its push endpoint does.
-fn loki(status: u16, after: Option<Duration>, message: String, records: u64) -> Verdict {
-    match status {
-        400 => {
-            let reason = loki_reason(&message);
-            let all = reason == Reason::TooFarBehind && all_ignored(&message, records);
-            Verdict::Refused { reason, all, message }
+/// The same answer as Loki's push endpoint gives it: its OTLP endpoint has the same statuses and texts, wrapped in a
+/// protobuf `Status`, and 503 for some 500.
+pub fn as_push(answer: &Answer) -> Answer {
+    match answer {
+        Answer::Http { status, retry_after, body } if *status >= 400 => {
+            Answer::Http { status: *status, retry_after: *retry_after, body: status_message(body).into() }
         }
-        422 => Verdict::Refused { reason: Reason::Invalid, all: false, message },
-        // 429 and every 5xx say nothing against the data (500 `empty ring` while it starts or stops).
-        429 | 500..=599 => Verdict::Retry { after },
-        _ => http(status, after, message),
+        other => other.clone(),
     }
-}
-
-/// Why Loki refused, from the first text that names a cause.
-fn loki_reason(message: &str) -> Reason {
-    for (text, reason) in [
-        ("entry too far behind", Reason::TooFarBehind),
-        ("has timestamp too old", Reason::TooOld),
-        ("has timestamp too new", Reason::TooNew),
-        ("max entry size", Reason::TooLarge),
-        ("structured metadata too large", Reason::TooLarge),
-    ] {
-        if message.contains(text) {
-            return reason;
-        }
-    }
-    Reason::Invalid
-}
-
-/// True when the body's last `total ignored: n out of m` says that all `records` were refused.
-fn all_ignored(message: &str, records: u64) -> bool {
-    let Some((_, rest)) = message.rsplit_once("total ignored: ") else {
-        return false;
-    };
-    let Some((ignored, rest)) = rest.split_once(" out of ") else {
-        return false;
-    };
-    let total = rest.split(' ').next().unwrap_or_default();
-    ignored.parse() == Ok(records) && total.parse() == Ok(records)
 }
 
 /// `google.rpc.Status`, as far as it is read. Source: `google/rpc/status.proto`.
@@ -201,12 +164,12 @@ fn status_message(body: &[u8]) -> String {
     if let Ok(status) = Status::decode(body)
         && !status.message.is_empty()
     {
-        return clipped(&status.message);
+        return status.message;
     }
-    clipped(String::from_utf8_lossy(body).trim_end())
+    String::from_utf8_lossy(body).trim_end().to_owned()
 }
 
-/// At most [`MESSAGE_CAP`] bytes. Both ends are kept, since Loki counts the refused lines at the end.
+/// At most [`MESSAGE_CAP`] bytes, of both ends.
 fn clipped(text: &str) -> String {
     if text.len() <= MESSAGE_CAP {
         return text.to_owned();
@@ -338,29 +301,28 @@ mod tests {
         assert_eq!(loki_verdict(400, behind), refused(Reason::TooFarBehind, true, behind));
         let some = behind.replace("10 out of 10", "2 out of 10");
         assert_eq!(loki_verdict(400, &some), refused(Reason::TooFarBehind, false, &some));
-        // ten of eleven of another stream: this request of ten records is not that stream alone
         let other = behind.replace("10 out of 10", "10 out of 11");
         assert_eq!(loki_verdict(400, &other), refused(Reason::TooFarBehind, false, &other));
-        for (text, reason) in [
+        for (text, reason, all) in [
             (
                 "2 errors like: entry for stream '{a=\"b\"}' has timestamp too old: 2026-11-15T15:41:13Z",
                 Reason::TooOld,
+                false,
             ),
             (
-                "entry for stream '{a=\"b\"}' has timestamp too new: 2026-11-22T15:57:13Z, and so on and on",
+                "entry for stream '{a=\"b\"}' has timestamp too new: 2026-11-22T15:57:13Z",
                 Reason::TooNew,
+                false,
             ),
             (
-                "max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry, and so on",
+                "max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry",
                 Reason::TooLarge,
+                false,
             ),
-            (
-                "entry for stream '{a=\"b\"}' has 17 label names; limit 15, and so on and so on and on and on",
-                Reason::Invalid,
-            ),
+            ("entry for stream '{a=\"b\"}' has 17 label names; limit 15", Reason::Invalid, true),
         ] {
-            let text = format!("{text:130}");
-            assert_eq!(loki_verdict(400, &text), refused(reason, false, &text));
+            let text = format!("{text:130}.");
+            assert_eq!(loki_verdict(400, &text), refused(reason, all, &text));
         }
         for (status, text) in
             [(503, "empty ring"), (500, "empty ring"), (429, "ingestion rate limit exceeded")]

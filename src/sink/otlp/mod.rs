@@ -8,6 +8,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -15,10 +16,15 @@ use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use super::deliver::{self, DeadLetters};
 use super::http::{Auth, Secret, Timeouts, Tls};
-use super::{Answer, Parcel, StreamKey, Verdict, Wire, http as outgoing};
+use super::loki::{self, is_tenant};
+use super::{Answer, Lesson, Parcel, StreamKey, Verdict, Wire, http as outgoing, lane};
 use crate::data::batch::{Batch, Fields};
+use crate::data::delivery::Outlet;
+use crate::data::units::ByteSize;
 
 pub mod encode;
 pub mod grpc;
@@ -68,6 +74,20 @@ pub enum Compression {
     None,
 }
 
+/// Line bytes in one gRPC request.
+const GRPC_MAX_REQUEST: ByteSize = ByteSize::kib(512);
+
+/// Why an OTLP backend cannot be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The endpoint or its credentials.
+    #[error(transparent)]
+    Endpoint(#[from] outgoing::Error),
+    /// Nobody would take the tenant.
+    #[error("tenant {0:?} cannot be sent: 1 to 150 letters, digits and !-_.*'(), not '.' or '..'")]
+    Tenant(String),
+}
+
 /// One OTLP backend: `[sink.otlp.<name>]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -83,6 +103,9 @@ pub struct Config {
     pub optional: bool, // false
     /// Tenant, sent as `X-Scope-OrgID`; a workload's own allowed tenant comes first.
     pub tenant: Option<String>,
+    /// How requests are made up. Over gRPC a request never holds more than 512 KiB of lines, since receivers take
+    /// messages of at most 4 MiB by default and short lines carry several times their length in attributes.
+    pub limits: lane::Config,
     /// Certificates.
     pub tls: Tls,
     /// Credentials.
@@ -122,7 +145,10 @@ impl Config {
     }
 
     /// The protocol's two halves. Nothing is dialled and no file is read yet.
-    pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), outgoing::Error> {
+    pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), Error> {
+        if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !is_tenant(tenant)) {
+            return Err(Error::Tenant(tenant.to_owned()));
+        }
         let http = outgoing::Config {
             tls: self.tls.clone(),
             auth: self.auth.clone(),
@@ -149,6 +175,24 @@ impl Config {
     }
 }
 
+/// Starts an OTLP sink: the entrance to its queue, and the task that empties it until the queue is closed and
+/// everything is settled, or `kill` is cancelled. Refused lines go to `dead-letter.jsonl` in `state_dir`.
+pub fn sink(
+    name: &str,
+    config: &Config,
+    fields: Fields,
+    state_dir: Option<&Path>,
+    kill: CancellationToken,
+) -> Result<(Box<dyn Outlet>, impl Future<Output = ()> + Send + use<>), Error> {
+    let (wire, transport) = config.build(fields)?;
+    let mut limits = config.limits.clone();
+    if config.protocol == Protocol::Grpc {
+        limits.max_request = limits.max_request.min(GRPC_MAX_REQUEST);
+    }
+    let dead = state_dir.map(|dir| DeadLetters::new(dir.join(deliver::DEAD_LETTERS)));
+    Ok(deliver::spawn(name, wire, transport, limits, !config.optional, dead, kill))
+}
+
 /// The way to the backend.
 #[derive(Debug)]
 pub enum Transport {
@@ -163,31 +207,21 @@ pub enum Transport {
     },
 }
 
-impl Transport {
-    /// Sends one request body of [`Otlp::encode`](Wire::encode) for `tenant`. Never fails: what went wrong is an
-    /// [`Answer`].
-    pub async fn send(&self, tenant: Option<&str>, body: Bytes) -> Answer {
-        let tenant = match tenant.map(HeaderValue::from_str) {
-            None => None,
-            Some(Ok(value)) => Some(value),
-            Some(Err(_)) => return Answer::Unreachable { error: "the tenant is no header value".to_owned() },
-        };
+impl deliver::Transport for Transport {
+    async fn send(&self, tenant: Option<&str>, body: Bytes) -> Answer {
+        let tenant =
+            tenant.and_then(|tenant| HeaderValue::from_str(tenant).ok()).map(|value| (TENANT, value));
         match self {
-            Self::Grpc(client) => {
-                let mut headers = HeaderMap::new();
-                headers.extend(tenant.map(|value| (TENANT, value)));
-                client.export(&headers, body).await
-            }
+            Self::Grpc(client) => client.export(tenant.into_iter().collect(), body).await,
             Self::Http { client, headers } => {
                 let mut headers = headers.clone();
-                headers.extend(tenant.map(|value| (TENANT, value)));
+                headers.extend(tenant);
                 client.post(headers, body).await
             }
         }
     }
 
-    /// The endpoint's URL as it may be shown.
-    pub fn shown_url(&self) -> &str {
+    fn target(&self) -> &str {
         match self {
             Self::Grpc(client) => client.shown_url(),
             Self::Http { client, .. } => client.shown_url(),
@@ -292,7 +326,7 @@ impl Wire for Otlp {
     }
 
     fn tenant<'a>(&'a self, batch: &'a Batch) -> Option<&'a str> {
-        batch.workload.tenant.as_deref().or(self.tenant.as_deref())
+        batch.workload.tenant.as_deref().filter(|tenant| is_tenant(tenant)).or(self.tenant.as_deref())
     }
 
     /// For HTTP the body; for gRPC the frame with its header of flag and length.
@@ -324,6 +358,10 @@ impl Wire for Otlp {
             }
         }
         verdict
+    }
+
+    fn lesson(&self, answer: &Answer) -> Lesson {
+        if self.is_loki { loki::judge::lesson(&judge::as_push(answer)) } else { Lesson::default() }
     }
 
     fn success_can_mask(&self) -> bool {
