@@ -17,4 +17,5 @@ pub mod metrics;
 pub mod sink;
 pub mod supervise;
 pub mod tail;
+pub mod telemetry;
 pub mod version;

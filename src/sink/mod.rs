@@ -9,6 +9,8 @@ pub mod json;
 pub mod lane;
 pub mod local;
 pub mod loki;
+pub mod otlp;
+pub mod stdout;
 
 use std::sync::Arc;
 use std::time::Duration;
