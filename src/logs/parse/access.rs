@@ -4,10 +4,14 @@
 //! in ingress-nginx's form. Invariant: a status says nothing about severity; only a level word does.
 
 use super::pick::{Pick, Picks, SYNTAX, Value};
-use super::{Format, Parsed, http, pairs, plain, time};
+use super::{Format, http, pairs, plain, time};
 use crate::data::batch::Fields;
 
-pub(super) fn read(line: &[u8], want: Fields) -> Option<Parsed> {
+pub(super) fn read<'a>(line: &'a [u8], picks: &mut Picks<'a>) -> bool {
+    pick(line, picks).is_some()
+}
+
+fn pick<'a>(line: &'a [u8], picks: &mut Picks<'a>) -> Option<()> {
     // The request line is the first thing in quotes.
     let head = &line[..line.len().min(512)];
     let open = memchr::memchr(b'"', head)?;
@@ -27,21 +31,20 @@ pub(super) fn read(line: &[u8], want: Fields) -> Option<Parsed> {
     if !status.iter().all(u8::is_ascii_digit) || after.get(3).is_some_and(|byte| *byte != b' ') {
         return None;
     }
-    let mut picks = Picks::new(line, want);
     picks.out.format = Format::Access;
     picks.offer_as(Pick::Method, SYNTAX, Value::Bare(method));
     picks.offer_as(Pick::Url, SYNTAX, Value::Bare(target));
     picks.offer_as(Pick::Status, SYNTAX, Value::Bare(status));
     if let Some(stamp) = bracketed(&line[..open])
-        && want.intersects(Fields::APP_TIME)
+        && picks.want.intersects(Fields::APP_TIME)
         && let Some(time) = time::from_access_log(stamp).or_else(|| time::from_text(stamp))
     {
         picks.out.app_time_unix_nano = time;
     }
-    ingress(after, &mut picks);
-    plain::level(&line[..open], &mut picks);
-    pairs::offer_ids(after, &mut picks);
-    Some(picks.finish())
+    ingress(after, picks);
+    plain::level(&line[..open], picks);
+    pairs::offer_ids(after, picks);
+    Some(())
 }
 
 /// What stands in the last brackets of a text.

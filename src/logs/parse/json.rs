@@ -4,50 +4,44 @@
 //! deep), with what [`super::keys`] asks for. Invariant: agrees with serde_json (`super::reference`) on which lines
 //! are JSON and on every picked value. Of duplicate keys the last usable value wins.
 //!
-//! Strings are scanned eight bytes at a time; there is no recursion and no allocation.
+//! Strings are scanned sixty-four bytes at a time; there is no recursion and no allocation.
 
+use super::Format;
 use super::keys::{self, Entry, LONGEST_KEY, NOWHERE, ROOT};
 use super::pick::{Picks, Value};
 use super::unescape::unescape_short;
-use super::{Format, Parsed};
-use crate::data::batch::Fields;
 
 /// Objects and arrays within each other; a line that nests deeper is not taken as JSON.
 pub const MAX_DEPTH: usize = 32;
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Reads one JSON object.
-pub(super) fn read(line: &[u8], want: Fields) -> Option<Parsed> {
+/// Reads one JSON object into `picks`; false when the line is none, and then `picks` is as it was.
+#[inline]
+pub(super) fn read<'a>(line: &'a [u8], picks: &mut Picks<'a>) -> bool {
     let start = skip_space(line, 0);
     if line.get(start) != Some(&b'{') {
-        return None;
+        return false;
     }
-    let mut scan = Scan { line, non_ascii: 0 };
-    let mut picks = Picks::new(line, want);
-    picks.out.format = Format::Json;
-    scan.object(start + 1, &mut picks)?;
+    let mut scan = Scan::new(line);
     // Strings are the only place where the grammar lets a byte beyond ASCII through.
-    if scan.non_ascii & HIGHS != 0 && std::str::from_utf8(line).is_err() {
-        return None;
+    let valid =
+        scan.object(start + 1, picks).is_some() && (scan.non_ascii == 0 || std::str::from_utf8(line).is_ok());
+    if valid {
+        picks.out.format = Format::Json;
+    } else {
+        picks.reset();
     }
-    Some(picks.finish())
+    valid
 }
 
+/// A cursor over a line that knows, for one block of it, where strings may end.
 struct Scan<'a> {
     line: &'a [u8],
-    /// All words of strings, or-ed.
+    /// Where the block begins.
+    base: usize,
+    /// The block's specials, lowest bit first.
+    block: u64,
+    /// Not 0 once a byte beyond ASCII was seen.
     non_ascii: u64,
-}
-
-/// A byte of the high bit in each place of a quote, backslash or control character. Places above the first may be
-/// wrong.
-#[inline(always)]
-fn specials(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    (quote.wrapping_sub(ONES) | backslash.wrapping_sub(ONES) | word.wrapping_sub(ONES * 0x20)) & !word & HIGHS
 }
 
 #[inline(always)]
@@ -64,6 +58,12 @@ fn skip_space(line: &[u8], mut at: usize) -> usize {
 }
 
 impl<'a> Scan<'a> {
+    fn new(line: &'a [u8]) -> Self {
+        let mut scan = Self { line, base: 0, block: 0, non_ascii: 0 };
+        scan.next_block(0);
+        scan
+    }
+
     /// Reads from behind the outermost brace to the line's end. `None` when it is not JSON.
     #[inline]
     fn object(&mut self, mut at: usize, picks: &mut Picks<'a>) -> Option<()> {
@@ -88,24 +88,17 @@ impl<'a> Scan<'a> {
             at += 1;
             let start = at;
             let mut entry: Option<&'static Entry> = None;
-            let word = word_at(line, at).unwrap_or(0);
-            let found = specials(word);
-            if found != 0 && line.get(at + (found.trailing_zeros() as usize >> 3)) == Some(&b'"') {
-                // Most keys are shorter than eight bytes: the word just read is all that the look-up needs.
-                let len = found.trailing_zeros() as usize >> 3;
-                self.non_ascii |= word;
-                at += len;
-                if node != NOWHERE {
-                    let mask = (1 << (8 * len)) - 1;
-                    entry = keys::find_word(node, &line[start..at], word & mask);
-                }
-            } else {
-                let (end, escaped) = self.string(start)?;
-                at = end;
-                if node != NOWHERE {
-                    let key = &line[start..end];
-                    entry = if escaped { find_escaped(node, key) } else { keys::find(node, key) };
-                }
+            let (end, escaped) = self.string(start)?;
+            at = end;
+            if node != NOWHERE {
+                let key = &line[start..end];
+                entry = match word_at(line, start) {
+                    _ if escaped => find_escaped(node, key),
+                    _ if key.len() > LONGEST_KEY => None,
+                    Some(word) if key.len() >= 8 => keys::find_word(node, key, word),
+                    Some(word) => keys::find_word(node, key, word & ((1 << (8 * key.len())) - 1)),
+                    None => keys::find(node, key),
+                };
             }
             at += 1;
             if line.get(at) == Some(&b':') {
@@ -223,38 +216,76 @@ impl<'a> Scan<'a> {
 
     /// Scans a string body from behind its opening quote; where its closing quote stands, and whether escapes are
     /// in it.
-    #[inline]
-    fn string(&mut self, mut at: usize) -> Option<(usize, bool)> {
-        let line = self.line;
-        let mut escaped = false;
+    #[inline(always)]
+    fn string(&mut self, start: usize) -> Option<(usize, bool)> {
+        let at = self.next_special(start)?;
+        if self.line[at] == b'"' { Some((at, false)) } else { self.string_with_escapes(at) }
+    }
+
+    #[inline(never)]
+    fn string_with_escapes(&mut self, mut at: usize) -> Option<(usize, bool)> {
         loop {
-            if let Some(word) = word_at(line, at) {
-                self.non_ascii |= word;
-                let found = specials(word);
-                if found == 0 {
-                    at += 8;
-                    continue;
-                }
-                at += found.trailing_zeros() as usize >> 3;
-            } else {
-                loop {
-                    let byte = *line.get(at)?;
-                    if byte == b'"' || byte == b'\\' || byte < 0x20 {
-                        break;
-                    }
-                    self.non_ascii |= u64::from(byte);
-                    at += 1;
-                }
-            }
-            match line.get(at)? {
-                b'"' => return Some((at, escaped)),
-                b'\\' => {
-                    escaped = true;
-                    at = escape(line, at)?;
-                }
+            match self.line[at] {
+                b'"' => return Some((at, true)),
+                b'\\' => at = escape(self.line, at)?,
                 _ => return None,
             }
+            at = self.next_special(at)?;
         }
+    }
+
+    /// The next quote, backslash or control character at or behind `at`.
+    #[inline(always)]
+    fn next_special(&mut self, at: usize) -> Option<usize> {
+        let offset = at - self.base;
+        if offset < 64 {
+            let ahead = self.block >> offset;
+            if ahead != 0 {
+                return Some(at + ahead.trailing_zeros() as usize);
+            }
+            return self.next_block(self.base + 64);
+        }
+        self.next_block(at)
+    }
+
+    /// The first special at or behind `at`, in a block loaded from there.
+    #[inline]
+    fn next_block(&mut self, mut at: usize) -> Option<usize> {
+        loop {
+            let ahead = match self.line.get(at..)?.first_chunk::<64>() {
+                Some(bytes) => {
+                    self.base = at;
+                    self.load(bytes)
+                }
+                // The last block ends where the line ends.
+                None => match self.line.last_chunk::<64>() {
+                    Some(bytes) => {
+                        self.base = self.line.len() - 64;
+                        self.load(bytes);
+                        self.block.checked_shr((at - self.base) as u32).unwrap_or(0)
+                    }
+                    None => {
+                        let mut bytes = [b' '; 64];
+                        bytes[..self.line.len()].copy_from_slice(self.line);
+                        self.base = 0;
+                        self.load(&bytes);
+                        self.block.checked_shr(at as u32).unwrap_or(0)
+                    }
+                },
+            };
+            if ahead != 0 {
+                return Some(at + ahead.trailing_zeros() as usize);
+            }
+            at += 64;
+        }
+    }
+
+    #[inline(always)]
+    fn load(&mut self, bytes: &[u8; 64]) -> u64 {
+        let (block, non_ascii) = super::block::specials(bytes);
+        self.block = block;
+        self.non_ascii |= non_ascii;
+        block
     }
 }
 
@@ -272,25 +303,35 @@ fn literal(line: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     line.get(at..)?.starts_with(word).then_some(at + word.len())
 }
 
+/// Passes decimal digits.
+#[inline(always)]
+fn digits(line: &[u8], mut at: usize) -> usize {
+    while let Some(word) = word_at(line, at) {
+        let found = super::block::non_digits(word);
+        if found != 0 {
+            return at + (found.trailing_zeros() as usize >> 3);
+        }
+        at += 8;
+    }
+    while let Some(b'0'..=b'9') = line.get(at) {
+        at += 1;
+    }
+    at
+}
+
 /// Passes a number by the grammar of RFC 8259, section 6, whatever its size.
 #[inline]
 fn number(line: &[u8], mut at: usize) -> Option<usize> {
-    let digits = |mut at: usize| {
-        while let Some(b'0'..=b'9') = line.get(at) {
-            at += 1;
-        }
-        at
-    };
     if line[at] == b'-' {
         at += 1;
     }
     at = match line.get(at)? {
         b'0' => at + 1,
-        b'1'..=b'9' => digits(at + 1),
+        b'1'..=b'9' => digits(line, at + 1),
         _ => return None,
     };
     if line.get(at) == Some(&b'.') {
-        let end = digits(at + 1);
+        let end = digits(line, at + 1);
         if end == at + 1 {
             return None;
         }
@@ -301,7 +342,7 @@ fn number(line: &[u8], mut at: usize) -> Option<usize> {
         if let Some(b'+' | b'-') = line.get(at) {
             at += 1;
         }
-        let end = digits(at);
+        let end = digits(line, at);
         if end == at {
             return None;
         }

@@ -3,12 +3,23 @@
 //! In: a line. Out: severity from the header, ids from pairs behind it. The header has no year and no zone, so it
 //! gives no time. Source: k8s.io/klog, "Log line format".
 
+use super::Format;
 use super::pairs;
 use super::pick::Picks;
-use super::{Format, Parsed};
 use crate::data::batch::Fields;
 
-pub(super) fn read(line: &[u8], want: Fields) -> Option<Parsed> {
+pub(super) fn read<'a>(line: &'a [u8], picks: &mut Picks<'a>) -> bool {
+    let Some((severity, rest)) = header(line) else { return false };
+    picks.out.format = Format::Klog;
+    if picks.want.intersects(Fields::LEVEL) {
+        picks.take_level_word(severity);
+    }
+    pairs::offer_ids(rest, picks);
+    true
+}
+
+/// The severity number of the header, and the text behind it.
+fn header(line: &[u8]) -> Option<(u8, &[u8])> {
     let severity = match line.first()? {
         b'I' => 9,
         b'W' => 13,
@@ -25,16 +36,7 @@ pub(super) fn read(line: &[u8], want: Fields) -> Option<Parsed> {
     });
     // file:line] within the next bytes.
     let bracket = line[SHAPE.len()..].iter().take(200).position(|byte| *byte == b']')?;
-    if !shaped {
-        return None;
-    }
-    let mut picks = Picks::new(line, want);
-    picks.out.format = Format::Klog;
-    if want.intersects(Fields::LEVEL) {
-        picks.take_level_word(severity);
-    }
-    pairs::offer_ids(&line[SHAPE.len() + bracket + 1..], &mut picks);
-    Some(picks.finish())
+    shaped.then(|| (severity, &line[SHAPE.len() + bracket + 1..]))
 }
 
 #[cfg(test)]

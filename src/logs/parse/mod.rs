@@ -7,6 +7,7 @@
 //! line there; a further key of JSON or logfmt is one row of [`keys::RULES`].
 
 mod access;
+mod block;
 mod http;
 mod ids;
 mod json;
@@ -24,6 +25,8 @@ mod unescape;
 
 pub use json::MAX_DEPTH;
 pub use unescape::unescape_into;
+
+use pick::Picks;
 
 use crate::data::batch::{Fields, Span};
 use crate::data::severity::Severity;
@@ -99,8 +102,8 @@ pub struct Parsed {
     pub http_status: u16,
 }
 
-/// Tries to read a line as one format; `None` when the line has another.
-type Read = fn(&[u8], Fields) -> Option<Parsed>;
+/// Tries to read a line as one format; false, and nothing picked, when the line has another.
+type Read = for<'a> fn(&'a [u8], &mut Picks<'a>) -> bool;
 
 /// The formats, most telling first. The last one takes any line.
 const FORMATS: [Read; 5] = [json::read, klog::read, access::read, logfmt::read, plain::read];
@@ -109,10 +112,11 @@ const FORMATS: [Read; 5] = [json::read, klog::read, access::read, logfmt::read, 
 ///
 /// `url_path` comes with `HTTP_ROUTE`, `trace_flags` with `TRACE_ID` or `SPAN_ID`.
 pub fn parse(line: &[u8], want: Fields) -> Parsed {
+    let mut picks = Picks::new(line, want);
     for read in FORMATS {
-        if let Some(parsed) = read(line, want) {
-            return parsed;
+        if read(line, &mut picks) {
+            break;
         }
     }
-    Parsed::default()
+    picks.finish()
 }

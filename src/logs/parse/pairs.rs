@@ -4,29 +4,37 @@
 //! known one, values end where their quote or word ends. Colour codes around keys and values are skipped.
 
 use super::keys::{self, LONGEST_KEY, ROOT};
-use super::pick::{Picks, Value};
+use super::pick::{Pick, Picks, Value};
 
-/// One pair of a text.
+/// A key of a text and the separator behind it.
 pub(super) struct Pair<'a> {
     pub(super) key: &'a [u8],
-    pub(super) value: &'a [u8],
-    /// The value stood between double quotes, and whether backslashes are in it.
-    pub(super) quoted: bool,
-    pub(super) escaped: bool,
+    /// Where the key begins in the text.
+    pub(super) start: usize,
     /// `=` or `:`.
     pub(super) separator: u8,
-    /// Where the pair begins and ends in the text.
-    pub(super) start: usize,
+    /// Where the separator stands.
+    at: usize,
+    /// The value, when it stands in quotes.
+    quoted: Option<Found<'a>>,
+}
+
+/// A value in a text, and where it ends.
+pub(super) struct Found<'a> {
+    value: Value<'a>,
     pub(super) end: usize,
 }
 
 impl<'a> Pair<'a> {
-    pub(super) fn as_value(&self) -> Value<'a> {
-        if self.quoted { Value::Str(self.value, self.escaped) } else { Value::Bare(self.value) }
+    /// The value, in the text that the pair is of. Takes time in proportion to its length.
+    pub(super) fn value(self, text: &'a [u8]) -> Found<'a> {
+        let Self { at, quoted, .. } = self;
+        quoted.unwrap_or_else(|| bare_value(text, value_start(text, at)))
     }
 }
 
-fn is_key_byte(byte: u8) -> bool {
+/// Letters, digits and what joins them in keys.
+pub(super) fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b'@')
 }
 
@@ -47,16 +55,16 @@ impl<'a> Iterator for Pairs<'a> {
 
     fn next(&mut self) -> Option<Pair<'a>> {
         loop {
-            let separator = self.at + memchr::memchr2(b'=', b':', self.text.get(self.at..)?)?;
+            let at = self.at + memchr::memchr2(b'=', b':', self.text.get(self.at..)?)?;
             let floor = self.at;
-            self.at = separator + 1;
-            let Some((start, key)) = key_before(self.text, floor, separator) else { continue };
-            let (value, quoted, escaped, end) = value_after(self.text, separator);
-            if quoted {
+            self.at = at + 1;
+            let Some((start, key)) = key_before(self.text, floor, at) else { continue };
+            let quoted = quoted_value(self.text, value_start(self.text, at));
+            if let Some(found) = &quoted {
                 // What stands in quotes is the value's own text.
-                self.at = end;
+                self.at = found.end;
             }
-            return Some(Pair { key, value, quoted, escaped, separator: self.text[separator], start, end });
+            return Some(Pair { key, start, separator: self.text[at], at, quoted });
         }
     }
 }
@@ -115,37 +123,40 @@ fn behind_colour(text: &[u8], floor: usize, start: usize) -> Option<usize> {
     (text.get(at) == Some(&b'm')).then_some(at + 1)
 }
 
-/// The value behind a separator: its text, whether it was quoted and has backslashes, and where it ends.
-fn value_after(text: &[u8], separator: usize) -> (&[u8], bool, bool, usize) {
+/// Where the value behind a separator begins: behind a space after a colon, and behind colour codes.
+fn value_start(text: &[u8], separator: usize) -> usize {
     let mut at = separator + 1;
     if text[separator] == b':' && text.get(at) == Some(&b' ') {
         at += 1;
     }
-    at += colours(&text[at..]);
-    if let Some(quote @ (b'"' | b'\'')) = text.get(at) {
-        let start = at + 1;
-        let mut end = start;
-        let mut escaped = false;
-        while let Some(found) = memchr::memchr2(*quote, b'\\', &text[end..]) {
-            end += found;
-            if text[end] == *quote {
-                return (&text[start..end], true, escaped, end + 1);
-            }
-            escaped = true;
-            end = (end + 2).min(text.len());
+    at + colours(&text[at..])
+}
+
+fn quoted_value(text: &[u8], at: usize) -> Option<Found<'_>> {
+    let quote = *text.get(at).filter(|byte| matches!(byte, b'"' | b'\''))?;
+    let start = at + 1;
+    let mut end = start;
+    let mut escaped = false;
+    while let Some(found) = memchr::memchr2(quote, b'\\', &text[end..]) {
+        end += found;
+        if text[end] == quote {
+            return Some(Found { value: Value::Str(&text[start..end], escaped), end: end + 1 });
         }
-        return (&[], false, false, start);
+        escaped = true;
+        end = (end + 2).min(text.len());
     }
+    None
+}
+
+fn bare_value(text: &[u8], at: usize) -> Found<'_> {
     let rest = &text[at..];
-    let len = rest
-        .iter()
-        .position(|byte| {
-            *byte <= b' '
-                || *byte == 0x7f
-                || matches!(byte, b',' | b';' | b')' | b']' | b'}' | b'"' | b'\'' | b'|')
-        })
-        .unwrap_or(rest.len());
-    (&rest[..len], false, false, at + len)
+    let ends = |byte: &u8| {
+        *byte <= b' '
+            || *byte == 0x7f
+            || matches!(byte, b',' | b';' | b')' | b']' | b'}' | b'"' | b'\'' | b'|')
+    };
+    let len = rest.iter().position(ends).unwrap_or(rest.len());
+    Found { value: Value::Bare(&rest[..len]), end: at + len }
 }
 
 /// Length of the colour codes (CSI sequences) at the beginning of a text.
@@ -165,29 +176,68 @@ pub(super) fn colours(text: &[u8]) -> usize {
 /// Offers the pairs of a text. Running text gives only ids (`trace_id=…`, `traceID: …`, `"span_id":"…"`) and a level
 /// written as `level=error`; `everything` says that the line is made of pairs, so all of them count.
 pub(super) fn offer<'a>(text: &'a [u8], picks: &mut Picks<'a>, everything: bool) {
-    for pair in Pairs::of(text) {
+    offer_where(text, picks, |pick, separator| {
+        pick.is_id() || (separator == b'=' && (everything || pick.is_level()))
+    });
+}
+
+/// Offers only the ids of a text, where the line's own form gives the rest.
+pub(super) fn offer_ids<'a>(text: &'a [u8], picks: &mut Picks<'a>) {
+    offer_where(text, picks, |pick, _| pick.is_id());
+}
+
+fn offer_where<'a>(text: &'a [u8], picks: &mut Picks<'a>, counts: impl Fn(Pick, u8) -> bool) {
+    let mut pairs = Pairs::of(text);
+    while let Some(pair) = pairs.next() {
         let Some(entry) = keys::find(ROOT, pair.key) else { continue };
-        if !entry.serves.intersects(picks.want) {
+        let separator = pair.separator;
+        if !entry.serves.intersects(picks.want)
+            || !entry.picks.iter().any(|(pick, _)| counts(*pick, separator))
+        {
             continue;
         }
-        for &(pick, rank) in &entry.picks {
-            let is_level = pick.is_level() && pair.separator == b'=';
-            if pick.is_id() || is_level || (everything && pair.separator == b'=') {
-                picks.offer_as(pick, rank, pair.as_value());
-            }
+        let found = pair.value(text);
+        for &(pick, rank) in entry.picks.iter().filter(|(pick, _)| counts(*pick, separator)) {
+            picks.offer_as(pick, rank, found.value);
         }
+        // A value is read once, so a line costs time in proportion to its length.
+        pairs.at = pairs.at.max(found.end);
     }
 }
 
-/// Offers only the ids of a text, where the line's level is known already.
-pub(super) fn offer_ids<'a>(text: &'a [u8], picks: &mut Picks<'a>) {
-    for pair in Pairs::of(text) {
-        if let Some(entry) = keys::find(ROOT, pair.key)
-            && entry.serves.intersects(picks.want)
-        {
-            for &(pick, rank) in entry.picks.iter().filter(|(pick, _)| pick.is_id()) {
-                picks.offer_as(pick, rank, pair.as_value());
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, String)> {
+        let text = text.as_bytes();
+        Pairs::of(text)
+            .map(|pair| {
+                let key = String::from_utf8_lossy(pair.key).into_owned();
+                let value = match pair.value(text).value {
+                    Value::Str(value, _) | Value::Bare(value) => String::from_utf8_lossy(value).into_owned(),
+                    _ => String::new(),
+                };
+                (key, value)
+            })
+            .collect()
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn keys_and_values_are_found_in_any_dress() {
+        assert_eq!(pairs("a=1 b=\"x y\" c='z'"), owned(&[("a", "1"), ("b", "x y"), ("c", "z")]));
+        assert_eq!(pairs("done (trace_id: ab12), ok"), owned(&[("trace_id", "ab12")]));
+        assert_eq!(pairs("got {\"span_id\":\"ff\"}"), owned(&[("span_id", "ff")]));
+        assert_eq!(pairs("\u{1b}[3mtrace_id\u{1b}[0m\u{1b}[2m=\u{1b}[0mab"), owned(&[("trace_id", "ab")]));
+        assert_eq!(
+            pairs("msg=\"level=error \\\" x=1\" y=2"),
+            owned(&[("msg", "level=error \\\" x=1"), ("y", "2")])
+        );
+        assert_eq!(pairs("a=\"open"), owned(&[("a", "")]));
+        assert_eq!(pairs("= : =a :b"), owned(&[]));
     }
 }

@@ -205,6 +205,12 @@ impl<'a> Picks<'a> {
         }
     }
 
+    /// Forgets everything that was offered.
+    #[cold]
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.line, self.want);
+    }
+
     /// Offers a value under each reading of its key.
     #[inline]
     pub(super) fn offer(&mut self, entry: &Entry, value: Value<'a>) {

@@ -5,7 +5,7 @@
 
 use super::pairs;
 use super::pick::{Pick, Picks, Value};
-use super::{Parsed, ids, severity, time};
+use super::{ids, severity, time};
 use crate::data::batch::Fields;
 
 /// How far into a line a level is looked for, bytes and words.
@@ -27,17 +27,16 @@ const OPENINGS: [(&[u8], u8); 11] = [
     (b"PHP Notice:", 10),
 ];
 
-pub(super) fn read(line: &[u8], want: Fields) -> Option<Parsed> {
-    let mut picks = Picks::new(line, want);
-    level(line, &mut picks);
-    if want.intersects(Fields::APP_TIME) {
+pub(super) fn read<'a>(line: &'a [u8], picks: &mut Picks<'a>) -> bool {
+    level(line, picks);
+    if picks.want.intersects(Fields::APP_TIME) {
         let lead = pairs::colours(line);
         let text = line[lead..].strip_prefix(b"[").unwrap_or(&line[lead..]);
         picks.out.app_time_unix_nano = stamp(text).unwrap_or(0);
     }
-    spring(line, &mut picks);
-    pairs::offer(line, &mut picks, false);
-    Some(picks.finish())
+    spring(line, picks);
+    pairs::offer(line, picks, false);
+    true
 }
 
 /// A time stamp at the beginning of a text.
