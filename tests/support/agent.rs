@@ -43,7 +43,8 @@ impl Agent {
     /// Starts the agent again, with the same config and the same state.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the agent runs");
-        let output = OpenOptions::new().create(true).append(true).open(self.output()).expect("a file for its output");
+        let output =
+            OpenOptions::new().create(true).append(true).open(self.output()).expect("a file for its output");
         let child = Command::new(env!("CARGO_BIN_EXE_nodewick"))
             .arg("run")
             .arg("-c")

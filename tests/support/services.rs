@@ -158,7 +158,11 @@ impl Kind {
         lines.map(|line| self.expect_line(line, &mut by_request)).collect()
     }
 
-    fn expect_line(self, line: &[u8], by_request: &mut std::collections::HashMap<String, String>) -> Expected {
+    fn expect_line(
+        self,
+        line: &[u8],
+        by_request: &mut std::collections::HashMap<String, String>,
+    ) -> Expected {
         let line: Value = serde_json::from_slice(line).expect("a logger writes JSON");
         let text = |path: &str| line.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let severity = match self {
