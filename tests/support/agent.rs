@@ -141,6 +141,7 @@ impl Agent {
 }
 
 impl Drop for Agent {
+    #[expect(clippy::print_stderr, reason = "the test runner shows it with the failure")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             // Both fail when the agent has ended, which is as well.
