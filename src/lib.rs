@@ -5,7 +5,7 @@
 //!                   └─ checkpoint ◄─ Ledger ◄──── Ticket ◄──── Verdict ◄────────┘
 #![doc = "```"]
 //! The modules below stand in the order of the flow.
-#![cfg_attr(test, allow(clippy::disallowed_methods))]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod data;
 pub mod logs;

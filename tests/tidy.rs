@@ -13,22 +13,26 @@ use regex::Regex;
 /// Who may import whom: a module imports modules of strictly lower layers, and siblings never meet. ARCHITECTURE.md has the picture.
 const LAYERS: &[(&str, u8)] = &[
     ("data", 0),
+    ("version", 0),
+    ("health", 1),
     ("metrics", 1),
     ("supervise", 1),
-    ("logs", 2),
-    ("kube", 2),
-    ("scrape", 2),
-    ("red", 2),
-    ("host", 2),
-    ("slo", 2),
-    ("sink", 2),
     ("admin", 2),
-    ("demo", 2),
-    ("tail", 2),
+    ("host", 2),
+    ("kube", 2),
+    ("logs", 2),
+    ("red", 2),
+    ("scrape", 2),
+    ("sink", 2),
+    ("slo", 2),
     ("telemetry", 2),
     ("config", 3),
+    // It reads what the local sink stores.
+    ("tail", 3),
     ("agent", 4),
-    ("main", 5),
+    ("demo", 4),
+    ("cli", 5),
+    ("main", 6),
 ];
 
 /// Modules that must build without an async runtime: bytes on disk and arithmetic, tested without a clock.
@@ -93,14 +97,16 @@ fn product(source: &str) -> Vec<&str> {
                 item = lines.next().unwrap_or("");
             }
             kept.push("");
-            let one_line = item.trim_end().ends_with(';') || item.trim_end().ends_with('}');
-            while !one_line {
-                let Some(line) = lines.next() else { break };
-                kept.push("");
-                if line.len() > indent
-                    && line[indent..].starts_with(['}', ')'])
+            // rustfmt closes an item of several lines at the indent of its first.
+            let several = !item.trim_end().ends_with([';', '}']);
+            let end = |line: &str| {
+                line.len() > indent
                     && line[..indent].trim().is_empty()
-                {
+                    && line[indent..].starts_with(['}', ')'])
+            };
+            while let Some(line) = lines.next_if(|_| several) {
+                kept.push("");
+                if end(line) {
                     break;
                 }
             }
