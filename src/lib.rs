@@ -7,7 +7,13 @@
 //! The modules below stand in the order of the flow.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod admin;
+pub mod agent;
+pub mod config;
 pub mod data;
+pub mod health;
 pub mod logs;
 pub mod metrics;
 pub mod sink;
+pub mod supervise;
+pub mod version;

@@ -122,8 +122,16 @@ table! {
         "Records framed from container log files.";
     gauge LOG_LAG_BYTES = "nodewick_log_lag_bytes" [],
         "Bytes on disk that are not yet read, over all container logs.";
+    gauge LOG_WATCHES_MISSING = "nodewick_log_watches_missing" [],
+        "Directory watches that the system refused; those directories are polled instead.";
     counter LOG_ROTATIONS = "nodewick_log_rotations_total" [],
         "Log files that were rotated away and followed to their end.";
+    counter LOG_TRUNCATIONS = "nodewick_log_truncations_total" [],
+        "Log files that became shorter than what was read of them; what was written before the cut may be lost.";
+    counter LOG_GAPS = "nodewick_log_gaps_total" [],
+        "Logs whose saved position named a file that is gone: what it held behind that position is lost.";
+    counter LOG_READ_ERRORS = "nodewick_log_read_errors_total" [],
+        "Reads of a log file that failed and are tried again.";
     counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],
         "Lines that were not as their format demands, by kind; they are delivered all the same.";
     counter LOG_SKIPPED_FILES = "nodewick_log_skipped_files_total" ["reason"],

@@ -3,6 +3,11 @@
 //! `deliver` drives one queue per sink: it coalesces, encodes, sends, reads the verdict and settles tickets. The
 //! decisions are made by a pure step machine in `lane`; a backend is one file that implements [`Wire`].
 
+pub mod deliver;
+pub mod http;
+pub mod lane;
+pub mod loki;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +95,29 @@ pub enum Verdict {
     },
 }
 
+/// How much of the work an answer that asks for patience is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// The endpoint: every request would be answered alike.
+    #[default]
+    Endpoint,
+    /// The tenant's rate, which a smaller request may fit under.
+    Tenant,
+    /// One stream of the request; the others go on.
+    Stream,
+}
+
+/// What an answer teaches beside its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lesson {
+    /// Whom a retry concerns.
+    pub scope: Scope,
+    /// No record of the (lone) stream before this time will ever be taken, nanoseconds since the epoch.
+    pub oldest_unix_nano: Option<u64>,
+    /// The backend's limit for one stream, bytes per second.
+    pub stream_rate: Option<u64>,
+}
+
 /// Identifies a backend stream: two batches with equal keys share the backend's order, rate and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamKey(pub u64);
@@ -103,11 +131,16 @@ pub trait Wire: Send + 'static {
     fn tenant<'a>(&'a self, batch: &'a Batch) -> Option<&'a str>;
 
     /// Appends the whole request body for `parcels` to `out`, compressed as the protocol wants it. The same
-    /// parcels always give the same bytes.
+    /// parcels always give the same bytes. Parcels of one stream stand next to each other, in order.
     fn encode(&mut self, parcels: &[Parcel], out: &mut Vec<u8>);
 
     /// What `answer` means for a request of `records` records.
     fn judge(&self, answer: &Answer, records: u64) -> Verdict;
+
+    /// What `answer` says beyond its verdict.
+    fn lesson(&self, _answer: &Answer) -> Lesson {
+        Lesson::default()
+    }
 
     /// True when a success answer to a request of several streams can hide that some were refused, as Loki's
     /// does. Then only streams that cannot be refused share a request.
