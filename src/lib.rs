@@ -5,6 +5,7 @@
 //!                   └─ checkpoint ◄─ Ledger ◄──── Ticket ◄──── Verdict ◄────────┘
 #![doc = "```"]
 //! The modules below stand in the order of the flow.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod admin;
 pub mod agent;
