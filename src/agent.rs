@@ -68,10 +68,10 @@ pub async fn run(config: Config) -> Result<Outcome, Error> {
 async fn watch_directories(config: Config, health: Health) {
     let state = health.check("state_dir");
     let logs = health.check("logs_root");
-    let mut before = (None, None);
+    let mut before = None;
     loop {
         let now = (state_dir_problem(&config.agent.state_dir), logs_root_problem(&config.logs.root));
-        if now != before {
+        if before.as_ref() != Some(&now) {
             match &now.0 {
                 None => state.pass(),
                 Some(problem) => {
@@ -86,7 +86,7 @@ async fn watch_directories(config: Config, health: Health) {
                     logs.fail(problem);
                 }
             }
-            before = now;
+            before = Some(now);
         }
         tokio::time::sleep(RECHECK).await;
     }

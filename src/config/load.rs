@@ -224,16 +224,17 @@ impl Loader {
         match tree::parse(&self.source.text) {
             Ok(table) => table,
             Err(flaws) => {
-                let mut last_line = None;
+                let mut seen = Vec::new();
                 for (message, span) in flaws {
                     // One slip often breaks a line in several ways; the first says it best.
                     let line = self.source.text.as_bytes()[..span.start.min(self.source.text.len())]
                         .iter()
                         .filter(|byte| **byte == b'\n')
                         .count();
-                    if last_line.replace(line) == Some(line) {
+                    if seen.contains(&line) {
                         continue;
                     }
+                    seen.push(line);
                     let (key, help) = around(&self.source.text, &span, &message);
                     let redact = looks_secret(&key);
                     let spot = self.spot(&Place::File(span), redact);

@@ -80,10 +80,8 @@ fn write_table(
         let _ = writeln!(lines, "{mark}{off}{name} = {shown}");
     }
     let has_keys = !lines.is_empty();
-    if has_keys
-        || (depth == 0 && shape.named().is_none() && inner_tables.is_empty())
-        || (example && !has_keys)
-    {
+    let lone = depth == 0 && shape.named().is_none() && inner_tables.is_empty();
+    if has_keys || example || lone {
         out.push('\n');
         comment(out, doc, mark);
         let _ = writeln!(out, "{mark}[{path}]");
