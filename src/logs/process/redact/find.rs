@@ -5,8 +5,11 @@
 //! numbers have no literal: one byte in thirteen is looked at. Invariant: time is linear in the text, since
 //! every verification is bounded or ends where the next search begins.
 
+use std::sync::LazyLock;
+
 use aho_corasick::packed::{Config, MatchKind, Searcher};
 use aho_corasick::{AhoCorasick, MatchKind as AutomatonMatchKind};
+use memchr::memmem::Finder;
 
 use super::assign;
 use super::card;
@@ -400,7 +403,8 @@ pub(crate) enum KeyLine {
 
 /// True when a private key begins in `line` and does not end there.
 pub(crate) fn opens_key(line: &[u8]) -> bool {
-    let Some(at) = memchr::memmem::find(line, b"PRIVATE KEY-----") else {
+    static LAST_OF_BEGIN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"PRIVATE KEY-----"));
+    let Some(at) = LAST_OF_BEGIN.find(line) else {
         return false;
     };
     private_key(line, at).is_some_and(|(_, end)| end == line.len())
