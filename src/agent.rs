@@ -146,7 +146,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         node: config.agent.node.clone(),
         environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
     };
-    let (ended, reading_ended) = oneshot::channel();
+    let (ended, reading_ended) = oneshot::channel::<()>();
     let driver = logs::spawn(
         &config.logs,
         settings,
@@ -243,7 +243,7 @@ fn start_sinks(config: &Config, supervisor: &mut Supervisor) -> Result<Vec<Box<d
     for (name, sink) in config.sink.stores() {
         let label = format!("local.{name}");
         // The store's place goes by its name, its figures by its label.
-        let sink = local::Config { dir: Some(sink.directory(name, &config.agent.state_dir)), ..sink.clone() };
+        let sink = local::Config { dir: Some(sink.directory(name, &config.agent.state_dir)), ..sink };
         let (outlet, writer) = local::start(&label, &sink, &config.agent.state_dir, fields)
             .map_err(|error| refused("local", name, error))?;
         outlets.push(Box::new(outlet));
@@ -257,7 +257,11 @@ fn refused(kind: &'static str, name: &str, error: impl std::error::Error + Send 
 }
 
 /// Supervises a sink with a thread of its own, which ends when its entrance has dropped and its queue is written.
-fn ends_with(supervisor: &mut Supervisor, label: String, is_finished: impl Fn() -> bool + Send + Sync + 'static) {
+fn ends_with(
+    supervisor: &mut Supervisor,
+    label: String,
+    mut is_finished: impl FnMut() -> bool + Send + 'static,
+) {
     let (stop, kill) = (supervisor.stop(), supervisor.kill());
     supervisor.spawn(label, async move {
         stop.cancelled().await;

@@ -7,14 +7,15 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nodewick::config::memory::{Human, cgroup_limit};
 use nodewick::config::resolved::Setting;
-use nodewick::config::telemetry::Format as LogFormat;
-use nodewick::config::{self, Config, Diagnostics, Loaded, Sources, load, render};
-use nodewick::{agent, version};
+use nodewick::config::{self, Diagnostics, Loaded, Sources, load, render};
+use nodewick::{agent, demo, supervise, tail, telemetry, version};
 
 /// Exit code for a config that cannot be used (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
@@ -31,6 +32,10 @@ pub(crate) struct Cli {
 enum Verb {
     /// Follow the node's logs and ship them (the default).
     Run(ConfigArgs),
+    /// Show the agent at work on a make-believe node: no cluster, no backend.
+    Demo(demo::Args),
+    /// Show the local store's logs for people: levels, messages, traces.
+    Tail(TailArgs),
     /// Validate the config; print what it comes to, where each value is from, and the memory bound.
     Check(CheckArgs),
     /// Print version, revision and compiler.
@@ -46,6 +51,17 @@ pub(crate) struct ConfigArgs {
     /// Set one key, over file and environment: --set agent.cluster=prod.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct TailArgs {
+    #[command(flatten)]
+    tail: tail::Args,
+    /// Directory of the store, or the state directory above it; default: the one that the config names.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +87,8 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb.unwrap_or_else(|| Verb::Run(ConfigArgs::from_env())) {
         Verb::Run(args) => run(&args),
+        Verb::Demo(args) => demo(&args),
+        Verb::Tail(args) => tail(&args),
         Verb::Check(args) => check(&args),
         Verb::Version => print(&format!("nodewick {}\n", version::text())),
     };
@@ -106,19 +124,21 @@ impl ConfigArgs {
 
 fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let loaded = args.load()?;
-    log_to_stderr(&loaded.config)?;
+    let _telemetry = telemetry::init(&loaded.config.telemetry)?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
+    let runtime = agent::runtime().context("cannot start the async runtime")?;
     let outcome = runtime.block_on(agent::run(loaded.config));
     // Threads that missed the deadline are not waited for.
     runtime.shutdown_background();
-    let outcome = outcome?;
+    let outcome = match outcome {
+        Err(error) if error.is_config() => {
+            eprintln!("nodewick: error: {error}");
+            return Ok(ExitCode::from(BAD_CONFIG));
+        }
+        outcome => outcome?,
+    };
     if !outcome.aborted.is_empty() {
         anyhow::bail!(
             "{} did not end in time and was aborted; nothing acknowledged is lost",
@@ -128,30 +148,59 @@ fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The agent's own logs: to stderr, pretty on a terminal and JSON elsewhere. `NODEWICK_LOG` wins over the config.
-fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
-    let given = std::env::var("NODEWICK_LOG").ok().filter(|filter| !filter.is_empty());
-    let (filter, from) = match &given {
-        Some(filter) => (filter.as_str(), "NODEWICK_LOG"),
-        None => (config.telemetry.log.as_str(), "[telemetry] log"),
+/// Set when the process is asked to end by a signal.
+fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::<AtomicBool>::default();
+    let set = Arc::clone(&flag);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            if let Ok(asked) = supervise::asked_to_end().await {
+                asked.await;
+                set.store(true, Ordering::Relaxed);
+            }
+        });
+    });
+    Ok(flag)
+}
+
+fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
+    // The agent's own words would stand between the lines of its logs: warnings only.
+    let quiet = telemetry::Config { log: Some("warn".into()), ..telemetry::Config::default() };
+    let _telemetry = telemetry::init(&quiet)?;
+    let interrupted = interrupted()?;
+    let start = |site: &demo::Site| -> Result<demo::StopAgent, Box<dyn std::error::Error + Send + Sync>> {
+        let file = site.dir.join("agent.toml");
+        let sources = Sources::of_process(Some(&file), vec!["admin.listen=off".into()])?;
+        let agent = agent::start(config::load(&sources)?.config)?;
+        Ok(Box::new(move || {
+            if let Err(error) = agent.stop() {
+                tracing::error!(%error, "the agent ended with an error");
+            }
+        }))
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .with_context(|| format!("{from} is not a log filter; write it like info or nodewick::sink=debug"))?;
-    let terminal = std::io::stderr().is_terminal();
-    let json = match config.telemetry.log_format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Json => true,
-        LogFormat::Pretty => false,
+    let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
+    let counts = demo::run(args, tail::Style::of_stdout(), start, &interrupted, &mut out, &mut notices)?;
+    Ok(if counts.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
+    let dir = match &args.dir {
+        Some(dir) => tail::find_store(dir),
+        None => {
+            let config = args.config.load()?.config;
+            let stores = config.sink.stores();
+            let (name, store) = stores
+                .first()
+                .context("the config has no local store; add [sink.local.main], or name one with --dir")?;
+            store.directory(name, &config.agent.state_dir)
+        }
     };
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
-    if json {
-        lines.json().flatten_event(true).init()
-    } else {
-        lines.init()
-    }
-    Ok(())
+    let stop = interrupted()?;
+    let on_terminal = std::io::stdout().is_terminal();
+    let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
+    tail::run(&args.tail, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {

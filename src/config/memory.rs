@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::Config;
+use super::{Config, process};
 use crate::data::units::ByteSize;
 
 /// What the agent may hold in memory at once.
@@ -22,30 +22,47 @@ const PROGRAM: u64 = 16 << 20;
 /// Bytes that a connection to the machines' listener may hold: request head, rendered page.
 const ADMIN_CONNECTION: u64 = 64 << 10;
 
+/// What is remembered of one container log: trace ids by request id, the framer, the ledger, the open file.
+const LOG_STATE: u64 = 32 << 10;
+/// Lines at the line limit that are being joined at the same time.
+const JOINED_LINES: u64 = 16;
+/// Read buffers that wait to be used again: an arena and its records each.
+const POOLED_BUFFERS: u64 = 16 * (384 << 10);
+
+/// Compressed bodies under way, and the body being encoded with its compressed form. Metadata and labels at most
+/// double the bytes of lines.
+fn requests(limits: &crate::sink::lane::Config) -> u64 {
+    (limits.in_flight as u64 + 3) * 2 * limits.max_request.0
+}
+
 /// Adds up the bound of `config`.
 pub(super) fn bound(config: &Config) -> MemoryBound {
     let mut terms = vec![
         ("program".to_owned(), PROGRAM),
         ("log data in flight ([agent] memory)".to_owned(), config.agent.memory.0),
     ];
-    let mut add = |owner: String, own: Vec<(&'static str, u64)>| {
-        terms.extend(own.into_iter().map(|(what, bytes)| (format!("{owner}: {what}"), bytes)));
-    };
-    add("logs".to_owned(), config.logs.memory_bound());
+    let mut add = |owner: String, what: &str, bytes: u64| terms.push((format!("{owner}: {what}"), bytes));
+    add("logs".to_owned(), "state of 250 container logs", 250 * LOG_STATE);
+    add("logs".to_owned(), "lines being joined", JOINED_LINES * config.logs.max_line.0);
+    add("logs".to_owned(), "pooled read buffers", POOLED_BUFFERS);
+    if let Ok(chain) = process::Chain::compile(&config.process) {
+        add("process".to_owned(), "rate limit keys", chain.memory_bound() as u64);
+    }
     for (name, sink) in &config.sink.loki {
-        add(format!("sink.loki.{name}"), sink.memory_bound());
+        add(format!("sink.loki.{name}"), "requests being encoded and sent", requests(&sink.limits));
     }
     for (name, sink) in &config.sink.otlp {
-        add(format!("sink.otlp.{name}"), sink.memory_bound());
+        add(format!("sink.otlp.{name}"), "requests being encoded and sent", requests(&sink.limits));
     }
-    for (name, sink) in &config.sink.stdout {
-        add(format!("sink.stdout.{name}"), sink.memory_bound());
+    for name in config.sink.stdout.keys() {
+        add(format!("sink.stdout.{name}"), "lines being written", 1 << 20);
     }
-    for (name, sink) in &config.sink.local {
-        add(format!("sink.local.{name}"), sink.memory_bound());
+    for (name, sink) in config.sink.stores() {
+        add(format!("sink.local.{name}"), "lines being written", sink.memory_bound().0);
     }
     if config.admin.is_on() {
-        add("admin".to_owned(), vec![("connections", crate::admin::CONNECTIONS as u64 * ADMIN_CONNECTION)]);
+        let bytes = crate::admin::CONNECTIONS as u64 * ADMIN_CONNECTION;
+        add("admin".to_owned(), "connections", bytes);
     }
     MemoryBound { terms }
 }

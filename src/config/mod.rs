@@ -9,7 +9,6 @@ pub mod diagnostics;
 mod interpolate;
 pub mod load;
 pub mod memory;
-mod placeholder;
 pub mod render;
 pub mod resolved;
 pub mod schema;
@@ -30,8 +29,9 @@ pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{Loaded, Sources, load};
 pub use memory::MemoryBound;
 
-// Re-point these at the modules as they come: crate::logs, crate::logs::process, crate::sink::*, crate::telemetry.
-pub use placeholder::{local, logs, loki, otlp, process, stdout, telemetry};
+pub use crate::logs::process;
+pub use crate::sink::{local, loki, otlp, stdout};
+pub use crate::{logs, telemetry};
 
 /// The whole config.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -150,6 +150,24 @@ pub struct Sinks {
     pub stdout: BTreeMap<String, stdout::Config>,
     /// The embedded store on disk that the status page and `nodewick tail` read.
     pub local: BTreeMap<String, local::Config>,
+}
+
+/// Name of the local store that serves when no sink is configured.
+pub const DEFAULT_STORE: &str = "default";
+
+impl Sinks {
+    /// True when nothing is configured, so that the embedded store serves.
+    pub fn is_empty(&self) -> bool {
+        self.loki.is_empty() && self.otlp.is_empty() && self.stdout.is_empty() && self.local.is_empty()
+    }
+
+    /// The local stores that run: those configured, or the embedded default when no sink is.
+    pub fn stores(&self) -> Vec<(&str, local::Config)> {
+        if self.is_empty() {
+            return vec![(DEFAULT_STORE, local::Config::default())];
+        }
+        self.local.iter().map(|(name, sink)| (name.as_str(), sink.clone())).collect()
+    }
 }
 
 impl Config {

@@ -467,7 +467,7 @@ impl<E: Env> Tail<E> {
             self.check_rotation(index, now, wall);
         }
         self.advance(index);
-        if self.logs[index].lines.pinned().is_some() {
+        if self.logs[index].lag() == 0 && self.logs[index].lines.pinned().is_some() {
             self.close_open_lines(index, wall);
         }
     }
