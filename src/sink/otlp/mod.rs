@@ -158,7 +158,7 @@ impl Config {
         };
         let client = outgoing::Client::new(&self.url(), &http)?;
         let transport = match self.protocol {
-            Protocol::Grpc => Transport::Grpc(grpc::Client::new(client, self.compression)),
+            Protocol::Grpc => Transport::Grpc(Box::new(grpc::Client::new(client, self.compression))),
             Protocol::HttpProtobuf => {
                 let mut headers = HeaderMap::new();
                 // Loki takes no parameters behind the type.
@@ -168,7 +168,7 @@ impl Config {
                     Compression::Zstd => headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd")),
                     Compression::None => None,
                 };
-                Transport::Http { client, headers }
+                Transport::Http { client: Box::new(client), headers }
             }
         };
         Ok((Otlp::new(self, fields), transport))
@@ -197,11 +197,11 @@ pub fn sink(
 #[derive(Debug)]
 pub enum Transport {
     /// gRPC.
-    Grpc(grpc::Client),
+    Grpc(Box<grpc::Client>),
     /// HTTP with the protocol's own headers.
     Http {
         /// The client.
-        client: outgoing::Client,
+        client: Box<outgoing::Client>,
         /// Content type and encoding.
         headers: HeaderMap,
     },
