@@ -107,9 +107,7 @@ impl Known {
         let time_len = 2 + varint_len(seconds) + varint_len(nanos);
         let fixed = 2
             + time_len
-            + 1
-            + varint_len(line.len() as u64)
-            + line.len()
+            + if line.is_empty() { 0 } else { 1 + varint_len(line.len() as u64) + line.len() }
             + head.len()
             + if trace.is_some() { TRACE_PAIR.len() + 32 } else { 0 }
             + if span.is_some() { SPAN_PAIR.len() + 16 } else { 0 }
@@ -125,9 +123,11 @@ impl Known {
         varint(out, seconds);
         out.push(0x10);
         varint(out, nanos);
-        out.push(0x12);
-        varint(out, line.len() as u64);
-        out.extend_from_slice(line);
+        if !line.is_empty() {
+            out.push(0x12);
+            varint(out, line.len() as u64);
+            out.extend_from_slice(line);
+        }
         out.extend_from_slice(head);
         if let Some(trace) = trace {
             out.extend_from_slice(TRACE_PAIR);
