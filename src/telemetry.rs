@@ -152,7 +152,8 @@ pub fn init(config: &Config) -> Result<Guard, Error> {
     let filter = filter(config, &env)?;
     let plan = Plan::resolve(config, &env)?;
     let terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A closed standard error must not end the agent, which is what reporting the failed write there would do.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
         Format::Json => Box::new(lines.json().flatten_event(true).with_ansi(false)),
         Format::Auto if !terminal => Box::new(lines.json().flatten_event(true).with_ansi(false)),
