@@ -180,8 +180,8 @@ pub(super) fn close_stream(out: &mut Vec<u8>, start: usize) {
     let from = start + LENGTH_ROOM;
     let mut length = (out.len() - from) as u64;
     let room = varint_len(length);
-    for at in start..start + room {
-        out[at] = length as u8 & 0x7f | if at + 1 < start + room { 0x80 } else { 0 };
+    for (at, byte) in out[start..start + room].iter_mut().enumerate() {
+        *byte = length as u8 & 0x7f | if at + 1 < room { 0x80 } else { 0 };
         length >>= 7;
     }
     let end = out.len();
