@@ -367,6 +367,9 @@ async fn handle(
 
 type Reply = (u16, String);
 
+/// Streams with what passed, in the request's order.
+type Accepted = Vec<(String, Vec<Entry>)>;
+
 impl State {
     /// The whole of a push: decode, distribute, ingest.
     fn push(&mut self, at: usize) -> Result<(), Reply> {
@@ -419,7 +422,7 @@ impl State {
         request: wire::PushRequest,
         tenant: &str,
         limits: &Limits,
-    ) -> Result<(Vec<(String, Vec<Entry>)>, Option<Reply>), Reply> {
+    ) -> Result<(Accepted, Option<Reply>), Reply> {
         let now = now_unix_nano();
         // Per stream and kind: how many, and the first text.
         let mut errors: Vec<((usize, &str), usize, String)> = Vec::new();
