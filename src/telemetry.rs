@@ -39,14 +39,14 @@ const FLUSH: Duration = Duration::from_secs(2);
 const TARGET: &str = "nodewick::telemetry";
 
 /// The agent's own logs and traces: `[telemetry]`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Filter of the agent's own logs and traces, such as `info` or `warn,nodewick::sink=debug`. The environment
-    /// variable `NODEWICK_LOG` comes first. Default: `info`.
-    pub log: Option<String>,
-    /// Form of the lines on standard error. Default: `pretty` on a terminal, else `json`.
-    pub format: Option<Format>,
+    /// variable `NODEWICK_LOG` comes first.
+    pub log: String, // info
+    /// Form of the lines on standard error.
+    pub log_format: Format, // auto
     /// OTLP endpoint for the agent's own logs and traces, such as `http://collector:4318`; without one they are
     /// not exported. `OTEL_EXPORTER_OTLP_ENDPOINT` and its forms for each signal come first.
     pub otlp_endpoint: Option<String>,
@@ -55,10 +55,19 @@ pub struct Config {
     pub otlp_protocol: Option<Protocol>,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self { log: "info".to_owned(), log_format: Format::Auto, otlp_endpoint: None, otlp_protocol: None }
+    }
+}
+
 /// Form of the agent's own log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
+    /// Pretty on a terminal, else JSON.
+    #[default]
+    Auto,
     /// One JSON object a line.
     Json,
     /// For people; coloured on a terminal unless `NO_COLOR` is set.
@@ -143,11 +152,12 @@ pub fn init(config: &Config) -> Result<Guard, Error> {
     let filter = filter(config, &env)?;
     let plan = Plan::resolve(config, &env)?;
     let terminal = std::io::stderr().is_terminal();
-    let format = config.format.unwrap_or(if terminal { Format::Pretty } else { Format::Json });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+    // A closed standard error must not end the agent, which is what reporting the failed write there would do.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
         Format::Json => Box::new(lines.json().flatten_event(true).with_ansi(false)),
-        Format::Pretty => Box::new(lines.with_ansi(terminal && env("NO_COLOR").is_none())),
+        Format::Auto if !terminal => Box::new(lines.json().flatten_event(true).with_ansi(false)),
+        Format::Auto | Format::Pretty => Box::new(lines.with_ansi(terminal && env("NO_COLOR").is_none())),
     };
     let mut layers = vec![lines.with_filter(filter.clone()).boxed()];
     let mut guard = Guard { traces: None, logs: None, runtime: None };
@@ -190,10 +200,9 @@ pub fn init(config: &Config) -> Result<Guard, Error> {
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 fn filter(config: &Config, env: Env<'_>) -> Result<EnvFilter, Error> {
-    let (origin, text) = match (env("NODEWICK_LOG"), &config.log) {
-        (Some(text), _) => ("NODEWICK_LOG", text),
-        (None, Some(text)) => ("telemetry.log", text.clone()),
-        (None, None) => ("", "info".to_owned()),
+    let (origin, text) = match env("NODEWICK_LOG") {
+        Some(text) => ("NODEWICK_LOG", text),
+        None => ("telemetry.log", config.log.clone()),
     };
     EnvFilter::try_new(&text).map_err(|error| Error::Filter { origin, text, why: error.to_string() })
 }
@@ -520,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named_with_its_origin() {
-        let config = Config { log: Some("nodewick=loud".into()), ..Config::default() };
+        let config = Config { log: "nodewick=loud".into(), ..Config::default() };
         let error = filter(&config, &|_| None).expect_err("no level").to_string();
         assert!(error.starts_with("telemetry.log: \"nodewick=loud\" is not a log filter: "), "{error}");
         let env = |name: &str| (name == "NODEWICK_LOG").then(|| "debug".to_owned());

@@ -27,7 +27,7 @@ fn child() {
     drop(guard);
 }
 
-fn run(env: &[(&str, &str)]) -> Output {
+fn command(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]);
     for (name, _) in std::env::vars() {
@@ -35,7 +35,12 @@ fn run(env: &[(&str, &str)]) -> Output {
             command.env_remove(name);
         }
     }
-    let output = command.envs(env.iter().copied()).output().expect("the child runs");
+    command.envs(env.iter().copied());
+    command
+}
+
+fn run(env: &[(&str, &str)]) -> Output {
+    let output = command(env).output().expect("the child runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
@@ -56,6 +61,14 @@ fn own_logs_are_json_where_nobody_watches() {
         (&json!("INFO"), &json!(7), &json!("nodewick::logs"))
     );
     assert_eq!(lines[0]["span"]["name"], json!("catch_up"));
+}
+
+#[test]
+fn a_closed_standard_error_does_not_end_the_agent() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = command(&[]).stderr(writer).output().expect("the child runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]

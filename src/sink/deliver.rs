@@ -54,17 +54,18 @@ pub fn spawn<W: Wire, T: Transport>(
 ) -> (Box<dyn Outlet>, impl Future<Output = ()> + Send + use<W, T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let meter = Meter::new(name);
-    let waiting = Arc::new(AtomicU64::new(0));
+    let (waiting, held) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
     let entrance = Entrance {
         sender,
         required,
-        // The lane applies the limit exactly; the channel before it must not grow without one either.
         limit: config.queue.0,
         waiting: Arc::clone(&waiting),
+        held: Arc::clone(&held),
         dropped: metrics::SINK_RECORDS.with_label_values(&[name, "dropped"]),
     };
     let lane = Lane::new(wire, config, random());
-    let driver = Driver { name: name.to_owned(), lane, transport, required, dead, meter, waiting, up: true };
+    let driver =
+        Driver { name: name.to_owned(), lane, transport, required, dead, meter, waiting, held, up: true };
     (Box::new(entrance), driver.run(receiver, kill))
 }
 
@@ -72,7 +73,10 @@ struct Entrance {
     sender: mpsc::UnboundedSender<Shipment>,
     required: bool,
     limit: u64,
+    /// Bytes in the channel.
     waiting: Arc<AtomicU64>,
+    /// Bytes in the lane.
+    held: Arc<AtomicU64>,
     dropped: prometheus::IntCounter,
 }
 
@@ -84,12 +88,14 @@ impl Outlet for Entrance {
     fn offer(&self, shipment: Shipment) {
         let bytes = shipment.batch.arena.len() as u64;
         let records = shipment.batch.records.len() as u64;
-        let before = self.waiting.fetch_add(bytes, Ordering::AcqRel);
-        let full = !self.required && before > 0 && before + bytes > self.limit;
-        // A sink that has ended takes nothing: a required one's ticket then stays open, which keeps the lines.
-        if full || self.sender.send(shipment).is_err() {
+        let before = self.waiting.fetch_add(bytes, Ordering::AcqRel) + self.held.load(Ordering::Acquire);
+        let full = before > 0 && before + bytes > self.limit;
+        if !self.required && full {
             self.waiting.fetch_sub(bytes, Ordering::AcqRel);
             self.dropped.inc_by(records);
+        } else if self.sender.send(shipment).is_err() {
+            // The sink has ended: its ticket stays open, so the lines will be read again.
+            self.waiting.fetch_sub(bytes, Ordering::AcqRel);
         }
     }
 }
@@ -103,6 +109,8 @@ struct Driver<W, T> {
     meter: Meter,
     /// Bytes in the channel.
     waiting: Arc<AtomicU64>,
+    /// Bytes in the lane.
+    held: Arc<AtomicU64>,
     up: bool,
 }
 
@@ -141,6 +149,7 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                     .instrument(span),
                 );
             }
+            self.held.store(self.lane.held_bytes(), Ordering::Release);
             self.meter.queue_bytes.set(i64::try_from(self.lane.held_bytes()).unwrap_or(i64::MAX));
             if !open && self.lane.is_idle() && under_way.is_empty() {
                 return;
@@ -396,3 +405,6 @@ fn letter(
     out.push(b'\n');
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -222,10 +222,14 @@ fn civil(days: u64) -> (u64, u64, u64) {
 /// Appends `text` as a JSON string. Bytes that are not UTF-8 become U+FFFD; C0 and C1 controls and DEL are escaped.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    for chunk in text.utf8_chunks() {
-        write_escaped(chunk.valid().as_bytes(), out);
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
+    if std::str::from_utf8(text).is_ok() {
+        write_escaped(text, out);
+    } else {
+        for chunk in text.utf8_chunks() {
+            write_escaped(chunk.valid().as_bytes(), out);
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{fffd}".as_bytes());
+            }
         }
     }
     out.push(b'"');

@@ -52,7 +52,8 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Line bytes in one request, before compression. A full request goes at once.
+    /// Line bytes in one request, before compression; lines below 200 bytes count as about 100 for their
+    /// metadata. A full request goes at once.
     pub max_request: ByteSize, // 1MiB
     /// How long the first line of a request waits for company. Raise it for fewer requests, at the cost of delay.
     pub linger: Span, // 50ms
@@ -264,7 +265,7 @@ impl<W: Wire> Lane<W> {
         }
         self.endpoint.sent_at = Some(now);
         for (index, items) in &request.parts {
-            let bytes = items.iter().map(Item::rated_bytes).sum();
+            let bytes = items.iter().map(|item| item.rated_bytes).sum();
             self.streams[*index].fill(now, self.stream_rate / 2, bytes);
         }
         let dispatch = Dispatch {
@@ -525,7 +526,7 @@ impl<W: Wire> Lane<W> {
             && item.bytes <= self.max_request
             && item.oldest.saturating_add(NEAR) >= stream.newest.max(item.newest).max(wall)
             && item.newest <= wall.saturating_add(AHEAD)
-            && stream.level(now, safe) + (taken + item.rated_bytes()) as f64 <= safe as f64
+            && stream.level(now, safe) + (taken + item.rated_bytes) as f64 <= safe as f64
     }
 
     fn build_shared(&mut self, candidates: Vec<usize>, now: Duration, wall: u64) -> Request {
@@ -541,7 +542,7 @@ impl<W: Wire> Lane<W> {
                     break;
                 }
                 bytes += first.bytes;
-                taken += first.rated_bytes();
+                taken += first.rated_bytes;
                 items.extend(self.streams[index].queue.pop_front());
             }
             if !items.is_empty() {

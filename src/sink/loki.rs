@@ -8,6 +8,7 @@
 //! Answers are those of Loki 3 as recorded from a running one: errors are plain text, there is never a
 //! `Retry-After`, and a success says nothing about the streams before the last one of a request.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -142,15 +143,17 @@ impl Transport for Push {
     }
 }
 
+/// What is the same for all records of a workload, by the address of the workload. The weak reference keeps the
+/// address from being used again.
+type KnownByAddress = HashMap<usize, (Weak<Workload>, Arc<Known>), foldhash::fast::RandomState>;
+
 /// Loki's push protocol.
 #[derive(Debug)]
 pub struct Loki {
     tenant: Option<String>,
     env_as_label: bool,
     fields: Fields,
-    /// What is the same for all records of a workload, by the address of the workload. The weak reference keeps
-    /// the address from being used again.
-    known: std::cell::RefCell<HashMap<usize, (Weak<Workload>, Arc<Known>), foldhash::fast::RandomState>>,
+    known: RefCell<KnownByAddress>,
     raw: Vec<u8>,
     snappy: snap::raw::Encoder,
     text: String,
@@ -163,7 +166,7 @@ impl Loki {
             tenant,
             env_as_label,
             fields,
-            known: std::cell::RefCell::default(),
+            known: RefCell::default(),
             raw: Vec::new(),
             snappy: snap::raw::Encoder::new(),
             text: String::new(),

@@ -53,6 +53,14 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What the sink may hold in memory beside the batches, in bytes, by what holds it: a chunk and the longest
+    /// line of 256 KiB, of which every byte may have to be written as six.
+    pub fn memory_bound(&self) -> Vec<(&'static str, u64)> {
+        vec![("encoding", (CHUNK + 6 * (256 << 10)) as u64)]
+    }
+}
+
 /// Why there is no stdout sink.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -4,7 +4,7 @@
 //! and texts that Loki main 65e30f8 was recorded to give, and what it would have stored. Faithful where it
 //! matters for losing lines: a request's last stream decides its answer, an entry is stored once per timestamp,
 //! line and metadata, nothing more than 60 minutes behind its stream's newest entry is taken.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -198,7 +198,8 @@ impl FakeLoki {
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 tokio::select! {
@@ -279,7 +280,9 @@ async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
         let state = Arc::clone(&state);
         tokio::spawn(async move {
             let service = service_fn(move |request| handle(request, Arc::clone(&state)));
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
         });
     }
 }
@@ -302,7 +305,10 @@ impl From<Infallible> for Closed {
     }
 }
 
-async fn handle(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Full<Bytes>>, Closed> {
+async fn handle(
+    request: Request<Incoming>,
+    state: Arc<Mutex<State>>,
+) -> Result<Response<Full<Bytes>>, Closed> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let header = |name: &str| {
@@ -328,7 +334,9 @@ async fn handle(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
             Some(Fault::Status(status, _, text)) => (*status, (*text).to_owned()),
             Some(Fault::Closed | Fault::Hang) => (0, String::new()),
             None | Some(Fault::AckLost) => match (parts.method.as_str(), parts.uri.path()) {
-                ("POST", "/loki/api/v1/push") => state.push(at).map_or_else(|reply| reply, |()| (204, String::new())),
+                ("POST", "/loki/api/v1/push") => {
+                    state.push(at).map_or_else(|reply| reply, |()| (204, String::new()))
+                }
                 (_, "/loki/api/v1/push") => (405, String::new()),
                 _ => (404, "404 page not found".to_owned()),
             },
@@ -359,6 +367,9 @@ async fn handle(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
 
 type Reply = (u16, String);
 
+/// Streams with what passed, in the request's order.
+type Accepted = Vec<(String, Vec<Entry>)>;
+
 impl State {
     /// The whole of a push: decode, distribute, ingest.
     fn push(&mut self, at: usize) -> Result<(), Reply> {
@@ -370,7 +381,9 @@ impl State {
         let tenant = match (limits.auth, seen.tenant.as_str()) {
             (false, _) => "fake".to_owned(),
             (true, "") => return Err((401, "no org id".to_owned())),
-            (true, tenant) if tenant.contains('|') => return Err((400, "multiple org IDs present".to_owned())),
+            (true, tenant) if tenant.contains('|') => {
+                return Err((400, "multiple org IDs present".to_owned()));
+            }
             (true, tenant) if tenant.contains('/') => {
                 return Err((400, format!("tenant ID '{tenant}' contains unsupported character '/'")));
             }
@@ -379,7 +392,10 @@ impl State {
         let size = seen.body.len();
         if size > limits.max_body {
             let max = limits.max_body;
-            return Err((413, format!("request body too large: message size too large than max ({size} vs {max})")));
+            return Err((
+                413,
+                format!("request body too large: message size too large than max ({size} vs {max})"),
+            ));
         }
         match seen.content_type.split(';').next().unwrap_or_default() {
             "" => return Err((400, "mime: no media type".to_owned())),
@@ -389,8 +405,8 @@ impl State {
         let raw = snap::raw::Decoder::new()
             .decompress_vec(&seen.body)
             .map_err(|_| (400, "snappy: corrupt input".to_owned()))?;
-        let request: wire::PushRequest =
-            prost::Message::decode(raw.as_slice()).map_err(|_| (400, "proto: illegal wireType 7".to_owned()))?;
+        let request: wire::PushRequest = prost::Message::decode(raw.as_slice())
+            .map_err(|_| (400, "proto: illegal wireType 7".to_owned()))?;
         self.seen[at].streams = request.streams.iter().map(|s| (s.labels.clone(), s.entries.len())).collect();
         if request.streams.is_empty() {
             return Err((422, "error at least one valid stream is required for ingestion".to_owned()));
@@ -406,18 +422,19 @@ impl State {
         request: wire::PushRequest,
         tenant: &str,
         limits: &Limits,
-    ) -> Result<(Vec<(String, Vec<Entry>)>, Option<Reply>), Reply> {
+    ) -> Result<(Accepted, Option<Reply>), Reply> {
         let now = now_unix_nano();
         // Per stream and kind: how many, and the first text.
         let mut errors: Vec<((usize, &str), usize, String)> = Vec::new();
         let mut accepted = Vec::new();
         let (mut lines, mut bytes) = (0, 0);
         for (index, stream) in request.streams.into_iter().enumerate() {
-            let mut complain = |kind: &'static str, text: String| {
-                match errors.iter_mut().find(|(key, ..)| *key == (index, kind)) {
-                    Some((_, count, _)) => *count += 1,
-                    None => errors.push(((index, kind), 1, text)),
-                }
+            let mut complain = |kind: &'static str, text: String| match errors
+                .iter_mut()
+                .find(|(key, ..)| *key == (index, kind))
+            {
+                Some((_, count, _)) => *count += 1,
+                None => errors.push(((index, kind), 1, text)),
             };
             let mut labels = parse_labels(&stream.labels)
                 .map_err(|error| (400, format!("couldn't parse labels: {error}")))?;
@@ -432,7 +449,10 @@ impl State {
             if counted > limits.max_label_names {
                 complain(
                     "names",
-                    format!("entry for stream '{name}' has {counted} label names; limit {}", limits.max_label_names),
+                    format!(
+                        "entry for stream '{name}' has {counted} label names; limit {}",
+                        limits.max_label_names
+                    ),
                 );
                 continue;
             }
@@ -463,7 +483,10 @@ impl State {
                         ),
                     );
                 } else if time > now + 600 * SECOND {
-                    complain("new", format!("entry for stream '{name}' has timestamp too new: {}", rfc3339(time)));
+                    complain(
+                        "new",
+                        format!("entry for stream '{name}' has timestamp too new: {}", rfc3339(time)),
+                    );
                 } else if entry.line.len() > limits.max_line {
                     complain(
                         "size",
@@ -474,9 +497,19 @@ impl State {
                         ),
                     );
                 } else if pairs > 128 {
-                    complain("pairs", format!("stream '{name}' has too many structured metadata labels: '{pairs}', limit: '128'. Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator to increase it"));
+                    complain(
+                        "pairs",
+                        format!(
+                            "stream '{name}' has too many structured metadata labels: '{pairs}', limit: '128'. Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator to increase it"
+                        ),
+                    );
                 } else if size > 65536 {
-                    complain("metadata", format!("stream '{name}' has structured metadata too large: '{size}' bytes, limit: '65536' bytes. Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"));
+                    complain(
+                        "metadata",
+                        format!(
+                            "stream '{name}' has structured metadata too large: '{size}' bytes, limit: '65536' bytes. Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
+                        ),
+                    );
                 } else {
                     lines += 1;
                     bytes += entry.line.len() + size;
@@ -486,15 +519,23 @@ impl State {
             }
             accepted.push((name, entries));
         }
-        let bucket = self.tenants.entry(tenant.to_owned()).or_insert_with(|| Bucket::full(limits.tenant_rate.1));
+        let bucket =
+            self.tenants.entry(tenant.to_owned()).or_insert_with(|| Bucket::full(limits.tenant_rate.1));
         if !bucket.allow(limits.tenant_rate, bytes) {
-            return Err((429, format!("ingestion rate limit exceeded for user {tenant} (limit: {:.0} bytes/sec) while attempting to ingest '{lines}' lines totaling '{bytes}' bytes, reduce log volume or contact your Loki administrator to see if the limit can be increased", limits.tenant_rate.0)));
+            return Err((
+                429,
+                format!(
+                    "ingestion rate limit exceeded for user {tenant} (limit: {:.0} bytes/sec) while attempting to ingest '{lines}' lines totaling '{bytes}' bytes, reduce log volume or contact your Loki administrator to see if the limit can be increased",
+                    limits.tenant_rate.0
+                ),
+            ));
         }
         let complaint = match errors.as_slice() {
             [] => None,
             [(_, 1, text)] => Some((400, text.clone())),
             many => {
-                let texts: Vec<_> = many.iter().map(|(_, n, text)| format!("{n} errors like: {text}")).collect();
+                let texts: Vec<_> =
+                    many.iter().map(|(_, n, text)| format!("{n} errors like: {text}")).collect();
                 Some((400, texts.join("; ")))
             }
         };
@@ -502,7 +543,12 @@ impl State {
     }
 
     /// Streams in the request's order. The result of the last one is the result.
-    fn ingest(&mut self, streams: Vec<(String, Vec<Entry>)>, tenant: &str, limits: &Limits) -> Result<(), Reply> {
+    fn ingest(
+        &mut self,
+        streams: Vec<(String, Vec<Entry>)>,
+        tenant: &str,
+        limits: &Limits,
+    ) -> Result<(), Reply> {
         let mut result = Ok(());
         for (name, entries) in streams {
             if entries.is_empty() {
@@ -513,11 +559,22 @@ impl State {
         result
     }
 
-    fn ingest_stream(&mut self, name: String, entries: Vec<Entry>, tenant: &str, limits: &Limits) -> Result<(), Reply> {
+    fn ingest_stream(
+        &mut self,
+        name: String,
+        entries: Vec<Entry>,
+        tenant: &str,
+        limits: &Limits,
+    ) -> Result<(), Reply> {
         let key = (tenant.to_owned(), name.clone());
         let active = self.streams.keys().filter(|(of, _)| of == tenant).count();
         if !self.streams.contains_key(&key) && active >= limits.max_streams {
-            return Err((429, format!("maximum active stream limit exceeded when trying to create stream {name}, reduce the number of active streams (reduce labels or reduce label values), or contact your Loki administrator to see if the limit can be increased, user: '{tenant}'")));
+            return Err((
+                429,
+                format!(
+                    "maximum active stream limit exceeded when trying to create stream {name}, reduce the number of active streams (reduce labels or reduce label values), or contact your Loki administrator to see if the limit can be increased, user: '{tenant}'"
+                ),
+            ));
         }
         let stored = self.streams.entry(key).or_insert_with(|| Stored {
             newest: i128::MIN,
@@ -538,7 +595,8 @@ impl State {
             )
         };
         let size = |entry: &Entry| {
-            entry.line.len() + entry.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            entry.line.len()
+                + entry.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
         };
         for entry in entries {
             let time = entry.time_unix_nano;
@@ -562,7 +620,8 @@ impl State {
         }
         let sum: usize = taken.iter().map(size).sum();
         if limits.shard_streams && !stored.rate.allow(limits.stream_rate, sum) {
-            failed = taken.drain(..).map(|entry| (entry.time_unix_nano, 429, rate_text(size(&entry)))).collect();
+            failed =
+                taken.drain(..).map(|entry| (entry.time_unix_nano, 429, rate_text(size(&entry)))).collect();
             newest = stored.newest;
         }
         stored.newest = newest;
@@ -578,7 +637,10 @@ impl State {
         for (time, _, reason) in failed.iter().take(limits.listed) {
             text.push_str(&format!("entry with timestamp {} ignored, reason: '{reason}',\n", go_time(*time)));
         }
-        text.push_str(&format!("user '{tenant}', total ignored: {} out of {total} for stream: {name}", failed.len()));
+        text.push_str(&format!(
+            "user '{tenant}', total ignored: {} out of {total} for stream: {name}",
+            failed.len()
+        ));
         Err((*status, text))
     }
 }
@@ -641,7 +703,11 @@ fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
     loop {
         skip(&mut at);
         if chars.get(at) == Some(&'}') {
-            return if at + 1 == chars.len() { Ok(labels) } else { Err(unexpected(at + 1, "unexpected end")) };
+            return if at + 1 == chars.len() {
+                Ok(labels)
+            } else {
+                Err(unexpected(at + 1, "unexpected end"))
+            };
         }
         let mut name = String::new();
         while let Some(c) = chars.get(at).filter(|c| c.is_ascii_alphanumeric() || **c == '_') {
@@ -649,11 +715,15 @@ fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
             at += 1;
         }
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            let what = chars.get(at).map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
+            let what = chars
+                .get(at)
+                .map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
             return Err(unexpected(at, &what));
         }
         if chars.get(at) != Some(&'=') {
-            let what = chars.get(at).map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
+            let what = chars
+                .get(at)
+                .map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
             return Err(unexpected(at, &what));
         }
         at += 1;
@@ -674,7 +744,8 @@ fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
                         Some('r') => value.push('\r'),
                         Some('x') => {
                             let hex: String = chars.iter().skip(at + 1).take(2).collect();
-                            let code = u8::from_str_radix(&hex, 16).map_err(|_| unexpected(at, "bad escape"))?;
+                            let code =
+                                u8::from_str_radix(&hex, 16).map_err(|_| unexpected(at, "bad escape"))?;
                             value.push(char::from(code));
                             at += 2;
                         }

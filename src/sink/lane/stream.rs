@@ -13,6 +13,13 @@ use crate::sink::{Parcel, StreamKey};
 /// What the backend counts for an entry beside its line: a generous guess at structured metadata.
 const METADATA_ALLOWANCE: u64 = 200;
 
+/// What a line costs in a request: its length, or half of what it takes with its metadata if that is more, so
+/// that a request of tiny lines is bounded too.
+fn cost(length: u32) -> u64 {
+    let length = u64::from(length);
+    length.max((length + METADATA_ALLOWANCE) / 2)
+}
+
 /// A run of records of one shipment.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
@@ -21,8 +28,10 @@ pub(super) struct Item {
     pub(super) slot: usize,
     pub(super) from: u32,
     pub(super) to: u32,
-    /// Line bytes.
+    /// Sum of the lines' costs.
     pub(super) bytes: u64,
+    /// Line bytes with metadata, as the backend's rate limits count them.
+    pub(super) rated_bytes: u64,
     /// Record times, nanoseconds since the epoch.
     pub(super) oldest: u64,
     pub(super) newest: u64,
@@ -32,9 +41,11 @@ pub(super) struct Item {
 
 impl Item {
     pub(super) fn new(batch: Arc<Batch>, slot: usize, from: u32, to: u32, since: Duration) -> Self {
-        let mut item = Self { batch, slot, from, to, bytes: 0, oldest: u64::MAX, newest: 0, since };
+        let mut item =
+            Self { batch, slot, from, to, bytes: 0, rated_bytes: 0, oldest: u64::MAX, newest: 0, since };
         for record in &item.batch.records[from as usize..to as usize] {
-            item.bytes += u64::from(record.body.len);
+            item.bytes += cost(record.body.len);
+            item.rated_bytes += u64::from(record.body.len) + METADATA_ALLOWANCE;
             item.oldest = item.oldest.min(record.time_unix_nano);
             item.newest = item.newest.max(record.time_unix_nano);
         }
@@ -43,11 +54,6 @@ impl Item {
 
     pub(super) fn records(&self) -> u64 {
         u64::from(self.to - self.from)
-    }
-
-    /// Bytes as the backend's rate limits count them.
-    pub(super) fn rated_bytes(&self) -> u64 {
-        self.bytes + self.records() * METADATA_ALLOWANCE
     }
 
     pub(super) fn parcel(&self) -> Parcel {
@@ -67,7 +73,7 @@ impl Item {
         let mut sum = 0;
         let records = &self.batch.records[self.from as usize..self.to as usize];
         let fit = records.iter().take_while(|record| {
-            sum += u64::from(record.body.len);
+            sum += cost(record.body.len);
             sum <= bytes
         });
         (fit.count() as u32).max(1)
@@ -105,6 +111,7 @@ pub(super) fn put_back(queue: &mut VecDeque<Item>, items: Vec<Item>) {
         {
             item.to = front.to;
             item.bytes += front.bytes;
+            item.rated_bytes += front.rated_bytes;
             item.oldest = item.oldest.min(front.oldest);
             item.newest = item.newest.max(front.newest);
             *front = item;

@@ -6,7 +6,6 @@
 //!
 //! Invariant: at most 128 pairs and 64 KiB of metadata an entry, no empty name, no empty value.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -107,15 +106,13 @@ impl Known {
         let time_len = 2 + varint_len(seconds) + varint_len(nanos);
         let fixed = 2
             + time_len
-            + 1
-            + varint_len(line.len() as u64)
-            + line.len()
+            + if line.is_empty() { 0 } else { 1 + varint_len(line.len() as u64) + line.len() }
             + head.len()
             + if trace.is_some() { TRACE_PAIR.len() + 32 } else { 0 }
             + if span.is_some() { SPAN_PAIR.len() + 16 } else { 0 }
             + self.env.len()
             + self.tail.len();
-        let extras = extras_len(batch, record, fields);
+        let extras = extras_len(record, fields);
         out.reserve(fixed + extras + 8);
         out.push(0x12);
         let length_at = out.len();
@@ -125,9 +122,11 @@ impl Known {
         varint(out, seconds);
         out.push(0x10);
         varint(out, nanos);
-        out.push(0x12);
-        varint(out, line.len() as u64);
-        out.extend_from_slice(line);
+        if !line.is_empty() {
+            out.push(0x12);
+            varint(out, line.len() as u64);
+            out.extend_from_slice(line);
+        }
         out.extend_from_slice(head);
         if let Some(trace) = trace {
             out.extend_from_slice(TRACE_PAIR);
@@ -139,11 +138,11 @@ impl Known {
         }
         out.extend_from_slice(&self.env);
         let plain = !needs_care(record, fields);
-        if extras > 0 || !plain {
+        if extras > 0 {
             write_request_fields(out, batch, record, fields);
-            if fields.contains(Fields::APP_TIME) {
-                write_app_time(out, record, text);
-            }
+        }
+        if !plain && fields.contains(Fields::APP_TIME) {
+            write_app_time(out, record, text);
         }
         out.extend_from_slice(&self.tail);
         if !plain {
@@ -181,8 +180,8 @@ pub(super) fn close_stream(out: &mut Vec<u8>, start: usize) {
     let from = start + LENGTH_ROOM;
     let mut length = (out.len() - from) as u64;
     let room = varint_len(length);
-    for at in start..start + room {
-        out[at] = length as u8 & 0x7f | if at + 1 < start + room { 0x80 } else { 0 };
+    for (at, byte) in out[start..start + room].iter_mut().enumerate() {
+        *byte = length as u8 & 0x7f | if at + 1 < room { 0x80 } else { 0 };
         length >>= 7;
     }
     let end = out.len();
@@ -195,23 +194,22 @@ fn level_index(severity: Severity) -> usize {
     usize::from(severity.number().div_ceil(4))
 }
 
+/// True when the record has a pair that few records have: an application time of its own, or a mark.
 #[inline]
 fn needs_care(record: &Record, fields: Fields) -> bool {
     !record.marks.is_none()
         || record.repeated > 0
-        || record.app_time_unix_nano != 0 && fields.contains(Fields::APP_TIME)
+        || record.app_time_unix_nano != 0
+            && fields.contains(Fields::APP_TIME)
+            && record.app_time_unix_nano.abs_diff(record.time_unix_nano) > APP_TIME_DIFFERS
 }
 
-/// The four texts that a line can bring, with their names.
-#[inline]
-fn texts(record: &Record) -> [(Fields, &'static [u8], Span); 4] {
-    [
-        (Fields::REQUEST_ID, b"request_id", record.request_id),
-        (Fields::HTTP_METHOD, b"http_method", record.http_method),
-        (Fields::HTTP_ROUTE, b"http_route", record.http_route),
-        (Fields::DURATION_MS, b"duration_ms", record.duration_ms),
-    ]
-}
+/// A name as it stands in a pair: tag, length, name, and the tag of the value.
+const REQUEST_ID: &[u8; 13] = b"\x0a\x0arequest_id\x12";
+const HTTP_METHOD: &[u8; 14] = b"\x0a\x0bhttp_method\x12";
+const HTTP_ROUTE: &[u8; 13] = b"\x0a\x0ahttp_route\x12";
+const HTTP_STATUS: &[u8; 14] = b"\x0a\x0bhttp_status\x12";
+const DURATION_MS: &[u8; 14] = b"\x0a\x0bduration_ms\x12";
 
 const REQUEST_FIELDS: Fields = Fields::REQUEST_ID
     .with(Fields::HTTP_METHOD)
@@ -221,26 +219,31 @@ const REQUEST_FIELDS: Fields = Fields::REQUEST_ID
 
 /// Bytes of the pairs that the request fields will take, if no value is odd.
 #[inline]
-fn extras_len(_: &Batch, record: &Record, fields: Fields) -> usize {
+fn extras_len(record: &Record, fields: Fields) -> usize {
     if !fields.intersects(REQUEST_FIELDS) {
         return 0;
     }
-    let mut sum = 0;
-    for (field, name, span) in texts(record) {
-        if !span.is_empty() && fields.contains(field) {
-            sum += pair_len(name.len(), span.len as usize);
-        }
-    }
-    if record.http_status != 0 && fields.contains(Fields::HTTP_STATUS) {
-        sum += pair_len(b"http_status".len(), decimal_len(record.http_status));
-    }
-    sum
+    let text = |field: Fields, span: Span, name: usize| {
+        if span.is_empty() || !fields.contains(field) { 0 } else { named_len(name, span.len as usize) }
+    };
+    let status = record.http_status != 0 && fields.contains(Fields::HTTP_STATUS);
+    text(Fields::REQUEST_ID, record.request_id, REQUEST_ID.len())
+        + text(Fields::HTTP_METHOD, record.http_method, HTTP_METHOD.len())
+        + text(Fields::HTTP_ROUTE, record.http_route, HTTP_ROUTE.len())
+        + if status { named_len(HTTP_STATUS.len(), decimal_len(record.http_status)) } else { 0 }
+        + text(Fields::DURATION_MS, record.duration_ms, DURATION_MS.len())
 }
 
+#[inline]
 fn write_request_fields(out: &mut Vec<u8>, batch: &Batch, record: &Record, fields: Fields) {
-    let [request_id, method, route, duration] = texts(record);
-    for (field, name, span) in [request_id, method, route] {
-        write_text(out, batch, field, name, span, fields);
+    if !record.request_id.is_empty() && fields.contains(Fields::REQUEST_ID) {
+        write_text(out, REQUEST_ID, batch.text(record.request_id));
+    }
+    if !record.http_method.is_empty() && fields.contains(Fields::HTTP_METHOD) {
+        write_text(out, HTTP_METHOD, batch.text(record.http_method));
+    }
+    if !record.http_route.is_empty() && fields.contains(Fields::HTTP_ROUTE) {
+        write_text(out, HTTP_ROUTE, batch.text(record.http_route));
     }
     if record.http_status != 0 && fields.contains(Fields::HTTP_STATUS) {
         let mut digits = [0_u8; 5];
@@ -250,19 +253,23 @@ fn write_request_fields(out: &mut Vec<u8>, batch: &Batch, record: &Record, field
             *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
-        pair(out, b"http_status", &digits[..length]);
+        write_text(out, HTTP_STATUS, &digits[..length]);
     }
-    let (field, name, span) = duration;
-    write_text(out, batch, field, name, span, fields);
+    if !record.duration_ms.is_empty() && fields.contains(Fields::DURATION_MS) {
+        write_text(out, DURATION_MS, batch.text(record.duration_ms));
+    }
 }
 
-fn write_text(out: &mut Vec<u8>, batch: &Batch, field: Fields, name: &[u8], span: Span, fields: Fields) {
-    if span.is_empty() || !fields.contains(field) {
-        return;
-    }
-    match String::from_utf8_lossy(batch.text(span)) {
-        Cow::Borrowed(text) => pair(out, name, cut(text.as_bytes())),
-        Cow::Owned(text) => pair(out, name, cut(text.as_bytes())),
+/// Appends a pair with one of the names above. Text that is long or not UTF-8 takes the slow way.
+#[inline]
+fn write_text<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], text: &[u8]) {
+    if text.len() < 0x80 - 16 && text.is_ascii() {
+        out.extend_from_slice(&[0x1a, (N + 1 + text.len()) as u8]);
+        out.extend_from_slice(name);
+        out.push(text.len() as u8);
+        out.extend_from_slice(text);
+    } else {
+        pair(out, &name[2..N - 1], cut(String::from_utf8_lossy(text).as_bytes()));
     }
 }
 
@@ -320,8 +327,10 @@ fn pair(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-fn pair_len(name: usize, value: usize) -> usize {
-    let inner = 2 + varint_len(name as u64) + name + varint_len(value as u64) + value;
+/// Bytes of a pair whose encoded name has `name` bytes.
+#[inline]
+fn named_len(name: usize, value: usize) -> usize {
+    let inner = name + varint_len(value as u64) + value;
     1 + varint_len(inner as u64) + inner
 }
 

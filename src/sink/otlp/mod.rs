@@ -144,6 +144,25 @@ impl Config {
         self.protocol == Protocol::HttpProtobuf && path.split('/').any(|segment| segment == "otlp")
     }
 
+    /// How requests are made up, less what the protocol forbids.
+    fn effective_limits(&self) -> lane::Config {
+        let mut limits = self.limits.clone();
+        if self.protocol == Protocol::Grpc {
+            limits.max_request = limits.max_request.min(GRPC_MAX_REQUEST);
+        }
+        limits
+    }
+
+    /// What the sink may hold in memory beside the batches, in bytes, by what holds it.
+    pub fn memory_bound(&self) -> Vec<(&'static str, u64)> {
+        let limits = self.effective_limits();
+        // The lane counts a line as 100 bytes at least; with its attributes such a line takes about 500. The
+        // message is held twice: as records and as a whole.
+        let message = 5 * limits.max_request.0;
+        let requests = limits.max_request.0.saturating_mul(limits.in_flight.max(1) as u64);
+        vec![("encoding", 2 * message), ("requests in flight", requests), ("answers", 64 << 10)]
+    }
+
     /// The protocol's two halves. Nothing is dialled and no file is read yet.
     pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), Error> {
         if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !is_tenant(tenant)) {
@@ -158,7 +177,7 @@ impl Config {
         };
         let client = outgoing::Client::new(&self.url(), &http)?;
         let transport = match self.protocol {
-            Protocol::Grpc => Transport::Grpc(grpc::Client::new(client, self.compression)),
+            Protocol::Grpc => Transport::Grpc(Box::new(grpc::Client::new(client, self.compression))),
             Protocol::HttpProtobuf => {
                 let mut headers = HeaderMap::new();
                 // Loki takes no parameters behind the type.
@@ -168,7 +187,7 @@ impl Config {
                     Compression::Zstd => headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd")),
                     Compression::None => None,
                 };
-                Transport::Http { client, headers }
+                Transport::Http { client: Box::new(client), headers }
             }
         };
         Ok((Otlp::new(self, fields), transport))
@@ -185,10 +204,7 @@ pub fn sink(
     kill: CancellationToken,
 ) -> Result<(Box<dyn Outlet>, impl Future<Output = ()> + Send + use<>), Error> {
     let (wire, transport) = config.build(fields)?;
-    let mut limits = config.limits.clone();
-    if config.protocol == Protocol::Grpc {
-        limits.max_request = limits.max_request.min(GRPC_MAX_REQUEST);
-    }
+    let limits = config.effective_limits();
     let dead = state_dir.map(|dir| DeadLetters::new(dir.join(deliver::DEAD_LETTERS)));
     Ok(deliver::spawn(name, wire, transport, limits, !config.optional, dead, kill))
 }
@@ -197,11 +213,11 @@ pub fn sink(
 #[derive(Debug)]
 pub enum Transport {
     /// gRPC.
-    Grpc(grpc::Client),
+    Grpc(Box<grpc::Client>),
     /// HTTP with the protocol's own headers.
     Http {
         /// The client.
-        client: outgoing::Client,
+        client: Box<outgoing::Client>,
         /// Content type and encoding.
         headers: HeaderMap,
     },
@@ -438,6 +454,45 @@ mod tests {
         let read: Config = toml::from_str("endpoint = \"a:1\"").expect("valid");
         assert_eq!((read.protocol, read.compression), (Protocol::Grpc, Compression::Gzip));
         assert!(toml::from_str::<Config>("protocol = \"http/json\"").is_err());
+    }
+
+    #[test]
+    fn grpc_requests_stay_below_a_receivers_default_limit() {
+        let grpc = config("a:1", Protocol::Grpc, Compression::Gzip);
+        assert_eq!(grpc.effective_limits().max_request, ByteSize::kib(512));
+        assert_eq!(grpc.memory_bound()[0], ("encoding", 5 << 20));
+        let http = config("http://a", Protocol::HttpProtobuf, Compression::Gzip);
+        assert_eq!(http.effective_limits().max_request, ByteSize::mib(1));
+        // The worst that fits: lines of nothing, each counted as 100 bytes, with every attribute.
+        let lines = GRPC_MAX_REQUEST.0 / 100;
+        let Parcel { batch, .. } = parcel(&container());
+        let path = "/var/log/pods/a-long-namespace_a-long-deployment-name-d994d45d6-5h9zr_d11c6e6d-84fc-49ec-95a1-4ee5155f656a/container/0.log";
+        let record = Record {
+            trace_id: crate::data::trace::TraceId::new(1),
+            span_id: crate::data::trace::SpanId::new(1),
+            severity: crate::data::severity::Severity::INFO,
+            http_status: 200,
+            request_id: Span::new(0, 8),
+            http_method: Span::new(0, 4),
+            http_route: Span::new(0, 8),
+            url_path: Span::new(0, 8),
+            ..Record::default()
+        };
+        let batch = Batch {
+            workload: Arc::clone(&batch.workload),
+            path: path.into(),
+            start: Position::default(),
+            end: Position::default(),
+            arena: batch.arena.clone(),
+            records: vec![record; lines as usize],
+            catching_up: false,
+            sealed_unix_nano: 0,
+            permit: Budget::new(10, Arc::default()).reserve(1).expect("fits"),
+        };
+        let parcel = Parcel { batch: Arc::new(batch), from: 0, to: lines as u32 };
+        let mut message = Vec::new();
+        encode::Encoder::default().encode(&[parcel], Fields::ALL, &mut message);
+        assert!(message.len() < 4 << 20, "{} bytes", message.len());
     }
 
     #[test]
