@@ -84,8 +84,8 @@ fn kill_9_loses_nothing_and_a_replay_is_stored_once() {
             let word = told.next().expect("the child goes on").expect("text");
             durable = word.strip_prefix("durable ").expect("the child's own line").parse().expect("a number");
         }
-        // A different moment each time, anywhere between two commits.
-        std::thread::sleep(std::time::Duration::from_millis(kill * 37 % 110));
+        // A different moment each time, most of them behind a further commit, which is then replayed.
+        std::thread::sleep(std::time::Duration::from_millis(kill * 97 % 260));
         child.kill().expect("killed");
         child.wait().expect("reaped");
     }
