@@ -6,6 +6,7 @@
 //! In: the arguments and a way to start the agent. Out: the pretty tail and a summary on `out`, notices on `notices`.
 //! Invariant: `lost 0` is printed only when each line that a container wrote was read back from the store.
 
+mod chance;
 pub mod node;
 mod summary;
 pub mod tally;
