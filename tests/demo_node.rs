@@ -299,7 +299,7 @@ fn the_demo_accounts_for_every_line() {
         assert!(table.contains(service), "{table}");
     }
     assert!(!out.contains('\u{1b}'), "no colours without a terminal");
-    assert!(notices.contains("every line is accounted for"), "{notices}");
+    assert!(notices.contains("whether one was lost. The demo ends after 7s."), "{notices}");
     assert!(notices.contains("kept: nodewick tail"), "{notices}");
     assert!(dir.path().join("demo/state/local/demo/0000000001.jsonl").is_file());
     let rotated: usize =

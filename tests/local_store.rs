@@ -271,3 +271,24 @@ fn tail_shows_the_last_lines_that_match_and_ends() {
     let stored = std::fs::read_to_string(dir.path().join("local/t/0000000001.jsonl")).expect("text");
     assert_eq!(shown(&["--lines", "50", "-o", "json"]), stored);
 }
+
+#[test]
+fn a_store_that_is_removed_by_hand_begins_anew() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (outlet, writer) = local::start("t", &Config::default(), dir.path(), Fields::ALL).expect("starts");
+    let ledger = Ledger::new(Position::default(), Arc::default());
+    let send = |range: std::ops::Range<u64>, settled: u64| {
+        let batch = batch(&lines(range.clone()), range.start);
+        let ticket = ledger.issue(batch.end, 1, range.end - range.start, 1).next();
+        outlet.offer(Shipment { batch: Arc::new(batch), ticket });
+        while ledger.totals().delivered_records < settled {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    };
+    send(0..5, 5);
+    std::fs::remove_dir_all(dir.path().join("local")).expect("removed");
+    send(5..8, 8);
+    assert_eq!(read(dir.path(), From::Start, Filter::default()), lines(5..8));
+    drop(outlet);
+    assert!(writer.join());
+}

@@ -6,6 +6,7 @@
 //! In: the arguments and a way to start the agent. Out: the pretty tail and a summary on `out`, notices on `notices`.
 //! Invariant: `lost 0` is printed only when each line that a container wrote was read back from the store.
 
+mod chance;
 pub mod node;
 mod summary;
 pub mod tally;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::data::units;
 use crate::metrics;
 use crate::sink::local::{Filter, From, Reader};
-use crate::tail::{Style, write_pretty};
+use crate::tail::{Style, poll_pretty};
 
 use node::Node;
 use summary::{End, Summary};
@@ -201,21 +202,21 @@ where
 
 /// What one sees, and what to try next.
 fn introduce(args: &Args, site: &Site, notices: &mut dyn Write) {
-    let how = if args.quiet {
-        "A summary follows at the end."
+    let state = site.state_dir.display();
+    let shown = if args.quiet {
+        "A summary shows"
     } else {
-        "Their lines follow as the agent stores them."
+        "Below is each line as the agent stores it; a summary shows"
     };
-    let end =
-        args.duration.map_or_else(|| "Ctrl-C ends it".to_owned(), |time| format!("It ends after {time}"));
+    let end = args
+        .duration
+        .map_or_else(|| "Ctrl-C ends the demo".to_owned(), |time| format!("The demo ends after {time}"));
     let _ = writeln!(
         notices,
-        "Three services on a make-believe node write pino logs to {}; their files rotate every few seconds. {how}\n\
-         {end}, then every line is accounted for. Meanwhile, in another terminal:\n  \
-         nodewick tail --level error --dir {}     or     nodewick tail --trace <id from a line> --dir {}\n",
-        site.log_root.display(),
-        site.state_dir.display(),
-        site.state_dir.display(),
+        "Three make-believe services write pino logs, which rotate every few seconds as the kubelet rotates them.\n\
+         {shown} whether one was lost. {end}.\n\
+         Try next, in another terminal:  nodewick tail --level error --dir {state}\n{:33}nodewick tail --trace <id> --dir {state}\n",
+        ""
     );
 }
 
@@ -269,15 +270,11 @@ impl View {
     fn show(&mut self, chunks: usize, out: &mut dyn Write) -> Result<bool, Error> {
         let Self { reader: Some(reader), style } = self else { return Ok(true) };
         for _ in 0..chunks {
-            let mut text = String::new();
-            let more = reader.poll(&mut |entry, _| {
-                write_pretty(entry, *style, &mut text);
-                Ok(())
-            });
+            let (text, more) = poll_pretty(reader, *style).map_err(Error::Store)?;
             if !print(&text, out)? {
                 return Ok(false);
             }
-            if !more.map_err(Error::Store)? {
+            if !more {
                 break;
             }
         }

@@ -170,6 +170,9 @@ fn monitor(
 ) -> io::Result<()> {
     let mut next = Instant::now() + MONITOR_INTERVAL;
     while !stop.load(Ordering::Relaxed) {
+        for log in logs {
+            log.lock().reopen_when_due()?;
+        }
         if Instant::now() < next {
             std::thread::sleep(Duration::from_millis(20));
             continue;
@@ -239,9 +242,7 @@ impl ContainerLog {
     }
 
     fn write_fragment(&mut self, stream: Stream, fragment: &[u8], last: bool) -> io::Result<()> {
-        if self.reopen.is_some_and(|reopen| Instant::now() >= reopen) {
-            self.reopen()?;
-        }
+        self.reopen_when_due()?;
         let now = u64::try_from(unix_now().as_nanos()).unwrap_or(u64::MAX);
         self.last_unix_nano = now.max(self.last_unix_nano + 1);
         self.line.clear();
@@ -269,6 +270,10 @@ impl ContainerLog {
         fs::rename(self.dir.join("0.log"), rotated)?;
         self.reopen = Some(Instant::now() + REOPEN_DELAY);
         Ok(true)
+    }
+
+    fn reopen_when_due(&mut self) -> io::Result<()> {
+        if self.reopen.is_some_and(|reopen| Instant::now() >= reopen) { self.reopen() } else { Ok(()) }
     }
 
     /// The runtime's part: goes on in a new `0.log`.

@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::chance::{Random, base36, stack};
 use crate::data::batch::Stream;
 
 /// A container of the make-believe node.
@@ -104,47 +105,6 @@ pub fn seq_of(line: &str) -> Option<u64> {
     };
     let end = digits.find(|char: char| !char.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().ok()
-}
-
-/// SplitMix64: small, seedable, good enough for make-believe.
-/// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// Below `n`.
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// Between 0 and 1, neither included.
-    fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    /// A latency in milliseconds around `median`, log-normal, with a slow one in thirty.
-    fn latency(&mut self, median: f64) -> f64 {
-        let normal = (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos();
-        let slow = if self.below(30) == 0 { 6.0 } else { 1.0 };
-        (median * slow * (0.45 * normal).exp()).clamp(0.3, 4_000.0)
-    }
-
-    fn hex(&mut self, digits: usize) -> String {
-        let text = format!("{:016x}{:016x}", self.next() | 1, self.next() | 1);
-        text[..digits].to_owned()
-    }
 }
 
 /// The endless traffic of the node.
@@ -541,28 +501,6 @@ fn base(pod: usize) -> String {
     format!(",\"pid\":1,\"hostname\":\"{}\"", PODS[pod].name)
 }
 
-/// A V8 stack as it stands inside a JSON string.
-fn stack(kind: &str, message: &str, frames: &[&str]) -> String {
-    let mut text = format!("{kind}: {message}");
-    for frame in frames {
-        let _ = write!(text, "\\n    at {frame}");
-    }
-    text
-}
-
-/// fastify's request numbers.
-fn base36(mut number: u64) -> String {
-    let mut digits = Vec::new();
-    loop {
-        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize]);
-        number /= 36;
-        if number == 0 {
-            break;
-        }
-    }
-    digits.iter().rev().map(|digit| char::from(*digit)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -666,10 +604,5 @@ mod tests {
 
     fn line_find(line: &str, key: &str) -> usize {
         line.find(key).unwrap_or_else(|| panic!("{key} in {line}"))
-    }
-
-    #[test]
-    fn request_numbers_count_as_fastify_counts() {
-        assert_eq!([base36(1), base36(35), base36(36)], ["1", "z", "10"]);
     }
 }

@@ -181,6 +181,24 @@ pub fn render(
     }
 }
 
+/// What is new in the store as pretty text, in the order of the records' times as far as they arrived together, and
+/// whether there may be more at once.
+///
+/// # Errors
+/// Those of reading.
+pub fn poll_pretty(reader: &mut Reader, style: Style) -> io::Result<(String, bool)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let more = reader.poll(&mut |entry, _| {
+        let mut text = String::new();
+        write_pretty(entry, style, &mut text);
+        found.push((entry.time.clone().into_owned(), text));
+        Ok(())
+    })?;
+    // The times are RFC 3339 of equal length in UTC, so they sort as text; lines of one container keep their order.
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok((found.into_iter().map(|(_, text)| text).collect(), more))
+}
+
 /// Shows what `args` select from the store in `dir`, until `stop` is set when following. Data goes to `out`, notices
 /// to `notices`. A reader of `out` that goes away ends it without an error.
 ///
@@ -205,14 +223,17 @@ pub fn run(
     let unreadable = |source| Error::Unreadable { dir: dir.to_owned(), source };
     let mut reader = Reader::open(dir, from, args.filter(SystemTime::now())).map_err(unreadable)?;
     let mut missed = 0;
-    let mut text = String::new();
     while !stop.load(Ordering::Relaxed) {
-        text.clear();
-        let more = reader.poll(&mut |entry, stored| {
-            render(entry, stored, args.output, style, on_terminal, &mut text);
-            Ok(())
-        });
-        let more = more.map_err(unreadable)?;
+        let (text, more) = if args.output == Output::Pretty {
+            poll_pretty(&mut reader, style).map_err(unreadable)?
+        } else {
+            let mut text = String::new();
+            let more = reader.poll(&mut |entry, stored| {
+                render(entry, stored, args.output, style, on_terminal, &mut text);
+                Ok(())
+            });
+            (text, more.map_err(unreadable)?)
+        };
         if !text.is_empty() {
             match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),

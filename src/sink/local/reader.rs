@@ -211,9 +211,8 @@ impl Reader {
             From::Last(count) => reader.seek_last(&sequences, count)?,
             From::End => {
                 if let Some(&sequence) = sequences.last() {
-                    let text = read_whole(&path_of(dir, sequence))?;
                     reader.sequence = sequence;
-                    reader.offset = memrchr(b'\n', &text).map_or(0, |at| at as u64 + 1);
+                    reader.offset = end_of_lines(&path_of(dir, sequence))?;
                 }
             }
         }
@@ -331,7 +330,7 @@ impl Reader {
     fn seek_last(&mut self, sequences: &[u64], count: usize) -> io::Result<()> {
         let mut wanted = count;
         for (age, &sequence) in sequences.iter().rev().enumerate() {
-            let text = match read_whole(&path_of(&self.dir, sequence)) {
+            let text = match std::fs::read(path_of(&self.dir, sequence)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 other => other?,
             };
@@ -360,8 +359,21 @@ impl Reader {
     }
 }
 
-fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path)
+/// Where the last complete line of a file ends.
+fn end_of_lines(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let mut end = file.metadata()?.len();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while end > 0 {
+        let start = end.saturating_sub(CHUNK_BYTES as u64);
+        let part = &mut chunk[..(end - start) as usize];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = memrchr(b'\n', part) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 #[cfg(test)]

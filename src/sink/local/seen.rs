@@ -2,14 +2,14 @@
 //!
 //! In: the newest stored lines, at open. Out: an answer for each record that comes in. A record's identity is its
 //! time, container instance and line; the log path makes equal lines of one log differ in time, so identity is
-//! exact. Invariant: at most [`CAPACITY`] identities, 8 bytes each.
+//! exact. Invariant: about [`CAPACITY`] identities, 8 bytes each.
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::reader::Entry;
 use crate::data::batch::{Batch, Record};
 
-/// Identities kept: more records than the 32 MiB that may be in flight hold at 256 bytes a line, which is what a
+/// Identities kept, give or take a segment's: more records than the 32 MiB that may be in flight hold at 256 bytes a line, which is what a
 /// crash can replay.
 pub(super) const CAPACITY: usize = 131_072;
 
@@ -30,14 +30,8 @@ impl Seen {
     pub(super) fn insert(&mut self, entry: &Entry<'_>) {
         let Some(time) = entry.time_unix_nano() else { return };
         self.newest_unix_nano = self.newest_unix_nano.max(time);
-        if !self.is_full() {
-            self.keys.push(key(
-                time,
-                [&entry.namespace, &entry.pod, &entry.container],
-                entry.restart,
-                entry.line.as_bytes(),
-            ));
-        }
+        let names = [&*entry.namespace, &entry.pod, &entry.container];
+        self.keys.push(key(time, names, entry.restart, entry.line.as_bytes()));
     }
 
     /// Makes the set ready to be asked.

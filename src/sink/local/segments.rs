@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use memchr::{memchr_iter, memrchr};
+use memchr::memrchr;
 use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
@@ -86,7 +86,7 @@ impl Segments {
     /// Takes the store over: creates it, cuts a torn tail off, and reads what it holds already. May be called again
     /// after an error.
     pub(super) fn open(&mut self) -> io::Result<Seen> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        self.create_dir()?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -105,25 +105,16 @@ impl Segments {
         let sequences = list(&self.dir)?;
         self.next = sequences.last().map_or(1, |last| last.saturating_add(1));
         let mut seen = Seen::default();
-        let mut text = Vec::new();
         for (age, &sequence) in sequences.iter().rev().enumerate() {
             let path = path_of(&self.dir, sequence);
             let mut len = fs::metadata(&path)?.len();
             if age == 0 || !seen.is_full() {
-                text.clear();
-                File::open(&path)?.read_to_end(&mut text)?;
-                let whole = whole_lines(&text);
-                if age == 0 && whole < text.len() {
-                    let torn_bytes = text.len() - whole;
+                let whole = scan(&path, &mut seen)?;
+                if age == 0 && whole < len {
+                    let torn_bytes = len - whole;
                     warn!(file = %path.display(), torn_bytes, "torn end of the local store was cut off");
-                    OpenOptions::new().write(true).open(&path)?.set_len(whole as u64)?;
-                    len = whole as u64;
-                }
-                for entry in lines(&text[..whole]).rev().filter_map(Entry::parse) {
-                    seen.insert(&entry);
-                    if seen.is_full() {
-                        break;
-                    }
+                    OpenOptions::new().write(true).open(&path)?.set_len(whole)?;
+                    len = whole;
                 }
             }
             self.closed.push_front((sequence, len));
@@ -156,6 +147,7 @@ impl Segments {
     /// Writes the whole lines in `buf` and makes them durable. What is durable is taken from `buf`, also when the
     /// call fails; the rest can be offered again.
     pub(super) fn append(&mut self, buf: &mut Vec<u8>) -> io::Result<()> {
+        self.forget_removed()?;
         let mut done = 0;
         let result = loop {
             let rest = &buf[done..];
@@ -169,6 +161,24 @@ impl Segments {
         };
         buf.drain(..done);
         result
+    }
+
+    fn create_dir(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
+    }
+
+    /// Forgets segments that somebody removed by hand: what is written to an unlinked file nobody can read.
+    fn forget_removed(&mut self) -> io::Result<()> {
+        let Some(current) = &self.current else { return Ok(()) };
+        if current.file.metadata()?.nlink() == 0 {
+            warn!(dir = %self.dir.display(), "local store was removed under the agent; a new one is begun");
+            self.current = None;
+            self.create_dir()?;
+            let left = list(&self.dir)?;
+            self.closed.retain(|(sequence, _)| left.contains(sequence));
+            self.closed_bytes = self.closed.iter().map(|(_, len)| len).sum();
+        }
+        Ok(())
     }
 
     /// Writes as many of the lines as the current segment has room for, at least one.
@@ -210,7 +220,11 @@ impl Segments {
     fn create(&mut self) -> io::Result<Current> {
         let sequence = self.next;
         let path = path_of(&self.dir, sequence);
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        let open = || OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create_dir().and_then(|()| open()),
+            other => other,
+        };
         match file {
             Ok(file) => {
                 self.next += 1;
@@ -268,27 +282,25 @@ fn fitting(lines: &[u8], room: u64) -> usize {
     memrchr(b'\n', &lines[..room]).map_or(0, |at| at + 1)
 }
 
-/// Length of the text up to its last line that looks like a stored object: what a crash tore or left as zeros at the
-/// end is not part of it.
-fn whole_lines(text: &[u8]) -> usize {
-    let mut end = memrchr(b'\n', text).map_or(0, |at| at + 1);
-    while end > 0 {
-        let start = memrchr(b'\n', &text[..end - 1]).map_or(0, |at| at + 1);
-        let line = &text[start..end - 1];
-        if line.first() == Some(&b'{') && line.last() == Some(&b'}') {
-            break;
+/// Enters the lines of a segment in `seen`. Returns the length up to the last line that looks like a stored object:
+/// what a crash tore or left as zeros at the end is not part of it.
+fn scan(path: &Path, seen: &mut Seen) -> io::Result<u64> {
+    let mut file = BufReader::with_capacity(64 << 10, File::open(path)?);
+    let (mut line, mut end, mut whole) = (Vec::new(), 0, 0);
+    loop {
+        line.clear();
+        let read = file.read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(whole);
         }
-        end = start;
+        end += read as u64;
+        if line.starts_with(b"{") && line.ends_with(b"}\n") {
+            whole = end;
+            if let Some(entry) = Entry::parse(&line) {
+                seen.insert(&entry);
+            }
+        }
     }
-    end
-}
-
-/// The lines of `text`, without their newlines.
-fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    let mut start = 0;
-    let ends: Vec<usize> = memchr_iter(b'\n', text).collect();
-    let ranges: Vec<_> = ends.into_iter().map(|end| std::mem::replace(&mut start, end + 1)..end).collect();
-    ranges.into_iter().map(move |range| &text[range])
 }
 
 #[cfg(test)]
@@ -297,11 +309,20 @@ mod tests {
 
     #[test]
     fn torn_and_zeroed_ends_are_no_lines() {
-        assert_eq!(whole_lines(b"{\"a\":1}\n{\"b\":2}\n"), 16);
-        assert_eq!(whole_lines(b"{\"a\":1}\n{\"b\""), 8);
-        assert_eq!(whole_lines(b"{\"a\":1}\n\0\0\0\n\0\0"), 8);
-        assert_eq!(whole_lines(b"{\"a\""), 0);
-        assert_eq!(whole_lines(b""), 0);
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        for (text, whole) in [
+            (&b"{\"a\":1}\n{\"b\":2}\n"[..], 16),
+            (b"{\"a\":1}\n{\"b\"", 8),
+            (b"{\"a\":1}\n{\"b\":2}", 8),
+            (b"{\"a\":1}\n\0\0\0\n\0\0", 8),
+            (b"\0\0\n{\"a\":1}\n", 11),
+            (b"{\"a\"", 0),
+            (b"", 0),
+        ] {
+            fs::write(file.path(), text).expect("written");
+            let found = scan(file.path(), &mut Seen::default()).expect("read");
+            assert_eq!(found, whole, "{}", String::from_utf8_lossy(text));
+        }
     }
 
     #[test]
