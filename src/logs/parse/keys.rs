@@ -115,7 +115,7 @@ const RULES_CONST: &[Rule] = rules! {
         10 "responseTime", 10 "response_time", 10 "dur";
 
     // The application's clock.
-    Time: 0 "time", 1 "timestamp", 2 "@timestamp", 3 "ts", 4 "@t", 4 "Timestamp", 5 "asctime", 5 "timeMillis", 6 "datetime",
+    Time: 0 "time", 1 "timestamp", 2 "@timestamp", 3 "ts", 4 "@t", 4 "Timestamp", 5 "asctime", 5 "timeMillis", 6 "datetime", 6 "time_iso8601",
         7 "record.time.timestamp", 7 "date_time", 7 "eventTime";
 };
 
