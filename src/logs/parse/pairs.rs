@@ -173,6 +173,16 @@ pub(super) fn colours(text: &[u8]) -> usize {
     at
 }
 
+/// A word without the colour codes before and behind it.
+#[inline]
+pub(super) fn without_colours(word: &[u8]) -> &[u8] {
+    if word.first() != Some(&0x1b) {
+        return word;
+    }
+    let word = &word[colours(word)..];
+    &word[..memchr::memchr(0x1b, word).unwrap_or(word.len())]
+}
+
 /// Offers the pairs of a text. Running text gives only ids (`trace_id=…`, `traceID: …`, `"span_id":"…"`) and a level
 /// written as `level=error`; `everything` says that the line is made of pairs, so all of them count.
 pub(super) fn offer<'a>(text: &'a [u8], picks: &mut Picks<'a>, everything: bool) {
