@@ -85,7 +85,7 @@ fn key_before(text: &[u8], floor: usize, separator: usize) -> Option<(usize, &[u
         start -= 1;
     }
     // The final m of a colour code is no part of the key.
-    if start > floor && text[start - 1] == b';' || start > floor && text[start - 1] == b'[' {
+    if start > floor && matches!(text[start - 1], b';' | b'[') {
         start = behind_colour(text, floor, start).unwrap_or(start);
     }
     (start < end && end - start <= LONGEST_KEY).then(|| (start, &text[start..end]))
