@@ -66,7 +66,7 @@ fn ingress<'a>(after: &'a [u8], picks: &mut Picks<'a>) {
         return;
     }
     picks.offer_as(Pick::Seconds, SYNTAX, Value::Bare(seconds));
-    if let Some(id) = words.last().filter(|id| id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)) {
+    if let Some(id) = words.next_back().filter(|id| id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)) {
         picks.offer_as(Pick::RequestId, SYNTAX, Value::Bare(id));
     }
 }

@@ -115,23 +115,24 @@ const RULES_CONST: &[Rule] = rules! {
         10 "responseTime", 10 "response_time", 10 "dur";
 
     // The application's clock.
-    Time: 0 "time", 1 "timestamp", 2 "@timestamp", 3 "ts", 4 "@t", 4 "Timestamp", 5 "asctime", 5 "timeMillis", 6 "datetime",
+    Time: 0 "time", 1 "timestamp", 2 "@timestamp", 3 "ts", 4 "@t", 4 "Timestamp", 5 "asctime", 5 "timeMillis", 6 "datetime", 6 "time_iso8601",
         7 "record.time.timestamp", 7 "date_time", 7 "eventTime";
 };
 
 /// What a key leads to.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
+    /// The key's first and last eight bytes: all of it, up to sixteen.
     first: u64,
     last: u64,
-    key: &'static [u8],
-    within: u8,
+    /// Length of the key, and the object it stands in.
+    shape: u16,
+    /// The fields that this key, or anything below it, can serve.
+    pub(super) serves: Fields,
     /// The object that a nested value is, [`NOWHERE`] when nothing in it is of interest.
     pub(super) child: u8,
     /// What the value itself may be: up to two readings.
     pub(super) picks: [(Pick, u8); 2],
-    /// The fields that this key, or anything below it, can serve.
-    pub(super) serves: Fields,
 }
 
 /// An object without interesting keys.
@@ -140,24 +141,26 @@ pub(super) const NOWHERE: u8 = 0;
 pub(super) const ROOT: u8 = 1;
 
 const SLOTS: usize = 2048;
-const MAX_ENTRIES: usize = 640;
+/// A power of two, so that a masked index needs no check.
+const MAX_ENTRIES: usize = 1024;
 const MAX_NODES: usize = 96;
 const EMPTY: Entry = Entry {
     first: 0,
     last: 0,
-    key: &[],
-    within: NOWHERE,
+    shape: 0,
+    serves: Fields::NONE,
     child: NOWHERE,
     picks: [(Pick::Nothing, u8::MAX); 2],
-    serves: Fields::NONE,
 };
 
 /// The rules as a hash table with open addressing, at most a third full.
 struct Table {
-    /// 1 + index into `entries`, 0 for a free slot.
-    slots: [u16; SLOTS],
+    /// Sixteen bits of the hash, then an index into `entries`; 0 for a free slot. Most keys are unknown, and most
+    /// of those end here.
+    slots: [u32; SLOTS],
+    /// From 1 on.
     entries: [Entry; MAX_ENTRIES],
-    longest: usize,
+    keys: [&'static [u8]; MAX_ENTRIES],
 }
 
 static TABLE: Table = build();
@@ -176,24 +179,28 @@ pub(super) const LONGEST_KEY: usize = {
 };
 
 /// Looks a key up in an object. `first` holds its first eight bytes, little-endian, zero beyond its end.
-#[inline]
+#[inline(always)]
 pub(super) fn find_word(within: u8, key: &[u8], first: u64) -> Option<&'static Entry> {
     let last = match key.last_chunk::<8>() {
         Some(tail) => u64::from_le_bytes(*tail),
         None => 0,
     };
-    let mut slot = slot_of(within, key.len(), first, last);
+    let shape = shape_of(within, key.len());
+    let hash = hash_of(shape, first, last);
+    let mut slot = slot_of(hash);
     loop {
-        let index = TABLE.slots[slot % SLOTS];
-        if index == 0 {
+        let found = TABLE.slots[slot % SLOTS];
+        if found == 0 {
             return None;
         }
-        let entry = &TABLE.entries[index as usize - 1];
-        if entry.first == first && entry.last == last && entry.within == within && entry.key.len() == key.len()
+        if found >> 16 == tag_of(hash) {
+            let index = found as usize % MAX_ENTRIES;
+            let entry = &TABLE.entries[index];
+            let differs = (entry.first ^ first) | (entry.last ^ last) | (entry.shape ^ shape) as u64;
             // Two words cover keys of up to 16 bytes.
-            && (key.len() <= 16 || entry.key == key)
-        {
-            return Some(entry);
+            if differs == 0 && (key.len() <= 16 || TABLE.keys[index] == key) {
+                return Some(entry);
+            }
         }
         slot += 1;
     }
@@ -202,7 +209,7 @@ pub(super) fn find_word(within: u8, key: &[u8], first: u64) -> Option<&'static E
 /// Looks a key up in an object.
 #[inline]
 pub(super) fn find(within: u8, key: &[u8]) -> Option<&'static Entry> {
-    if key.len() > TABLE.longest {
+    if key.len() > LONGEST_KEY {
         return None;
     }
     find_word(within, key, first_word(key))
@@ -231,10 +238,25 @@ const fn last_word(key: &[u8]) -> u64 {
     word
 }
 
-#[inline]
-const fn slot_of(within: u8, len: usize, first: u64, last: u64) -> usize {
-    let mixed = first ^ last.rotate_left(23) ^ ((len as u64) << 8 | within as u64).rotate_left(40);
-    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOTS.trailing_zeros())) as usize
+/// Length and object in one number. Keys are shorter than 256 bytes.
+#[inline(always)]
+const fn shape_of(within: u8, len: usize) -> u16 {
+    (len as u16) << 8 | within as u16
+}
+
+#[inline(always)]
+const fn hash_of(shape: u16, first: u64, last: u64) -> u64 {
+    (first ^ last.rotate_left(23) ^ (shape as u64).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[inline(always)]
+const fn slot_of(hash: u64) -> usize {
+    (hash >> (64 - SLOTS.trailing_zeros())) as usize
+}
+
+#[inline(always)]
+const fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32 & 0xffff
 }
 
 const fn same(a: &[u8], b: &[u8]) -> bool {
@@ -257,7 +279,7 @@ const fn part(text: &'static [u8], start: usize, end: usize) -> &'static [u8] {
 
 /// For every rule and every pair of key boundaries in its path, one entry: so each way of nesting is found.
 const fn build() -> Table {
-    let mut table = Table { slots: [0; SLOTS], entries: [EMPTY; MAX_ENTRIES], longest: LONGEST_KEY };
+    let mut table = Table { slots: [0; SLOTS], entries: [EMPTY; MAX_ENTRIES], keys: [&[]; MAX_ENTRIES] };
     let mut count = 0;
     // Objects are named by their path; 0 is nowhere, 1 the root with the empty path.
     let mut nodes: [&[u8]; MAX_NODES] = [&[]; MAX_NODES];
@@ -288,23 +310,26 @@ const fn build() -> Table {
                 if end == path.len() || path[end] == b'.' {
                     let key = part(path, start, end);
                     let (first, last) = (first_word(key), last_word(key));
-                    let mut slot = slot_of(within, key.len(), first, last) % SLOTS;
+                    let shape = shape_of(within, key.len());
+                    let hash = hash_of(shape, first, last);
+                    let mut slot = slot_of(hash);
                     loop {
-                        let index = table.slots[slot];
-                        if index == 0 {
-                            assert!(count < MAX_ENTRIES, "raise MAX_ENTRIES");
-                            table.entries[count] = Entry { first, last, key, within, ..EMPTY };
+                        let found = table.slots[slot];
+                        let index = found as usize % MAX_ENTRIES;
+                        if found == 0 {
                             count += 1;
-                            table.slots[slot] = count as u16;
+                            assert!(count < MAX_ENTRIES, "raise MAX_ENTRIES");
+                            table.entries[count] = Entry { first, last, shape, ..EMPTY };
+                            table.keys[count] = key;
+                            table.slots[slot] = tag_of(hash) << 16 | count as u32;
                             break;
                         }
-                        let entry = &table.entries[index as usize - 1];
-                        if entry.within == within && same(entry.key, key) {
+                        if table.entries[index].shape == shape && same(table.keys[index], key) {
                             break;
                         }
                         slot = (slot + 1) % SLOTS;
                     }
-                    let entry = &mut table.entries[table.slots[slot] as usize - 1];
+                    let entry = &mut table.entries[table.slots[slot] as usize % MAX_ENTRIES];
                     if end == path.len() {
                         let second = !matches!(entry.picks[0].0, Pick::Nothing);
                         assert!(
@@ -338,8 +363,8 @@ const fn build() -> Table {
         }
         r += 1;
     }
-    let mut e = 0;
-    while e < count {
+    let mut e = 1;
+    while e <= count {
         let entry = &mut table.entries[e];
         entry.serves =
             entry.picks[0].0.serves().with(entry.picks[1].0.serves()).with(serves[entry.child as usize]);

@@ -85,7 +85,7 @@ fn key_before(text: &[u8], floor: usize, separator: usize) -> Option<(usize, &[u
         start -= 1;
     }
     // The final m of a colour code is no part of the key.
-    if start > floor && text[start - 1] == b';' || start > floor && text[start - 1] == b'[' {
+    if start > floor && matches!(text[start - 1], b';' | b'[') {
         start = behind_colour(text, floor, start).unwrap_or(start);
     }
     (start < end && end - start <= LONGEST_KEY).then(|| (start, &text[start..end]))
@@ -171,6 +171,16 @@ pub(super) fn colours(text: &[u8]) -> usize {
         }
     }
     at
+}
+
+/// A word without the colour codes before and behind it.
+#[inline]
+pub(super) fn without_colours(word: &[u8]) -> &[u8] {
+    if word.first() != Some(&0x1b) {
+        return word;
+    }
+    let word = &word[colours(word)..];
+    &word[..memchr::memchr(0x1b, word).unwrap_or(word.len())]
 }
 
 /// Offers the pairs of a text. Running text gives only ids (`trace_id=…`, `traceID: …`, `"span_id":"…"`) and a level

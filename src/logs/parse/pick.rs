@@ -6,7 +6,7 @@
 
 use super::keys::{Entry, WEAK};
 use super::unescape::unescape_short;
-use super::{DurationUnit, Parsed, Text, http, ids, severity, time};
+use super::{DurationUnit, Parsed, Text, http, ids, pairs, severity, time};
 use crate::data::batch::{Fields, Span};
 use crate::data::severity::Severity;
 use crate::data::trace::{SpanId, TraceId};
@@ -391,7 +391,8 @@ impl<'a> Picks<'a> {
         let mut buffer = [0; 32];
         let severity = match value {
             Value::Num(_) => digits(value).map_or(Severity::UNSPECIFIED, severity::from_pino),
-            _ => match plain(value, &mut buffer) {
+            // winston colours the word even within JSON.
+            _ => match plain(value, &mut buffer).map(pairs::without_colours) {
                 Some(word) if pick == Pick::LevelSerilog => severity::from_serilog(word),
                 Some(word) => severity::from_word(word),
                 None => Severity::UNSPECIFIED,

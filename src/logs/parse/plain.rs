@@ -78,14 +78,13 @@ pub(super) fn level(line: &[u8], picks: &mut Picks<'_>) {
         let core = word.core();
         let number = severity::known_word(core);
         let closed = word.text.ends_with(b"]");
-        let colon = word.text[word.core_end()..].contains(&b':');
+        let colon = word.text[word.core_end()..].contains(&b':') || words.colon_follows();
         if number != 0 {
             let capitals = core.iter().all(u8::is_ascii_uppercase);
             let alone = (bracketed && closed && word.text.starts_with(b"["))
                 || colon
-                || (separated
-                    && (word.tab_before || stamped)
-                    && (words.separator_follows() || word.tab_after));
+                || (word.tab_before && word.tab_after)
+                || (separated && stamped && words.separator_follows());
             if capitals || alone {
                 picks.take_level_word(number);
                 return;
@@ -187,6 +186,12 @@ impl<'a> Words<'a> {
         let len = rest.iter().position(|byte| *byte <= b' ').unwrap_or(rest.len());
         self.at += len;
         Some(Word { text: &rest[..len], tab_before, tab_after: rest.get(len) == Some(&b'\t') })
+    }
+
+    /// True when a colour ends here and a colon comes.
+    fn colon_follows(&self) -> bool {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        rest.get(pairs::colours(rest)) == Some(&b':')
     }
 
     /// True when the next word is `-` or `|`.

@@ -84,7 +84,7 @@ fn zone(text: &[u8]) -> Option<i64> {
 /// Seconds since the epoch of a date of the Gregorian calendar and a time of day.
 fn civil(year: u64, month: u64, day: u64, [hour, minute, second]: [u64; 3]) -> Option<u64> {
     const DAYS: [u64; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let valid = (1970..=2553).contains(&year)
         && (1..=12).contains(&month)
         && day >= 1
