@@ -640,9 +640,11 @@ impl<W: Wire> Lane<W> {
                 let stream = &mut self.streams[index];
                 stream.failures = failures;
                 stream.retry_at = now + wait;
-                if failures > 1 {
-                    stream.allow = (request.bytes / 2).max(1);
-                }
+                stream.allow = if failures > 1 {
+                    (request.bytes / 2).max(1)
+                } else {
+                    stream.allow.min(self.stream_rate)
+                };
             }
             self.send_again(index, items);
         }
