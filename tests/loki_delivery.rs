@@ -197,6 +197,33 @@ fn one_poison_line_in_550_is_found_and_put_aside() {
 }
 
 #[test]
+fn a_poison_line_among_fifty_streams_costs_few_requests() {
+    let loki = FakeLoki::start(Limits { max_line: 1000, ..Limits::default() });
+    let sink = Sink::new(config(&loki));
+    let streams: Vec<_> = (0..50).map(|at| Arc::new(workload("checkout-1", &format!("c{at}")))).collect();
+    let book = Book::new();
+    for stream in &streams {
+        book.ship(sink.outlet(), batch(stream, &[(now_unix_nano(), "first")]));
+    }
+    settles(&book, 50, 0);
+    loki.forget_requests();
+    let poison = "x".repeat(1001);
+    for (at, stream) in streams.iter().enumerate() {
+        let now = now_unix_nano();
+        let mut lines: Vec<(i128, &str)> = (0..11).map(|line| (now + line, "good")).collect();
+        if at == 17 {
+            lines[5].1 = &poison;
+        }
+        book.ship(sink.outlet(), batch(stream, &lines));
+    }
+    settles(&book, 50 + 549, 1);
+    let requests = loki.requests();
+    assert!(requests[0].streams.len() > 10, "they shared a request");
+    assert!(requests.len() <= 20, "{} requests", requests.len());
+    assert_eq!(loki.lines("service_name").len(), 50 + 549);
+}
+
+#[test]
 fn a_400_that_hides_rate_limited_lines_loses_only_those_that_are_refused() {
     let loki = FakeLoki::start(Limits {
         shard_streams: false,

@@ -120,6 +120,8 @@ pub struct Lesson {
     pub oldest_unix_nano: Option<u64>,
     /// The backend's limit for one stream, bytes per second.
     pub stream_rate: Option<u64>,
+    /// The stream that it complains about.
+    pub stream: Option<StreamKey>,
 }
 
 /// Identifies a backend stream: two batches with equal keys share the backend's order, rate and limits.

@@ -85,7 +85,7 @@ impl Known {
                 break;
             }
         }
-        Self { key: StreamKey(xxh3_64(labels.as_bytes())), labels: labels.into_bytes(), head, env, tail }
+        Self { key: stream_key(&labels), labels: labels.into_bytes(), head, env, tail }
     }
 
     /// Appends one entry.
@@ -157,6 +157,11 @@ impl Known {
             out.splice(length_at..length_at + old, exact);
         }
     }
+}
+
+/// The key of the stream with this label set, as [`Known`] writes it and Loki prints it.
+pub(super) fn stream_key(labels: &str) -> StreamKey {
+    StreamKey(xxh3_64(labels.as_bytes()))
 }
 
 /// `0x1a, length, 0x0a, 8, "trace_id", 0x12, 32`, before 32 hex digits.

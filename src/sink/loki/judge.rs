@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use crate::data::delivery::Reason;
-use crate::sink::{Answer, Lesson, Scope, Verdict};
+use crate::sink::{Answer, Lesson, Scope, StreamKey, Verdict};
+
+use super::entry::stream_key;
 
 /// The ingester lists no more refused entries than this.
 const LISTED: u64 = 10;
@@ -115,7 +117,25 @@ pub(in crate::sink) fn lesson(answer: &Answer) -> Lesson {
         scope,
         oldest_unix_nano: oldest_unix_nano.filter(|_| *status == 400),
         stream_rate: stream_rate(&text),
+        stream: stream_named(&text),
     }
+}
+
+/// The first stream that the text names, as Loki prints label sets: which is how the agent writes them.
+fn stream_named(text: &str) -> Option<StreamKey> {
+    let start = text.find("stream '{").map(|at| at + "stream '".len());
+    let start = start.or_else(|| text.find("for stream: {").map(|at| at + "for stream: ".len()))?;
+    let labels = &text[start..];
+    let (mut quoted, mut escaped) = (false, false);
+    let end = labels.bytes().position(|byte| {
+        let closes = byte == b'}' && !quoted;
+        if byte == b'"' && !escaped {
+            quoted = !quoted;
+        }
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })?;
+    Some(stream_key(&labels[..=end]))
 }
 
 const OLDEST: &str = "oldest acceptable timestamp is: ";

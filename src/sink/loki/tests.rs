@@ -107,7 +107,15 @@ fn answers_teach_scope_rate_and_age() {
         429,
         &format!("{}user 'fake', total ignored: 4 out of 4 for stream: {S}", rate_line()),
     ));
-    assert_eq!(stream, Lesson { scope: Scope::Stream, oldest_unix_nano: None, stream_rate: Some(2000) });
+    let named = Some(entry::stream_key(S));
+    assert_eq!(
+        stream,
+        Lesson { scope: Scope::Stream, oldest_unix_nano: None, stream_rate: Some(2000), stream: named }
+    );
+    let odd = "{a=\"}, \\\"'\", b=\"c\"}";
+    let text = format!("entry for stream '{odd}' has timestamp too new: 2026-11-22T15:57:13Z");
+    assert_eq!(judge::lesson(&answer(400, &text)).stream, Some(entry::stream_key(odd)));
+    assert_eq!(judge::lesson(&answer(400, "unlike Loki, stream '{")).stream, None);
     let limit = format!(
         "maximum active stream limit exceeded when trying to create stream {S}, reduce the number of active streams"
     );
