@@ -25,6 +25,9 @@ const BAD_CONFIG: u8 = 78;
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
+    /// `nodewick -c FILE` is `nodewick run -c FILE`.
+    #[command(flatten)]
+    run: ConfigArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,7 +72,7 @@ enum Output {
 /// Runs the verb; the answer is the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.verb.unwrap_or_else(|| Verb::Run(ConfigArgs::from_env())) {
+    let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run(&args),
         Verb::Check(args) => check(&args),
         Verb::Version => print(&format!("nodewick {}\n", version::text())),
@@ -90,11 +93,6 @@ pub(crate) fn main() -> ExitCode {
 }
 
 impl ConfigArgs {
-    /// What `run` without arguments takes.
-    fn from_env() -> Self {
-        Self { config: std::env::var_os("NODEWICK_CONFIG").map(PathBuf::from), set: Vec::new() }
-    }
-
     /// Loads the config; a bad one is a [`Diagnostics`].
     fn load(&self) -> anyhow::Result<Loaded> {
         let file =
