@@ -21,7 +21,7 @@ const BAD_CONFIG: u8 = 78;
 
 /// One telemetry agent per Kubernetes node: ships pod logs to Loki and OTLP without losing a line.
 #[derive(Debug, Parser)]
-#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true)]
+#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -44,7 +44,7 @@ enum Verb {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfigArgs {
     /// Config file; default /etc/nodewick/agent.toml if it exists, else the built-in defaults.
-    #[arg(short, long, value_name = "FILE", env = "NODEWICK_CONFIG")]
+    #[arg(short, long, value_name = "FILE", env = "NODEWICK_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Set one key, over file and environment: --set agent.cluster=prod.
     #[arg(long = "set", value_name = "KEY=VALUE")]

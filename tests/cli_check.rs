@@ -73,6 +73,8 @@ fn the_memory_bound_is_shown_with_its_terms() {
 #[test]
 fn wrong_usage_exits_2() {
     assert_eq!(nodewick().arg("--nonsense").output().expect("runs").status.code(), Some(2));
+    let misplaced = nodewick().args(["-c", "/x.toml", "check"]).output().expect("runs");
+    assert_eq!(misplaced.status.code(), Some(2), "a config before the verb must not be ignored");
     assert_eq!(nodewick().args(["check", "-o", "yaml"]).output().expect("runs").status.code(), Some(2));
 }
 
