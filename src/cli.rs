@@ -22,10 +22,13 @@ const BAD_CONFIG: u8 = 78;
 
 /// One telemetry agent per Kubernetes node: ships pod logs to Loki and OTLP without losing a line.
 #[derive(Debug, Parser)]
-#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true)]
+#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
+    /// `nodewick -c FILE` is `nodewick run -c FILE`.
+    #[command(flatten)]
+    run: ConfigArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +49,7 @@ enum Verb {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfigArgs {
     /// Config file; default /etc/nodewick/agent.toml if it exists, else the built-in defaults.
-    #[arg(short, long, value_name = "FILE", env = "NODEWICK_CONFIG")]
+    #[arg(short, long, value_name = "FILE", env = "NODEWICK_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Set one key, over file and environment: --set agent.cluster=prod.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -85,7 +88,7 @@ enum Output {
 /// Runs the verb; the answer is the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.verb.unwrap_or_else(|| Verb::Run(ConfigArgs::from_env())) {
+    let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run(&args),
         Verb::Demo(args) => demo(&args),
         Verb::Tail(args) => tail(&args),
@@ -108,11 +111,6 @@ pub(crate) fn main() -> ExitCode {
 }
 
 impl ConfigArgs {
-    /// What `run` without arguments takes.
-    fn from_env() -> Self {
-        Self { config: std::env::var_os("NODEWICK_CONFIG").map(PathBuf::from), set: Vec::new() }
-    }
-
     /// Loads the config; a bad one is a [`Diagnostics`].
     fn load(&self) -> anyhow::Result<Loaded> {
         let file =

@@ -47,8 +47,34 @@ fn a_missing_config_file_exits_78_and_says_what_to_do() {
 }
 
 #[test]
+fn run_is_the_default_verb() {
+    let bad = file("[agent]\nclustr = \"prod\"\n");
+    assert_eq!(nodewick().arg("-c").arg(bad.path()).output().expect("runs").status.code(), Some(78));
+    assert_eq!(nodewick().env("NODEWICK_CONFIG", bad.path()).output().expect("runs").status.code(), Some(78));
+}
+
+#[test]
+fn the_config_may_be_named_by_a_variable() {
+    let good = file("[agent]\ncluster = \"named\"\n");
+    let output =
+        nodewick().env("NODEWICK_CONFIG", good.path()).args(["check", "--offline"]).output().expect("runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("cluster = \"named\""));
+}
+
+#[test]
+fn the_memory_bound_is_shown_with_its_terms() {
+    let output =
+        nodewick().args(["check", "--offline", "--set", "agent.memory=1GiB"]).output().expect("runs");
+    let shown = text(&output.stdout);
+    assert!(shown.contains("log data in flight ([agent] memory)") && shown.contains("1 GiB"), "{shown}");
+}
+
+#[test]
 fn wrong_usage_exits_2() {
     assert_eq!(nodewick().arg("--nonsense").output().expect("runs").status.code(), Some(2));
+    let misplaced = nodewick().args(["-c", "/x.toml", "check"]).output().expect("runs");
+    assert_eq!(misplaced.status.code(), Some(2), "a config before the verb must not be ignored");
     assert_eq!(nodewick().args(["check", "-o", "yaml"]).output().expect("runs").status.code(), Some(2));
 }
 

@@ -122,14 +122,20 @@ fn printable(line: &str, redact: bool) -> String {
         c => c,
     };
     let masked_from = if redact { line.find('=').map(|at| at + 1) } else { None };
-    match masked_from {
-        Some(at) => line[..at]
-            .chars()
-            .map(visible)
-            .chain(line[at..].chars().map(|c| if c == ' ' { ' ' } else { '*' }))
-            .collect(),
-        None => line.chars().map(visible).collect(),
+    let mut out = String::with_capacity(line.len());
+    for (at, c) in line.char_indices() {
+        let hidden = masked_from.is_some_and(|from| at >= from) || is_user_info(line, at);
+        out.push(if hidden && c != ' ' { '*' } else { visible(c) });
     }
+    out
+}
+
+/// True when byte `at` stands between the `://` and the `@` of a URL: a name and a password.
+fn is_user_info(line: &str, at: usize) -> bool {
+    let Some(begin) = line[..at].rfind("://").map(|begin| begin + 3) else { return false };
+    let rest = &line[begin..];
+    let end = rest.find(['"', '\'', '/']).unwrap_or(rest.len());
+    rest[..end].rfind('@').is_some_and(|sign| at < begin + sign)
 }
 
 /// Characters that change how a terminal orders the text around them.
@@ -254,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_caret_stands_under_the_place() {
-        let spot = Spot::in_source("a.toml", "a = 1\n\tbé = \"15\"\n", 12..16, false);
+        let spot = Spot::in_source("a.toml", "a = 1\n\tbé = \"15\"\n", 13..17, false);
         let text = Diagnostic::error("b", "wrong", spot).to_string();
         assert_eq!(text, "a.toml:2:7: error: b: wrong\n  |\n2 |  bé = \"15\"\n  |       ^^^^");
     }
@@ -264,6 +270,13 @@ mod tests {
         let spot = Spot::in_source("a.toml", "x\u{1b}[31m = hunter2", 0..1, true);
         let text = Diagnostic::error("", "wrong", spot).to_string();
         assert!(text.contains("x\u{fffd}[31m = *******") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn user_info_of_a_url_is_not_shown() {
+        let spot = Spot::in_source("a.toml", "url = \"http://u:hunter2 x@h:1/a@b\"", 6..7, false);
+        let text = Diagnostic::error("", "wrong", spot).to_string();
+        assert!(text.contains("url = \"http://********* *@h:1/a@b\""), "{text}");
     }
 
     #[test]

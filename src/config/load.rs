@@ -15,6 +15,8 @@ use super::diagnostics::{Diagnostic, Diagnostics, Level, Spot, nearest};
 use super::interpolate;
 use super::schema::{self, Shape};
 use super::tree::{self, Node, Place, Step, Table, Value};
+use super::values::{Unmatched, coerce, env_path, is_service_link};
+use super::words::{around, explain, line_at, suggest};
 use super::{Config, checks};
 
 /// Bytes that a config file may have.
@@ -553,57 +555,6 @@ impl Loaded {
     }
 }
 
-/// The line that holds byte `at`.
-fn line_at(text: &str, at: usize) -> &str {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    text[start..].lines().next().unwrap_or_default()
-}
-
-/// The key on the line of a syntax error, as far as the text tells, and what to do about the error.
-fn around(text: &str, span: &std::ops::Range<usize>, message: &str) -> (String, Option<String>) {
-    let line = line_at(text, span.start).trim();
-    let offset = span.start.min(text.len());
-    let header = |line: &str| {
-        line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim_matches('[').to_owned())
-    };
-    let is_key = |key: &str| {
-        !key.is_empty()
-            && key.len() <= 128
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-    };
-    let table = text
-        .get(..offset)
-        .unwrap_or_default()
-        .lines()
-        .rev()
-        .skip(1)
-        .find_map(header)
-        .filter(|name| is_key(name));
-    let own = line.split(['=', ':']).next().unwrap_or_default().trim();
-    let key = match (table, is_key(own)) {
-        (Some(table), true) => format!("{table}.{own}"),
-        (None, true) => own.to_owned(),
-        (_, false) => String::new(),
-    };
-    let yaml = !line.contains('=') && line.split_once(':').is_some_and(|(key, _)| is_key(key.trim()));
-    let help = if yaml {
-        Some("TOML is written [table] and key = \"value\", not key: value".to_owned())
-    } else if message.contains("must be quoted") {
-        Some("put the text in double quotes".to_owned())
-    } else if message.contains("duplicate key") {
-        Some("keep one of them".to_owned())
-    } else if message.contains("invalid basic string") {
-        Some("close the text with a double quote on the same line".to_owned())
-    } else {
-        None
-    };
-    (key, help)
-}
-
 /// `path` with the indices that its elements had before others were taken out of their lists.
 fn as_written(tree: &Table, written: &Table, path: &[Step]) -> Vec<Step> {
     let mut original: Vec<Step> = Vec::with_capacity(path.len());
@@ -633,201 +584,12 @@ fn looks_secret(key: &str) -> bool {
     !names_a_place && (key == "headers" || SECRET_WORDS.iter().any(|word| key.contains(word)))
 }
 
-/// `text` as the type that belongs at its place: variables, flags and interpolations give text only.
-fn coerce(text: String, shape: Option<Shape>) -> Value {
-    let Some(shape) = shape else { return Value::Text(text) };
-    if shape.allows("string") && !shape.allows("array") {
-        return Value::Text(text);
-    }
-    let trimmed = text.trim();
-    if shape.allows("boolean")
-        && let Ok(value) = trimmed.parse()
-    {
-        return Value::Bool(value);
-    }
-    if shape.allows("integer")
-        && let Ok(value) = trimmed.parse()
-    {
-        return Value::Integer(value);
-    }
-    if shape.allows("number")
-        && let Some(value) = trimmed.parse().ok().filter(|value: &f64| value.is_finite())
-    {
-        return Value::Float(value);
-    }
-    let structured =
-        (shape.allows("array") && trimmed.starts_with('[')) || (shape.is_table() && trimmed.starts_with('{'));
-    if structured
-        && let Ok(mut parsed) = tree::parse(&format!("v = {trimmed}"))
-        && let Some(entry) = parsed.remove("v")
-    {
-        return entry.node.value;
-    }
-    if shape.allows("array") {
-        let place = Place::Derived("list");
-        let words = trimmed.split(',').map(str::trim).filter(|word| !word.is_empty());
-        return Value::Array(
-            words.map(|word| Node::new(coerce(word.to_owned(), shape.items()), place.clone())).collect(),
-        );
-    }
-    Value::Text(text)
-}
-
-/// Variables that Kubernetes sets for a service called `nodewick` or `nodewick-…`.
-fn is_service_link(rest: &str) -> bool {
-    rest == "PORT"
-        || rest.ends_with("_PORT")
-        || rest.starts_with("SERVICE_")
-        || rest.contains("_SERVICE_HOST")
-        || rest.contains("_SERVICE_PORT")
-        || rest.starts_with("PORT_")
-        || ["_TCP", "_UDP", "_SCTP"]
-            .iter()
-            .any(|protocol| rest.split_once("PORT_").is_some_and(|(_, port)| port.contains(protocol)))
-}
-
-struct Unmatched {
-    section: Option<String>,
-    candidates: Vec<&'static str>,
-}
-
-/// The key that a variable names: `agent_state_dir`, `sink_loki_main_url`, `sink__loki__my_name__url`.
-fn env_path(root: Shape, rest: &str) -> Result<(Vec<String>, Shape), Unmatched> {
-    let mut shape = root;
-    let mut path: Vec<String> = Vec::new();
-    let mut at = 0;
-    loop {
-        let left = &rest[at..];
-        let step = |key: &str| {
-            let after = left.strip_prefix(key)?;
-            let gap = if after.is_empty() {
-                0
-            } else if after.starts_with("__") {
-                2
-            } else if after.starts_with('_') {
-                1
-            } else {
-                return None;
-            };
-            Some(key.len() + gap)
-        };
-        let keys = shape.keys();
-        // The longest key wins: `max_line` before a key `max`.
-        let fixed = keys.iter().filter_map(|key| Some((step(key)?, *key))).max();
-        let chosen = match fixed {
-            Some((used, key)) => shape.key(key).map(|inner| (used, key.to_owned(), inner)),
-            None => shape.named().and_then(|inner| {
-                let end = left.find("__").or_else(|| left.find('_')).unwrap_or(left.len());
-                let name = &left[..end];
-                (!name.is_empty()).then(|| (step(name).unwrap_or(end), name.to_owned(), inner))
-            }),
-        };
-        let Some((used, key, inner)) = chosen else {
-            let section = (at > 0).then(|| path.join("__"));
-            return Err(Unmatched { section, candidates: keys });
-        };
-        at += used;
-        path.push(key);
-        shape = inner;
-        if at >= rest.len() {
-            if shape.is_table() && !shape.allows("string") && path.len() < 2 {
-                return Err(Unmatched { section: None, candidates: keys });
-            }
-            return Ok((path, shape));
-        }
-    }
-}
-
 /// The shape of the key at `path`.
 fn shape_at(path: &[Step]) -> Option<Shape> {
     path.iter().try_fold(schema::root(), |shape, step| match step {
         Step::Key(key) => shape.key(key).or_else(|| shape.named()),
         Step::Index(_) => shape.items(),
     })
-}
-
-/// What was probably meant by an unknown key: a near key of the same table, else the table where it belongs.
-fn suggest(key: &str, keys: &[&'static str], path: &[Step], entry: &tree::Entry) -> String {
-    if let Some(near) = nearest(key, keys.iter().copied()) {
-        return format!("did you mean `{near}`?");
-    }
-    let is_table = matches!(entry.node.value, Value::Table(_));
-    let tables = schema::tables();
-    let homes: Vec<String> = tables
-        .iter()
-        .filter(|(_, keys)| !is_table && keys.contains(&key))
-        .map(|(table, _)| format!("[{table}]"))
-        .take(3)
-        .collect();
-    if !homes.is_empty() {
-        return format!("`{key}` belongs in {}", homes.join(" or "));
-    }
-    let elsewhere = tables.iter().flat_map(|(table, keys)| keys.iter().map(move |key| (table, *key)));
-    let near = nearest(key, elsewhere.clone().map(|(_, key)| key));
-    if let (Some(near), false) = (near, is_table)
-        && let Some((table, _)) = elsewhere.clone().find(|(_, key)| *key == near)
-    {
-        return format!("did you mean `{near}` in [{table}]?");
-    }
-    let kind = if path.len() == 1 || is_table { "tables" } else { "keys" };
-    format!("known {kind}: {}", keys.join(", "))
-}
-
-/// serde's words for a misfit as an operator would want them, and the help that goes with them.
-fn explain(cause: &str, shape: Option<Shape>, node: Option<&Node>, secret: bool) -> (String, Option<String>) {
-    let quoted = |text: &str| text.split('`').nth(1).map(str::to_owned);
-    if let Some(rest) = cause.strip_prefix("missing field ") {
-        let field = rest.trim_matches('`');
-        return (format!("needs the key `{field}`"), None);
-    }
-    if cause.starts_with("unknown variant ") || cause.starts_with("unknown field ") {
-        let mut words = cause.split('`').skip(1).step_by(2);
-        let wrong = words.next().unwrap_or_default().to_owned();
-        let known: Vec<&str> = words.collect();
-        let near = nearest(&wrong, known.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-        let list = known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-        let what = if secret { "the value".to_owned() } else { format!("{wrong:?}") };
-        return (format!("{what} is not one of {list}"), near);
-    }
-    let unit = shape.and_then(|shape| {
-        if shape.is("Span") {
-            Some(("a duration", "15s"))
-        } else if shape.is("ByteSize") {
-            Some(("a size", "64MiB"))
-        } else {
-            None
-        }
-    });
-    if let Some(rest) = cause.strip_prefix("invalid type: ") {
-        if let Some((name, example)) = unit {
-            let value = match node.map(|node| &node.value) {
-                Some(Value::Integer(number)) if !secret => number.to_string(),
-                Some(Value::Float(number)) if !secret => number.to_string(),
-                _ => "this".to_owned(),
-            };
-            return (format!("{value} is not {name}; write it like \"{example}\""), None);
-        }
-        let (got, wanted) = rest.split_once(", expected ").unwrap_or((rest, "something else"));
-        let wanted = if wanted.starts_with("struct ") || wanted == "a map" { "a table" } else { wanted };
-        let wanted = wanted.replace("a sequence", "a list").replace("a string", "a text in quotes");
-        let got = match (got.split_once(' '), secret) {
-            (Some((kind, _)), true) => kind.to_owned(),
-            _ => got.replace('`', "").replace("map", "a table").replace("sequence", "a list"),
-        };
-        return (format!("expected {wanted}, found {got}"), None);
-    }
-    if secret {
-        let kind = cause.split([':', '"']).next().map(str::trim).filter(|kind| !kind.is_empty());
-        let message = kind.filter(|kind| kind.starts_with("invalid")).unwrap_or("the value is not valid");
-        return (format!("{message} (not shown: it may be a secret)"), None);
-    }
-    let known: Vec<String> = shape.map(Shape::choices).unwrap_or_default();
-    let near = quoted(cause).or_else(|| match node.map(|node| &node.value) {
-        Some(Value::Text(text)) => Some(text.clone()),
-        _ => None,
-    });
-    let help = near.and_then(|word| nearest(&word, known.iter().map(String::as_str)).map(str::to_owned));
-    (cause.replace('\n', " "), help.map(|near| format!("did you mean \"{near}\"?")))
 }
 
 /// The config file that is used when none is given: the container's, if there.

@@ -13,6 +13,8 @@ pub mod render;
 pub mod resolved;
 pub mod schema;
 pub mod tree;
+mod values;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
