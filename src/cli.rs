@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nodewick::config::memory::{Human, cgroup_limit};
+use nodewick::config::resolved::Setting;
 use nodewick::config::telemetry::Format as LogFormat;
 use nodewick::config::{self, Config, Diagnostics, Loaded, Sources, load, render};
 use nodewick::{agent, version};
@@ -206,7 +207,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn check_text(loaded: &Loaded, limit: Option<u64>) -> anyhow::Result<String> {
     let mut out = String::from("# resolved config\n");
     let mut table = String::new();
-    for setting in loaded.resolved() {
+    // What is not set has nothing to show; the reference lists it.
+    let is_shown = |setting: &Setting| setting.key.is_empty() || !setting.value.is_null();
+    for setting in loaded.resolved().into_iter().filter(is_shown) {
         if setting.table != table {
             writeln!(
                 out,
@@ -219,17 +222,7 @@ fn check_text(loaded: &Loaded, limit: Option<u64>) -> anyhow::Result<String> {
         if setting.key.is_empty() {
             continue;
         }
-        if setting.value.is_null() {
-            writeln!(out, "# {} is not set", setting.key)?;
-        } else {
-            writeln!(
-                out,
-                "{} = {}{}",
-                setting.key,
-                render::toml_value(&setting.value),
-                origin(&setting.origin)
-            )?;
-        }
+        writeln!(out, "{} = {}{}", setting.key, render::toml_value(&setting.value), origin(&setting.origin))?;
     }
     writeln!(out, "\n# sinks")?;
     for sink in sinks(loaded) {

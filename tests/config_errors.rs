@@ -55,13 +55,13 @@ fn a_misspelt_key_is_shown_with_line_caret_and_nearest_key() {
 fn a_secret_value_never_reaches_the_text() {
     for text in [
         "[sink.loki.main]\npassword = hunter2",
-        "[sink.loki.main]\nurl = \"http://l\"\npasword = 1\ntoken = \"hunter2\"",
-        "[sink.loki.main]\nurl = \"http://u:hunter2 @l\"",
+        "[sink.loki.main]\nurl = \"http://l\"\npasword = \"hunter2\"",
+        "[sink.loki.main]\ntokn = hunter2",
+        "[sink.loki.main]\nauth = { pasword = 1, token = \"hunter2\" }",
         "[sink.loki.main]\ntoken = \"hunter2\nurl = 1",
     ] {
         let got = message("a.toml", text);
-        let own_line = text.lines().find(|line| line.contains("hunter2")).expect("there");
-        assert!(!got.contains("hunter2") || own_line.starts_with("url"), "{got}");
+        assert!(!got.contains("hunter2"), "{got}");
     }
 }
 

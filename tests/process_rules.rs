@@ -416,11 +416,11 @@ struct Line {
 }
 
 fn lines() -> impl Strategy<Value = Vec<Line>> {
-    let text = prop::sample::select(vec!["same", "same", "same", "other", "password=hunter2"]);
+    let text = prop::sample::select(vec!["same", "same", "same", "same", "same", "same", "same", "other"]);
     let line = (
         text,
-        0..900_u64,
-        prop::sample::select(vec![0_u64, 0, 500, 9_000]),
+        0..400_u64,
+        prop::sample::select(vec![0_u64, 3_000, 9_000, 20_000]),
         0..4_u8,
         prop::bool::weighted(0.1),
     );
@@ -447,7 +447,7 @@ proptest! {
     /// before the committed offset and what is sent after it make up exactly what one pass sends.
     #[test]
     fn a_replay_from_the_committed_offset_gives_the_identical_tail(log in lines(), stop in 0..200_usize) {
-        let toml = "sample.some.keep = '60%'\ndedup.window = '5s'\nredact.builtin = true";
+        let toml = "sample.some.keep = '60%'\ndedup.window = '5s'";
         let workload = workload("checkout-0");
         let chain = chain(toml);
         let mut records = Vec::new();

@@ -50,13 +50,6 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             add(Level::Error, &path, "not set".to_owned(), &format!("write {example}"));
         } else if let Err((message, help)) = url_is_usable(&with_scheme(kind, url)) {
             add(Level::Error, &path, message, &help);
-        } else if kind == "loki" && url.contains("/loki/api/v1/push") {
-            add(
-                Level::Error,
-                &path,
-                "the push path is appended by the agent".to_owned(),
-                "give the base URL only",
-            );
         }
     }
     for kind in ["loki", "otlp", "stdout", "local"] {

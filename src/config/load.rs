@@ -24,6 +24,10 @@ const MAX_ERRORS: usize = 64;
 /// Variables that begin with `NODEWICK_` and are no keys.
 const NOT_KEYS: [&str; 4] = ["NODEWICK_LOG", "NODEWICK_CONFIG", "NODEWICK_RENDER", "NODEWICK_GIT_HASH"];
 
+/// Parts of a key that say that its value is a secret.
+const SECRET_WORDS: [&str; 8] =
+    ["password", "passwd", "token", "secret", "credential", "authorization", "api_key", "apikey"];
+
 /// Where a config comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -224,18 +228,20 @@ impl Loader {
         match tree::parse(&self.source.text) {
             Ok(table) => table,
             Err(flaws) => {
-                let mut last_line = None;
+                let mut seen = Vec::new();
                 for (message, span) in flaws {
                     // One slip often breaks a line in several ways; the first says it best.
                     let line = self.source.text.as_bytes()[..span.start.min(self.source.text.len())]
                         .iter()
                         .filter(|byte| **byte == b'\n')
                         .count();
-                    if last_line.replace(line) == Some(line) {
+                    if seen.contains(&line) {
                         continue;
                     }
+                    seen.push(line);
                     let (key, help) = around(&self.source.text, &span, &message);
-                    let redact = looks_secret(&key);
+                    let redact = looks_secret(&key)
+                        || nearest(key.rsplit('.').next().unwrap_or_default(), SECRET_WORDS).is_some();
                     let spot = self.spot(&Place::File(span), redact);
                     self.found.push(Diagnostic::error(key, message.replace('\n', ", "), spot).help(help));
                 }
@@ -405,7 +411,9 @@ impl Loader {
             match shape.key(key).or_else(|| shape.named()) {
                 Some(inner) => self.unknown_in_value(&mut entry.node, inner, path),
                 None => {
-                    let spot = self.spot(&entry.key, is_secret(path));
+                    // A misspelt `password` holds one all the same.
+                    let secret = is_secret(path) || nearest(key, SECRET_WORDS).is_some();
+                    let spot = self.spot(&entry.key, secret);
                     let message = if matches!(entry.node.value, Value::Table(_)) {
                         "unknown table"
                     } else {
@@ -622,8 +630,7 @@ pub fn is_secret(path: &[Step]) -> bool {
 fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let names_a_place = key.ends_with("_file") || key.ends_with("_path") || key.ends_with("_url");
-    let words = ["password", "passwd", "token", "secret", "credential", "authorization", "api_key", "apikey"];
-    !names_a_place && (key == "headers" || words.iter().any(|word| key.contains(word)))
+    !names_a_place && (key == "headers" || SECRET_WORDS.iter().any(|word| key.contains(word)))
 }
 
 /// `text` as the type that belongs at its place: variables, flags and interpolations give text only.

@@ -15,6 +15,31 @@ use crate::metrics::{self, Kind};
 /// The sections in the order in which an operator meets them.
 pub const SECTIONS: &[&str] = &["agent", "logs", "record", "process", "sink", "admin", "telemetry"];
 
+/// Values and names for the commented examples, by path: what an operator would write there. A path that is not in
+/// the schema is never looked up.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("sink.loki.main.url", "\"http://loki-gateway.loki.svc\""),
+    ("sink.otlp.main.endpoint", "\"http://otel-collector.observability.svc:4317\""),
+    ("process.drop.health.url_path", "[\"/healthz\", \"/livez\", \"/readyz\"]"),
+    ("process.sample.debug.level", "\"<= debug\""),
+    ("process.sample.debug.keep", "\"10%\""),
+    ("process.limit.pods.rate", "\"1000/s\""),
+    ("process.limit.pods.key", "\"pod\""),
+    ("process.redact.rule.customer.pattern", "'cust-[0-9]{8}'"),
+];
+
+/// Names of the example tables, by path; `main` elsewhere.
+const EXAMPLE_NAMES: &[(&str, &str)] = &[
+    ("process.drop", "health"),
+    ("process.sample", "debug"),
+    ("process.limit", "pods"),
+    ("process.redact.rule", "customer"),
+];
+
+fn known(table: &[(&str, &'static str)], path: &str) -> Option<&'static str> {
+    table.iter().find(|(known, _)| *known == path).map(|(_, text)| *text)
+}
+
 /// Columns of a rendered comment.
 const WIDTH: usize = 100;
 
@@ -67,23 +92,15 @@ fn write_table(
         comment(&mut lines, &inner.doc(), mark);
         let mut name = String::new();
         push_key(&mut name, key);
-        let literal = literal(value, inner);
-        let (shown, unset) = match (value, example) {
-            // In an example the value that people must give is worth more than an empty default.
-            (_, true) if inner.example().is_some() => {
-                (toml_value(inner.example().expect("just seen")), false)
-            }
-            (Some(_), _) => (literal, false),
-            (None, _) => (literal, true),
-        };
-        let off = if unset { "# " } else { "" };
+        // In an example the value that people must give is worth more than an empty default.
+        let example_value = known(EXAMPLES, &format!("{path}.{name}")).filter(|_| example);
+        let off = if value.is_none() && example_value.is_none() { "#" } else { "" };
+        let shown = example_value.map_or_else(|| literal(value, inner), str::to_owned);
         let _ = writeln!(lines, "{mark}{off}{name} = {shown}");
     }
     let has_keys = !lines.is_empty();
-    if has_keys
-        || (depth == 0 && shape.named().is_none() && inner_tables.is_empty())
-        || (example && !has_keys)
-    {
+    let lone = depth == 0 && shape.named().is_none() && inner_tables.is_empty();
+    if has_keys || example || lone {
         out.push('\n');
         comment(out, doc, mark);
         let _ = writeln!(out, "{mark}[{path}]");
@@ -94,7 +111,8 @@ fn write_table(
     }
     if let Some(inner) = shape.named().filter(|inner| inner.is_table()) {
         let doc = if depth == 0 { inner.doc() } else { doc.to_owned() };
-        write_table(out, &format!("{path}.main"), inner, &doc, None, true, depth + 1);
+        let name = known(EXAMPLE_NAMES, path).unwrap_or("main");
+        write_table(out, &format!("{path}.{name}"), inner, &doc, None, true, depth + 1);
     }
     for (key, inner, value) in inner_tables {
         let mut name = path.to_owned();
@@ -131,11 +149,16 @@ fn is_section(shape: Shape) -> bool {
     table || shape.items().is_some_and(|item| item.is_table() && !item.allows("string"))
 }
 
-/// The keys of a section in the order of its struct where that is known, else sorted.
+/// The keys of a section in the order of its struct where that is known; else those that must be given, those with a
+/// default, and the rest.
 pub(super) fn ordered(path: &str, shape: Shape) -> Vec<&'static str> {
     let mut keys = shape.keys();
     let declared = super::declared_order(path);
-    keys.sort_by_key(|key| (declared.iter().position(|known| known == key).unwrap_or(usize::MAX), *key));
+    keys.sort_by_key(|key| {
+        let position = declared.iter().position(|known| known == key).unwrap_or(usize::MAX);
+        let has_default = shape.key(key).is_some_and(|inner| inner.default().is_some());
+        (position, !shape.requires(key), !has_default, *key)
+    });
     keys
 }
 

@@ -35,9 +35,7 @@ impl Settings {
         if fields.contains(Fields::TRACE_ID) {
             want = want.with(Fields::REQUEST_ID);
         }
-        if !chain.is_noop() {
-            want = Fields::ALL;
-        }
+        want = want.with(chain.wants());
         Self { fields, want, chain, max_line }
     }
 }
@@ -74,8 +72,14 @@ impl LineState {
         }
     }
 
-    /// Continues at a checkpoint, after the stretch before it was [ingested](Self::ingest) for warmth.
+    /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.
+    pub fn begin_warm_up(&mut self) {
+        self.process.set_warming_up(true);
+    }
+
+    /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
     pub fn resume(&mut self, settings: &Settings, skipping: Skipping) {
+        self.process.set_warming_up(false);
         self.framer = Framer::new(settings.max_line);
         self.framer.resume(skipping);
     }
@@ -268,7 +272,7 @@ impl LineState {
             records.push(record);
             return 0;
         }
-        settings.chain.apply(&mut self.process, workload, arena, record, records)
+        u64::from(settings.chain.apply(&mut self.process, workload, arena, record, records).records())
     }
 }
 

@@ -864,8 +864,11 @@ enum Read {
 /// Re-reads a bounded stretch before a resumed position, so that what lines learn from earlier ones is as it was.
 fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) {
     let file = &log.files[0];
-    let reach = inherit::REACH + settings.max_line as u64;
-    let begin = file.offset.saturating_sub(reach);
+    let looks_back =
+        file.offset.saturating_sub(inherit::REACH).min(settings.chain.warm_up_start(file.offset));
+    // A line that ends in the stretch may have begun before it.
+    let begin = looks_back.saturating_sub(settings.max_line as u64);
+    log.lines.begin_warm_up();
     let mut arena = Vec::new();
     if file.file.read_at(begin, (file.offset - begin) as usize, &mut arena).is_err() {
         return;
