@@ -193,14 +193,15 @@ impl Kind {
     }
 }
 
-/// OpenTelemetry's number for a word, as its Python and JavaScript SDKs map it.
+/// OpenTelemetry's number for a word: "Mapping of `SeverityNumber`" in the logs data model, and for `critical` its
+/// appendix B (syslog: ERROR2).
 fn severity_of(word: &str) -> u8 {
     match word.to_ascii_lowercase().as_str() {
         "debug" => 5,
         "info" => 9,
         "warn" | "warning" => 13,
         "error" => 17,
-        "critical" => 21,
+        "critical" => 18,
         other => panic!("no service here writes level {other:?}"),
     }
 }
