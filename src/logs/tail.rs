@@ -36,8 +36,12 @@ const CHUNK: u64 = 256 << 10;
 /// behind the stream's newest; half of that leaves room for clocks and for what is in flight.
 const MAX_AHEAD: u64 = 30 * 60 * 1_000_000_000;
 
-/// How often a log's directory is looked at for rotation and restarts.
+/// How often a quiet log's directory is looked at for rotation and restarts. One that grows is looked at on each
+/// tick: it is the growing ones that are rotated.
 const DIR_CHECK: Duration = Duration::from_millis(500);
+
+/// How soon the end of a rotated file is looked at again, so that its successor need not wait for ticks.
+const END_CHECK: Duration = Duration::from_millis(25);
 
 /// A container directory without a log is looked at again this often, for as long as it is young.
 const EMPTY_DIR_CHECK: Duration = Duration::from_millis(250);
@@ -171,6 +175,8 @@ pub struct Tail<E: Env> {
     unclaimed_forgotten: bool,
     root_readable: bool,
     last_large_read: Duration,
+    /// A rotated file is at its end, as far as one look tells.
+    end_check: bool,
 }
 
 impl<E: Env> Tail<E> {
@@ -210,6 +216,7 @@ impl<E: Env> Tail<E> {
             unclaimed_forgotten: false,
             root_readable: true,
             last_large_read: Duration::ZERO,
+            end_check: false,
         }
     }
 
@@ -220,8 +227,10 @@ impl<E: Env> Tail<E> {
             if self.env.take_changes() || now >= self.next_discovery {
                 self.discover(now);
             }
+            self.end_check = false;
             self.look(now);
-            self.next_tick = now + self.options.tick;
+            self.next_tick =
+                now + if self.end_check { END_CHECK.min(self.options.tick) } else { self.options.tick };
         }
         if self.order_stale {
             self.rebuild_order();
@@ -451,6 +460,7 @@ impl<E: Env> Tail<E> {
     fn look_at(&mut self, index: usize, now: Duration, wall: u64) {
         let log = &mut self.logs[index];
         log.waiting = false;
+        let before = log.lag();
         for file in &mut log.files {
             if let Ok(stat) = file.file.stat() {
                 file.size = stat.size;
@@ -462,7 +472,8 @@ impl<E: Env> Tail<E> {
             self.truncated(index);
         }
         let log = &mut self.logs[index];
-        if now >= log.next_check {
+        let grows = log.lag() > before;
+        if grows || now >= log.next_check {
             log.next_check = now + DIR_CHECK;
             self.check_rotation(index, now, wall);
         }
@@ -558,6 +569,8 @@ impl<E: Env> Tail<E> {
         front.ends_seen += 1;
         if front.ends_seen > 2 {
             self.begin_next_generation(index);
+        } else {
+            self.end_check = true;
         }
     }
 
