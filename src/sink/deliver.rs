@@ -131,8 +131,9 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                     buffer.shrink_to(2 * buffer.len());
                 }
                 self.meter.sent_bytes.inc_by(body.len() as u64);
-                let span = tracing::debug_span!(
+                let span = tracing::info_span!(
                     "send",
+                    otel.kind = "client",
                     sink = %self.name,
                     records = dispatch.records,
                     bytes = body.len(),
