@@ -5,8 +5,18 @@
 //!                   └─ checkpoint ◄─ Ledger ◄──── Ticket ◄──── Verdict ◄────────┘
 #![doc = "```"]
 //! The modules below stand in the order of the flow.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod admin;
+pub mod agent;
+pub mod config;
 pub mod data;
+pub mod demo;
+pub mod health;
 pub mod logs;
 pub mod metrics;
 pub mod sink;
+pub mod supervise;
+pub mod tail;
+pub mod telemetry;
+pub mod version;

@@ -1,6 +1,15 @@
 //! The `nodewick` command.
+#![allow(clippy::print_stderr)]
+
+mod cli;
+
+use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    // One TLS implementation for everything; installing fails only if it already is.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    cli::main()
+}

@@ -122,16 +122,26 @@ table! {
         "Records framed from container log files.";
     gauge LOG_LAG_BYTES = "nodewick_log_lag_bytes" [],
         "Bytes on disk that are not yet read, over all container logs.";
+    gauge LOG_WATCHES_MISSING = "nodewick_log_watches_missing" [],
+        "Directory watches that the system refused; those directories are polled instead.";
     counter LOG_ROTATIONS = "nodewick_log_rotations_total" [],
         "Log files that were rotated away and followed to their end.";
+    counter LOG_TRUNCATIONS = "nodewick_log_truncations_total" [],
+        "Log files that became shorter than what was read of them; what was written before the cut may be lost.";
+    counter LOG_GAPS = "nodewick_log_gaps_total" [],
+        "Logs whose saved position named a file that is gone: what it held behind that position is lost.";
+    counter LOG_READ_ERRORS = "nodewick_log_read_errors_total" [],
+        "Reads of a log file that failed and are tried again.";
     counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],
         "Lines that were not as their format demands, by kind; they are delivered all the same.";
     counter LOG_SKIPPED_FILES = "nodewick_log_skipped_files_total" ["reason"],
         "Files below the log root that are not read, by reason.";
     counter LOG_LOST_BYTES = "nodewick_log_lost_bytes_total" ["reason"],
         "Bytes that were lost before they could be read, by reason.";
-    counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason"],
-        "Records that configured processing dropped, by reason.";
+    counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason", "rule"],
+        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule.";
+    counter REDACTIONS = "nodewick_redactions_total" ["rule"],
+        "Pieces of text that were redacted before they left the node, by rule.";
     counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],
         "Records that a required sink refused for good, by reason.";
     // memory
@@ -159,6 +169,10 @@ table! {
         "Bytes that wait in a sink's queue or in flight.";
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
+    gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
+        "Bytes that a local store holds on disk.";
+    counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],
+        "Bytes of the oldest segments that a local store removed to keep its bound.";
 }
 
 #[cfg(test)]

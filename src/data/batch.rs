@@ -256,6 +256,12 @@ impl Batch {
     }
 }
 
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.permit.recycle(std::mem::take(&mut self.arena), std::mem::take(&mut self.records));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

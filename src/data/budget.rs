@@ -9,6 +9,13 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::batch::Record;
+
+/// Large arenas kept for reuse. Fresh ones would cost a page fault for every 4 KiB read.
+const POOLED: usize = 16;
+/// Arenas of at least this capacity are pooled; smaller ones are cheap to allocate.
+pub const POOLED_CAPACITY: usize = 128 << 10;
+
 /// Wakes the one thread that reads logs: credit came back, a directory changed, or it is time to stop.
 #[derive(Debug, Default)]
 pub struct Signal {
@@ -43,12 +50,19 @@ pub struct Budget {
     held: AtomicU64,
     starved: std::sync::atomic::AtomicBool,
     signal: Arc<Signal>,
+    pool: Mutex<Vec<(Vec<u8>, Vec<Record>)>>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes that raises `signal` when bytes return to a starved reader.
     pub fn new(limit: u64, signal: Arc<Signal>) -> Arc<Self> {
-        Arc::new(Self { limit, held: AtomicU64::new(0), starved: false.into(), signal })
+        Arc::new(Self {
+            limit,
+            held: AtomicU64::new(0),
+            starved: false.into(),
+            signal,
+            pool: Mutex::default(),
+        })
     }
 
     /// Takes `bytes`, or nothing when they do not fit. A request above the whole limit fits an empty budget.
@@ -57,9 +71,35 @@ impl Budget {
         if before != 0 && before + bytes > self.limit {
             self.held.fetch_sub(bytes, Ordering::AcqRel);
             self.starved.store(true, Ordering::Release);
-            return None;
+            // Bytes that came back before the flag was up raised no signal: look once more.
+            let held = self.held.load(Ordering::Acquire);
+            if held != 0 && held + bytes > self.limit {
+                return None;
+            }
+            self.held.fetch_add(bytes, Ordering::AcqRel);
         }
         Some(Permit { budget: Arc::clone(self), bytes })
+    }
+
+    /// Takes `bytes` whether they fit or not, for the little that must not wait.
+    pub fn overdraw(self: &Arc<Self>, bytes: u64) -> Permit {
+        self.held.fetch_add(bytes, Ordering::AcqRel);
+        Permit { budget: Arc::clone(self), bytes }
+    }
+
+    /// An empty arena and record list for a batch of about `bytes`, reused when large.
+    pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Record>) {
+        if bytes >= POOLED_CAPACITY
+            && let Some(buffers) = self.pool.lock().pop()
+        {
+            return buffers;
+        }
+        (Vec::with_capacity(bytes + bytes / 16 + 64), Vec::new())
+    }
+
+    /// Lets go of pooled buffers: nothing large has been read for a while.
+    pub fn trim(&self) {
+        *self.pool.lock() = Vec::new();
     }
 
     /// Bytes held now.
@@ -94,6 +134,19 @@ impl Permit {
             self.give_back(self.bytes - bytes);
         }
         self.bytes = bytes;
+    }
+
+    /// Takes a finished batch's buffers back for reuse.
+    pub(super) fn recycle(&self, mut arena: Vec<u8>, mut records: Vec<Record>) {
+        if arena.capacity() < POOLED_CAPACITY || arena.capacity() > 1 << 20 {
+            return;
+        }
+        arena.clear();
+        records.clear();
+        let mut pool = self.budget.pool.lock();
+        if pool.len() < POOLED {
+            pool.push((arena, records));
+        }
     }
 
     fn give_back(&self, bytes: u64) {

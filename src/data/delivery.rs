@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -88,13 +89,19 @@ struct State {
 #[derive(Debug)]
 pub struct Ledger {
     state: Mutex<State>,
+    /// The reader waits for credit on this log.
+    starved: AtomicBool,
     signal: Arc<Signal>,
 }
 
 impl Ledger {
     /// A ledger whose log is done up to `committed`. Raises `signal` when credit returns.
     pub fn new(committed: Position, signal: Arc<Signal>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { committed, ..State::default() }), signal })
+        Arc::new(Self {
+            state: Mutex::new(State { committed, ..State::default() }),
+            starved: AtomicBool::new(false),
+            signal,
+        })
     }
 
     /// Enters a stretch that ends at `end`, of `source_bytes` in the file, and issues `tickets` tickets for it.
@@ -130,9 +137,19 @@ impl Ledger {
         self.state.lock().committed
     }
 
+    /// Takes note that the reader waits for credit: the signal is raised when bytes are settled.
+    pub fn wait_for_credit(&self) {
+        self.starved.store(true, Ordering::Release);
+    }
+
     /// Bytes handed out and not yet settled.
     pub fn in_flight_bytes(&self) -> u64 {
         self.state.lock().in_flight_bytes
+    }
+
+    /// True while any stretch is not settled.
+    pub fn has_in_flight(&self) -> bool {
+        !self.state.lock().in_flight.is_empty()
     }
 
     /// Sums since this ledger was made.
@@ -148,7 +165,7 @@ impl Ledger {
         entry.lost = entry.lost.max(lost);
         let freed = state.advance();
         drop(state);
-        if freed {
+        if freed && self.starved.swap(false, Ordering::AcqRel) {
             self.signal.raise();
         }
     }

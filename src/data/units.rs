@@ -1,4 +1,4 @@
-//! Quantities as people write them in a config file: `64MiB`, `15s`.
+//! Quantities as people write them in a config file: `64MiB`, `15s`, `10%`, `1000/s`.
 //!
 //! Every unit is part of the type, so no field is named `timeout_ms`.
 
@@ -128,6 +128,84 @@ impl fmt::Display for Span {
     }
 }
 
+/// A share of a whole, written `10%` or `0.5%`, from `0%` to `100%` in steps of a millionth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Percent {
+    millionths: u32,
+}
+
+impl Percent {
+    /// All of it.
+    pub const ALL: Self = Self { millionths: 1_000_000 };
+
+    /// The share as millionths of the whole, 0 to 1,000,000.
+    pub const fn millionths(self) -> u32 {
+        self.millionths
+    }
+
+    /// Largest 64-bit hash that is within the share, `None` for `0%`: hashes are uniform, so keeping what is
+    /// at or below it keeps the share.
+    pub fn threshold(self) -> Option<u64> {
+        if self.millionths == 0 {
+            return None;
+        }
+        let bound = (u128::from(self.millionths) << 64) / 1_000_000;
+        Some(u64::try_from(bound - 1).unwrap_or(u64::MAX))
+    }
+}
+
+impl FromStr for Percent {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let error =
+            || UnitError { text: text.to_owned(), expected: "a share between 0% and 100%", example: "10%" };
+        let (number, unit) = number_and_unit(text).ok_or_else(error)?;
+        if unit != "%" || !(0.0..=100.0).contains(&number) {
+            return Err(error());
+        }
+        Ok(Self { millionths: (number * 10_000.0).round() as u32 })
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", f64::from(self.millionths) / 10_000.0)
+    }
+}
+
+/// A number of events in a period, written `100/s`, `600/m` or `5000/h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Events allowed in one period.
+    pub count: u64,
+    /// The period: a second, a minute or an hour.
+    pub per: Duration,
+}
+
+const PERIODS: [(&str, u64); 3] = [("/s", 1), ("/m", 60), ("/h", 3_600)];
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let error = || UnitError { text: text.to_owned(), expected: "a rate", example: "1000/s" };
+        let text = text.trim();
+        let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+        let count = text[..split].parse().map_err(|_| error())?;
+        let unit = text[split..].replace(' ', "");
+        let (_, seconds) = PERIODS.iter().find(|(name, _)| *name == unit).ok_or_else(error)?;
+        Ok(Self { count, per: Duration::from_secs(*seconds) })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = PERIODS.iter().find(|(_, s)| *s == self.per.as_secs()).map_or("/s", |(name, _)| name);
+        write!(f, "{}{unit}", self.count)
+    }
+}
+
 macro_rules! as_text {
     ($type:ty, $name:literal, $pattern:literal) => {
         impl<'de> Deserialize<'de> for $type {
@@ -157,6 +235,8 @@ macro_rules! as_text {
 }
 as_text!(ByteSize, "ByteSize", r"^[0-9.]+ *([KMGT]iB|[kKMG]B|B)$");
 as_text!(Span, "Span", r"^[0-9.]+ *(ms|s|m|h|d)$");
+as_text!(Percent, "Percent", r"^[0-9.]+ *%$");
+as_text!(Rate, "Rate", r"^[0-9]+ */ *[smh]$");
 
 #[cfg(test)]
 mod tests {
@@ -178,5 +258,20 @@ mod tests {
         assert_eq!(Span::secs(3600).to_string(), "1h");
         let error = "15".parse::<Span>().expect_err("no unit");
         assert_eq!(error.to_string(), "\"15\" is not a duration; write it like 15s");
+    }
+
+    #[test]
+    fn shares_and_rates_read_as_people_write_them() {
+        assert_eq!("10%".parse::<Percent>().map(Percent::millionths), Ok(100_000));
+        assert_eq!("0.5 %".parse::<Percent>().map(|p| p.to_string()), Ok("0.5%".to_owned()));
+        assert_eq!("100%".parse::<Percent>().map(Percent::threshold), Ok(Some(u64::MAX)));
+        assert_eq!("0%".parse::<Percent>().map(Percent::threshold), Ok(None));
+        assert_eq!("50%".parse::<Percent>().map(Percent::threshold), Ok(Some((1 << 63) - 1)));
+        let error = "110%".parse::<Percent>().expect_err("more than all");
+        assert_eq!(error.to_string(), "\"110%\" is not a share between 0% and 100%; write it like 10%");
+        assert_eq!("600/m".parse(), Ok(Rate { count: 600, per: Duration::from_secs(60) }));
+        assert_eq!("1000 / s".parse::<Rate>().map(|r| r.to_string()), Ok("1000/s".to_owned()));
+        assert!("1000".parse::<Rate>().is_err(), "a rate needs its period");
+        assert!("0.5/s".parse::<Rate>().is_err(), "half an event does not happen: write 30/m");
     }
 }

@@ -1,4 +1,68 @@
 //! From bytes on disk to sealed batches.
+//!
+//! [`tail`] is the step machine that does the work; [`Config`] is its section of the config file and
+//! [`spawn`] the thread that drives it in the real world, with a second one that makes checkpoints durable.
 
+pub mod chain;
+pub mod checkpoint;
+pub mod copies;
+pub mod discover;
+pub mod driver;
+pub mod env;
+pub mod frame;
+pub mod ingest;
+pub mod inherit;
+pub mod os;
 pub mod parse;
 pub mod process;
+pub mod registry;
+pub mod stamp;
+pub mod tail;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use driver::{Driver, spawn};
+pub use tail::Start;
+
+use crate::data::units::{ByteSize, Span};
+
+/// `[logs]`: where container logs are and how they are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of the kubelet's pod logs: `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log`.
+    pub root: PathBuf,
+    /// Where to begin with logs that the checkpoint does not know: "oldest" line on disk, or "newest" to skip what
+    /// was there before the agent's first start.
+    pub start: Start,
+    /// How often logs are looked at for new lines. Shorter means fresher lines and more CPU.
+    pub tick: Span,
+    /// How often all directories are listed anew, whatever the file system's events said.
+    pub rescan: Span,
+    /// Directories outside `root` that a log file may be a symbolic link into: docker's json files.
+    pub symlink_roots: Vec<PathBuf>,
+    /// Longest line in bytes. Longer ones are cut and marked `truncated`. Loki's default limit is the same.
+    pub max_line: ByteSize,
+    /// Bytes of one container log that may be in flight, so that one loud container cannot take all of
+    /// `[agent] memory`.
+    pub per_log: ByteSize,
+    /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
+    pub exclude_self: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/log/pods".into(),
+            start: Start::Oldest,
+            tick: Span::millis(150),
+            rescan: Span::secs(10),
+            symlink_roots: vec!["/var/lib/docker/containers".into()],
+            max_line: ByteSize::kib(256),
+            per_log: ByteSize::mib(1),
+            exclude_self: true,
+        }
+    }
+}

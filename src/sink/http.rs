@@ -39,10 +39,10 @@ pub use tls::Tls;
 pub const RESPONSE_CAP: usize = 64 << 10;
 
 /// Age after which connections are replaced, so that a changed DNS record takes effect.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
+pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 
 /// How often credential and TLS files are looked at.
-const FILE_CHECK: Duration = Duration::from_secs(3);
+pub(super) const FILE_CHECK: Duration = Duration::from_secs(3);
 
 /// How one endpoint is reached. Each sink's config has these keys at its own top level.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -271,6 +271,21 @@ impl Client {
         self.post_to(self.url.clone(), headers, body).await
     }
 
+    /// A dialler for a client of its own over the same endpoint, as gRPC needs one. Reads the TLS files.
+    pub fn dial(&self) -> Result<Dial, Error> {
+        Dial::new(&self.url, &self.route.tunnelled(), &self.config.tls, self.config.timeouts.connect.0)
+    }
+
+    /// The state of the TLS files now.
+    pub(super) fn tls_stamp(&self) -> tls::Stamp {
+        self.config.tls.stamp()
+    }
+
+    /// Limits on how long a request may take.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.config.timeouts
+    }
+
     async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes) -> Answer {
         let total = self.config.timeouts.total.0;
         match tokio::time::timeout(total, self.exchange(url, headers, body)).await {
@@ -373,7 +388,7 @@ fn names_a_secret(name: &str) -> bool {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -388,7 +403,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// `Retry-After` as RFC 9110 has it: seconds, or an HTTP date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(u64::from(seconds)));

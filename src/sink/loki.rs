@@ -27,7 +27,7 @@ use crate::data::delivery::Outlet;
 use crate::data::workload::Workload;
 
 mod entry;
-mod judge;
+pub(super) mod judge;
 #[cfg(test)]
 mod tests;
 

@@ -5,8 +5,12 @@
 
 pub mod deliver;
 pub mod http;
+pub mod json;
 pub mod lane;
+pub mod local;
 pub mod loki;
+pub mod otlp;
+pub mod stdout;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,32 @@
 //! What a line says about itself: severity, trace, request.
 //!
-//! In: one line as the container wrote it. Out: [`Parsed`], whose spans point into that line. Pure, allocates
-//! nothing in steady state, and depends on nothing but the line's bytes.
+//! In: one line as the container wrote it. Out: [`Parsed`], whose spans point into that line. Invariant: pure,
+//! never panics, allocates nothing, and depends on nothing but the line's bytes.
+//!
+//! [`FORMATS`] lists the shapes in the order in which they are tried. A further format is one file here and one
+//! line there; a further key of JSON or logfmt is one row of [`keys::RULES`].
+
+mod access;
+mod block;
+mod http;
+mod ids;
+mod json;
+mod keys;
+mod klog;
+mod logfmt;
+mod pairs;
+mod pick;
+mod plain;
+#[doc(hidden)]
+pub mod reference;
+mod severity;
+mod time;
+mod unescape;
+
+pub use json::MAX_DEPTH;
+pub use unescape::unescape_into;
+
+use pick::Picks;
 
 use crate::data::batch::{Fields, Span};
 use crate::data::severity::Severity;
@@ -77,8 +102,21 @@ pub struct Parsed {
     pub http_status: u16,
 }
 
-/// Reads one line. `want` says which fields will be used; others may be left out.
+/// Tries to read a line as one format; false, and nothing picked, when the line has another.
+type Read = for<'a> fn(&'a [u8], &mut Picks<'a>) -> bool;
+
+/// The formats, most telling first. The last one takes any line.
+const FORMATS: [Read; 5] = [json::read, klog::read, access::read, logfmt::read, plain::read];
+
+/// Reads one line. `want` says which fields will be used; others may be left out. It never changes the used ones.
+///
+/// `url_path` comes with `HTTP_ROUTE`, `trace_flags` with `TRACE_ID` or `SPAN_ID`.
 pub fn parse(line: &[u8], want: Fields) -> Parsed {
-    let _ = (line, want);
-    Parsed::default()
+    let mut picks = Picks::new(line, want);
+    for read in FORMATS {
+        if read(line, &mut picks) {
+            break;
+        }
+    }
+    picks.finish()
 }

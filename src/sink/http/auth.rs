@@ -91,7 +91,7 @@ enum Source {
 
 /// What identifies one state of a file: a swapped symlink target changes it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileStamp(Option<(SystemTime, u64, u64, u64)>);
+pub(in crate::sink) struct FileStamp(Option<(SystemTime, u64, u64, u64)>);
 
 impl FileStamp {
     /// The state of the file now.

@@ -59,6 +59,14 @@ impl Route {
         }
     }
 
+    /// The same way for a protocol that no proxy forwards, as gRPC: by a tunnel even when it is plain.
+    pub(super) fn tunnelled(&self) -> Self {
+        match self.clone() {
+            Self::Forward { proxy, auth } => Self::Tunnel { proxy, auth },
+            other => other,
+        }
+    }
+
     /// The header that a forwarding proxy wants in each request.
     pub(super) fn forward_auth(&self) -> Option<&HeaderValue> {
         match self {

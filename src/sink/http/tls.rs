@@ -33,7 +33,7 @@ pub struct Tls {
 }
 
 /// One state of the three files.
-pub(super) type Stamp = [Option<FileStamp>; 3];
+pub(in crate::sink) type Stamp = [Option<FileStamp>; 3];
 
 impl Tls {
     /// Checks what can be checked without reading a file.

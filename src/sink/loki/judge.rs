@@ -21,7 +21,7 @@ const STREAM_LIMIT: &str = "maximum active stream limit exceeded";
 const TENANT_RATE: &str = "ingestion rate limit exceeded";
 
 /// What an answer to a push of `records` records means.
-pub(super) fn verdict(answer: &Answer, records: u64) -> Verdict {
+pub(in crate::sink) fn verdict(answer: &Answer, records: u64) -> Verdict {
     let (status, retry_after, body) = match answer {
         Answer::Http { status, retry_after, body } => (*status, *retry_after, body),
         Answer::Grpc { .. } | Answer::Unreachable { .. } => return Verdict::Retry { after: None },
@@ -96,7 +96,7 @@ fn total_ignored(text: &str) -> Option<(u64, u64)> {
 }
 
 /// What an answer teaches.
-pub(super) fn lesson(answer: &Answer) -> Lesson {
+pub(in crate::sink) fn lesson(answer: &Answer) -> Lesson {
     let Answer::Http { status: status @ (400 | 429), body, .. } = answer else {
         return Lesson::default();
     };

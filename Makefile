@@ -1,0 +1,53 @@
+# The contributor's manual: every verb says what it is for, `make` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+LOGBENCH := benches/logbench/Cargo.toml
+DENY_VERSION := 0.20.2
+DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
+
+.PHONY: help demo check test bench render fmt clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## A make-believe node on this machine: three services, their logs, a pretty tail
+	@cargo run --locked --quiet --bin nodewick -- demo $(ARGS)
+
+check: $(DENY) ## Format, lints, rendered files, licences and bans; half a minute after a build
+	cargo fmt --check
+	cargo fmt --check --manifest-path $(LOGBENCH)
+	cargo clippy --all-targets --locked --quiet -- -D warnings
+	@if [ -e tests/render.rs ]; then cargo test --locked --quiet --test render; fi
+	$(DENY) --locked --log-level error check bans licenses sources
+
+test: ## Everything that can be tested here; brings in what it needs
+	@.ci/tools
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --locked --no-fail-fast </dev/null; \
+	else \
+	  cargo test --locked --no-fail-fast </dev/null | awk '{ print; fflush() } \
+	    /^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
+	    END { printf "     Summary %d tests run: %d passed, %d failed, %d skipped\n", passed + failed, passed, failed, skipped }'; \
+	fi
+
+bench: ## nodewick beside a floor program: CPU, memory, latency (docs/how-to/benchmark.md)
+	@cargo test --quiet --release --locked --manifest-path $(LOGBENCH) --target-dir target/bench >/dev/null
+	@benches/run.py $(ARGS)
+
+render: ## Write the generated files anew: config/agent.toml, docs/reference
+	@RENDER=1 cargo test --locked --quiet --test render
+
+fmt: ## Format the code
+	cargo fmt
+	cargo fmt --manifest-path $(LOGBENCH)
+
+clean: ## Remove everything that was built or installed here
+	cargo clean
+	rm -rf tests/real/node_modules demo-state
+
+target/tools/bin/cargo-deny:
+	@echo "installing cargo-deny $(DENY_VERSION) into target/tools (minutes, once)" >&2
+	cargo install --quiet --locked --version $(DENY_VERSION) --root target/tools cargo-deny

@@ -1,0 +1,207 @@
+//! The listener for machines: own metrics and health, no log content.
+//!
+//! In: HTTP/1.1 requests. Out: `/metrics` (Prometheus text or OpenMetrics), `/health/live`, `/health/ready` and their
+//! aliases; `?verbose` lists the sub-checks.
+//! Invariants: at most [`CONNECTIONS`] connections at once, none lives longer than [`CONNECTION_LIFE`], and a client
+//! that does not finish its request head is cut off after [`HEAD_TIMEOUT`]. All of them run inside one task.
+
+pub mod openmetrics;
+pub mod process;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::{Health, Report};
+
+/// Connections that are served at once; more wait in the kernel's queue.
+pub const CONNECTIONS: usize = 64;
+/// Time for a client to send its request head, also on a connection that is kept open.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time until a connection is closed, whatever it does.
+pub const CONNECTION_LIFE: Duration = Duration::from_secs(120);
+/// Bytes of a request head.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// `[admin]`: the listener for machines.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port of `/metrics` and the health probes; empty or `off` means no listener. It shows no log
+    /// content. Bind it to `127.0.0.1` where nothing outside the pod scrapes or probes it.
+    pub listen: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: "0.0.0.0:9464".to_owned() }
+    }
+}
+
+impl Config {
+    /// The address to bind, `None` for no listener.
+    pub fn address(&self) -> Result<Option<SocketAddr>, String> {
+        if !self.is_on() {
+            return Ok(None);
+        }
+        let text = self.listen.trim();
+        // `:9464` is how other agents write "every address".
+        let full = if text.starts_with(':') {
+            format!("0.0.0.0{text}")
+        } else {
+            text.replacen("localhost:", "127.0.0.1:", 1)
+        };
+        full.parse().map(Some).map_err(|_| format!("{text:?} is not an IP address with a port"))
+    }
+
+    /// True when there is a listener.
+    pub fn is_on(&self) -> bool {
+        !matches!(self.listen.trim(), "" | "off")
+    }
+}
+
+/// The listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something else listens there.
+    #[error(
+        "cannot listen on {0}: the port is in use, perhaps by another nodewick; stop it, or change [admin] listen \
+         (NODEWICK_ADMIN_LISTEN)"
+    )]
+    InUse(SocketAddr),
+    /// Any other cause.
+    #[error("cannot listen on {address}: {cause}; change [admin] listen (NODEWICK_ADMIN_LISTEN)")]
+    Other {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+/// The listener, bound but not yet serving.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Binds `address`, so that a port in use is an error of the start.
+    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let fail = |cause: io::Error| match cause.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(address),
+            _ => BindError::Other { address, cause },
+        };
+        let listener = TcpListener::bind(address).await.map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `leave` is cancelled.
+    pub async fn serve(self, health: Health, leave: CancellationToken) -> Result<(), Infallible> {
+        let router = router(health);
+        let mut open = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = leave.cancelled() => return Ok(()),
+                Some(()) = open.next(), if !open.is_empty() => {}
+                accepted = self.listener.accept(), if open.len() < CONNECTIONS => match accepted {
+                    Ok((stream, _)) => open.push(connection(stream, router.clone())),
+                    // Out of descriptors, or the client is gone again: neither ends the listener.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                },
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let _ = stream.set_nodelay(true);
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // A broken connection is the client's affair; a probe that fails shows itself.
+    let _ = tokio::time::timeout(CONNECTION_LIFE, served).await;
+}
+
+fn router(health: Health) -> Router {
+    let mut router = Router::new().route("/metrics", get(metrics));
+    for path in ["/health/live", "/livez", "/healthz", "/-/healthy"] {
+        router = router.route(path, get(live));
+    }
+    for path in ["/health/ready", "/readyz", "/-/ready"] {
+        router = router.route(path, get(ready));
+    }
+    router.with_state(health)
+}
+
+async fn live(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
+    probe("live", &health.live(), query.as_deref())
+}
+
+async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
+    probe("ready", &health.ready(), query.as_deref())
+}
+
+/// The answer to a probe in the form of the Kubernetes API server's own `/readyz?verbose`.
+fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
+    let ok = report.is_ok();
+    let verbose = query.unwrap_or_default().split('&').any(|pair| pair.split('=').next() == Some("verbose"));
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut body = String::new();
+    if verbose || !ok {
+        for line in &report.lines {
+            match &line.failure {
+                None => body.push_str(&format!("[+]{} ok\n", line.name)),
+                Some(reason) => {
+                    body.push_str(&format!("[-]{} failed: {}\n", line.name, reason.replace('\n', " ")))
+                }
+            }
+        }
+        body.push_str(&format!("{name} check {}\n", if ok { "passed" } else { "failed" }));
+    } else {
+        body.push_str("ok");
+    }
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    (status, headers, body).into_response()
+}
+
+async fn metrics(headers: HeaderMap) -> Response {
+    let mut families = crate::metrics::registry().gather();
+    families.extend(process::gather());
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (kind, body) = if openmetrics::wanted(accept) {
+        (openmetrics::CONTENT_TYPE, openmetrics::encode(&families))
+    } else {
+        let mut text = String::new();
+        match prometheus::TextEncoder::new().encode_utf8(&families, &mut text) {
+            Ok(()) => ("text/plain; version=0.0.4; charset=utf-8", text),
+            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
+    };
+    ([(CONTENT_TYPE, kind)], body).into_response()
+}

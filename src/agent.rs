@@ -1,0 +1,341 @@
+//! Wiring: a [`Config`] becomes running parts.
+//!
+//! In: a loaded config. Out: the end of the process, or of an [`Agent`] inside one. What can be refused at the start is
+//! refused here, before anything runs: a memory bound that the container does not grant, a port in use, a sink whose
+//! credentials cannot be used. A state directory that cannot be written is not one of them: the agent runs degraded
+//! and not ready, and says so.
+//!
+//! The order of the end: reading stops, the sinks' entrances drop, the sinks run dry, the last checkpoint is written.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::admin::{Admin, BindError};
+use crate::config::memory::{TooLarge, cgroup_limit};
+use crate::config::{Config, local};
+use crate::data::budget::{Budget, Signal};
+use crate::data::delivery::{Fanout, Outlet};
+use crate::data::workload::PathIdentity;
+use crate::health::Health;
+use crate::logs::driver::{Driver, StateDir, Status};
+use crate::logs::ingest::Settings;
+use crate::logs::process::Chain;
+use crate::logs::{self, process};
+use crate::sink::{loki, otlp, stdout};
+use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
+
+/// The agent cannot start, or ended by a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The container grants less memory than the config may need.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
+    /// The config names an address that is none.
+    #[error("[admin] listen: {0}")]
+    Listen(String),
+    /// The machines' listener cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The processing rules cannot be used.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// A sink cannot be used as configured.
+    #[error("[sink.{kind}.{name}] {source}")]
+    Sink {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The system refuses a thread, a runtime or signals.
+    #[error("the system refuses what the agent needs to run: {0}")]
+    System(#[from] std::io::Error),
+    /// A task ended in a way that ends the process.
+    #[error(transparent)]
+    Task(#[from] Failure),
+}
+
+impl Error {
+    /// True when the config is to blame.
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Listen(_) | Self::Process(_) | Self::Sink { .. })
+    }
+}
+
+/// How often the directories and the reading thread are looked at for the health page.
+const RECHECK: Duration = Duration::from_secs(2);
+/// The reading thread comes round every tick; this long without means that it hangs.
+const STUCK: Duration = Duration::from_secs(60);
+/// How often the state directory's lock is tried while another agent holds it.
+const LOCK_RETRY: Duration = Duration::from_millis(250);
+
+/// An agent in a thread of its own, for a process that does more than run it.
+pub struct Agent {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<Result<Outcome, Error>>>,
+}
+
+/// Starts an agent beside whatever else the process does.
+pub fn start(config: Config) -> Result<Agent, Error> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let runtime = runtime()?;
+    let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
+        let asked = async {
+            let _ = stopped.await;
+            "asked by its owner"
+        };
+        let outcome = runtime.block_on(run_until(config, asked));
+        runtime.shutdown_background();
+        outcome
+    })?;
+    Ok(Agent { stop: Some(stop), thread: Some(thread) })
+}
+
+impl Agent {
+    /// Drains the agent and waits for its end.
+    pub fn stop(mut self) -> Result<Outcome, Error> {
+        self.stop.take();
+        let thread = self.thread.take().expect("an agent is stopped once");
+        thread.join().unwrap_or_else(|_| Err(Error::Task(Failure::Panicked("agent".into()))))
+    }
+}
+
+/// The async runtime that the sinks and listeners need. Encoding is their only heavy work.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("sinks").enable_all().build()
+}
+
+/// Runs the agent until the process is asked to end.
+pub async fn run(config: Config) -> Result<Outcome, Error> {
+    let asked = supervise::asked_to_end().await?;
+    run_until(config, asked).await
+}
+
+/// Runs the agent until `asked` resolves, to the reason.
+pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>) -> Result<Outcome, Error> {
+    config.memory_bound().fits(cgroup_limit())?;
+    let chain = Chain::compile(&config.process)?;
+    let mut supervisor = Supervisor::new();
+    let health = Health::new();
+    if let Some(address) = config.admin.address().map_err(Error::Listen)? {
+        let admin = Admin::bind(address).await?;
+        info!(address = %admin.address(), "listening for machines: metrics and health");
+        let health = health.clone();
+        supervisor.attend("admin", |leave| admin.serve(health, leave));
+    }
+    tokio::pin!(asked);
+    let state = tokio::select! {
+        state = lock_state(&config.agent.state_dir, &health) => state,
+        _ = &mut asked => return Ok(Outcome { flushed: true, aborted: Vec::new() }),
+    };
+
+    let outlets = start_sinks(&config, &mut supervisor)?;
+    let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize());
+    let signal = Arc::<Signal>::default();
+    let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
+    let identity = PathIdentity {
+        cluster: config.agent.cluster.clone(),
+        node: config.agent.node.clone(),
+        environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
+    };
+    let (ended, reading_ended) = oneshot::channel::<()>();
+    let driver = logs::spawn(
+        &config.logs,
+        settings,
+        Box::new(identity),
+        Fanout::new(outlets),
+        budget,
+        signal,
+        state,
+        move || drop(ended),
+    )?;
+    let status = Arc::clone(&driver.status);
+    let driver = Arc::new(Mutex::new(driver));
+    let (stop, reader) = (supervisor.stop(), Arc::clone(&driver));
+    supervisor.spawn("logs", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = reading_ended => return Err("the thread that reads logs has ended; this is a bug in nodewick"),
+        }
+        // The thread ends within one step; its sinks' entrances drop with it.
+        tokio::task::block_in_place(|| reader.lock().stop_reading());
+        Ok(())
+    });
+    let watch = watch(config, status, health);
+    supervisor.attend("health", |leave| async move {
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = watch => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    let outcome = supervisor.run(asked, Deadlines::default()).await;
+    finish(&driver);
+    Ok(outcome?)
+}
+
+/// Whatever happened, positions that were acknowledged are saved.
+fn finish(driver: &Mutex<Driver>) {
+    let mut driver = driver.lock();
+    driver.stop_reading();
+    driver.stop_checkpoints();
+}
+
+/// Takes the state directory's lock, waiting for another agent that is about to end. An unusable directory is no
+/// reason to wait: the agent runs without it.
+async fn lock_state(path: &Path, health: &Health) -> Result<StateDir, PathBuf> {
+    let mut told = false;
+    loop {
+        match StateDir::open(path) {
+            Ok(Some(state)) => return Ok(state),
+            Ok(None) => {
+                if !told {
+                    told = true;
+                    info!(state_dir = %path.display(), "another nodewick holds the state directory; waiting for it to end");
+                    health.check("state_dir").pass();
+                    health.check("logs_root").pass();
+                }
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            Err(error) => {
+                warn!(state_dir = %path.display(), %error,
+                    "cannot use the state directory; running without checkpoints, so a restart reads logs again (mount a writable directory there or change [agent] state_dir)");
+                return Err(path.to_owned());
+            }
+        }
+    }
+}
+
+/// Starts every configured sink; the entrances to their queues.
+fn start_sinks(config: &Config, supervisor: &mut Supervisor) -> Result<Vec<Box<dyn Outlet>>, Error> {
+    let fields = config.record.fields.0;
+    let state_dir = Some(config.agent.state_dir.as_path());
+    let mut outlets = Vec::new();
+    for (name, sink) in &config.sink.loki {
+        let label = format!("loki.{name}");
+        let (outlet, task) = loki::sink(&label, sink, fields, state_dir, supervisor.kill())
+            .map_err(|error| refused("loki", name, error))?;
+        supervisor.spawn(label, async { Ok::<_, Infallible>(task.await) });
+        outlets.push(outlet);
+    }
+    for (name, sink) in &config.sink.otlp {
+        let label = format!("otlp.{name}");
+        let (outlet, task) = otlp::sink(&label, sink, fields, state_dir, supervisor.kill())
+            .map_err(|error| refused("otlp", name, error))?;
+        supervisor.spawn(label, async { Ok::<_, Infallible>(task.await) });
+        outlets.push(outlet);
+    }
+    for (name, sink) in &config.sink.stdout {
+        let label = format!("stdout.{name}");
+        let (outlet, drain) =
+            stdout::open(&label, sink, fields).map_err(|error| refused("stdout", name, error))?;
+        outlets.push(Box::new(outlet) as Box<dyn Outlet>);
+        ends_with(supervisor, label, move || drain.wait(Duration::ZERO));
+    }
+    for (name, sink) in config.sink.stores() {
+        let label = format!("local.{name}");
+        // The store's place goes by its name, its figures by its label.
+        let sink = local::Config { dir: Some(sink.directory(name, &config.agent.state_dir)), ..sink };
+        let (outlet, writer) = local::start(&label, &sink, &config.agent.state_dir, fields)
+            .map_err(|error| refused("local", name, error))?;
+        outlets.push(Box::new(outlet));
+        ends_with(supervisor, label, move || writer.is_finished());
+    }
+    Ok(outlets)
+}
+
+fn refused(kind: &'static str, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Sink { kind, name: name.to_owned(), source: Box::new(error) }
+}
+
+/// Supervises a sink with a thread of its own, which ends when its entrance has dropped and its queue is written.
+fn ends_with(
+    supervisor: &mut Supervisor,
+    label: String,
+    mut is_finished: impl FnMut() -> bool + Send + 'static,
+) {
+    let (stop, kill) = (supervisor.stop(), supervisor.kill());
+    supervisor.spawn(label, async move {
+        stop.cancelled().await;
+        while !is_finished() && !kill.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// Keeps the health checks: the directories that the agent lives from, and the thread that reads.
+async fn watch(config: Config, status: Arc<Status>, health: Health) {
+    let (state, logs) = (health.check("state_dir"), health.check("logs_root"));
+    let pulse = health.heartbeat("logs", STUCK);
+    let mut before = None;
+    loop {
+        if status.heartbeat_age() < STUCK / 2 {
+            pulse.beat();
+        }
+        let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
+        if before != Some(now) {
+            before = Some(now);
+            match now.0 {
+                true => state.pass(),
+                false => state.fail(
+                    state_dir_problem(&config.agent.state_dir)
+                        .unwrap_or_else(|| "positions cannot be made durable yet".to_owned()),
+                ),
+            }
+            match logs_root_problem(&config.logs.root) {
+                None if now.1 => logs.pass(),
+                None => logs.fail("the log root has not been listed yet"),
+                Some(problem) => {
+                    warn!(root = %config.logs.root.display(), problem, "the log root cannot be read");
+                    logs.fail(problem);
+                }
+            }
+        }
+        let soon = Duration::from_millis(50);
+        tokio::time::sleep(if now.1 && now.0 { RECHECK } else { soon.max(RECHECK / 8) }).await;
+    }
+}
+
+/// Why checkpoints cannot be kept in `path`; `None` when they can. Makes the directory (mode 0700) if it is missing.
+pub fn state_dir_problem(path: &Path) -> Option<String> {
+    use std::os::unix::fs::DirBuilderExt;
+    let hint =
+        "mount a writable directory there or change [agent] state_dir; until then a restart reads logs again";
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    if let Err(cause) = made {
+        return Some(format!("cannot make {}: {cause}; {hint}", path.display()));
+    }
+    let probe = path.join(format!(".probe-{}", std::process::id()));
+    match std::fs::write(&probe, b"") {
+        Ok(()) => {
+            // Left behind, it would only be an empty file of ours.
+            let _ = std::fs::remove_file(&probe);
+            None
+        }
+        Err(cause) => Some(format!("cannot write in {}: {cause}; {hint}", path.display())),
+    }
+}
+
+/// Why no logs can be found in `path`; `None` when they can.
+pub fn logs_root_problem(path: &Path) -> Option<String> {
+    let hint = match std::fs::read_dir(path) {
+        Ok(_) => return None,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            format!("{cause}; mount the node's /var/log/pods or change [logs] root")
+        }
+        Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            format!("{cause}; run as uid 0 (no capability is needed), the kubelet's logs belong to root")
+        }
+        Err(cause) => format!("{cause}; change [logs] root"),
+    };
+    Some(format!("cannot read {}: {hint}", path.display()))
+}

@@ -1,0 +1,368 @@
+//! The command line: verbs, their flags, and what they print.
+//!
+//! In: arguments. Out: text on stdout (data) and stderr (notices), and an exit code: 0 done, 1 a failure at run time,
+//! 2 usage, 78 a bad config.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nodewick::config::memory::{Human, cgroup_limit};
+use nodewick::config::resolved::Setting;
+use nodewick::config::{self, Diagnostics, Loaded, Sources, load, render};
+use nodewick::{agent, demo, supervise, tail, telemetry, version};
+
+/// Exit code for a config that cannot be used (`EX_CONFIG` of sysexits.h).
+const BAD_CONFIG: u8 = 78;
+
+/// One telemetry agent per Kubernetes node: ships pod logs to Loki and OTLP without losing a line.
+#[derive(Debug, Parser)]
+#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// `nodewick -c FILE` is `nodewick run -c FILE`.
+    #[command(flatten)]
+    run: ConfigArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Follow the node's logs and ship them (the default).
+    Run(ConfigArgs),
+    /// Show the agent at work on a make-believe node: no cluster, no backend.
+    Demo(demo::Args),
+    /// Show the local store's logs for people: levels, messages, traces.
+    Tail(TailArgs),
+    /// Validate the config; print what it comes to, where each value is from, and the memory bound.
+    Check(CheckArgs),
+    /// Print version, revision and compiler.
+    Version,
+}
+
+/// Where the config comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ConfigArgs {
+    /// Config file; default /etc/nodewick/agent.toml if it exists, else the built-in defaults.
+    #[arg(short, long, value_name = "FILE", env = "NODEWICK_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Set one key, over file and environment: --set agent.cluster=prod.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct TailArgs {
+    #[command(flatten)]
+    tail: tail::Args,
+    /// Directory of the store, or the state directory above it; default: the one that the config names.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+    /// Look at the config only, not at this machine's directories and limits.
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Runs the verb; the answer is the process's exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
+        Verb::Run(args) => run(&args),
+        Verb::Demo(args) => demo(&args),
+        Verb::Tail(args) => tail(&args),
+        Verb::Check(args) => check(&args),
+        Verb::Version => print(&format!("nodewick {}\n", version::text())),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<Diagnostics>() {
+            Some(bad) => {
+                eprintln!("{bad}");
+                ExitCode::from(BAD_CONFIG)
+            }
+            None => {
+                eprintln!("nodewick: error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+impl ConfigArgs {
+    /// Loads the config; a bad one is a [`Diagnostics`].
+    fn load(&self) -> anyhow::Result<Loaded> {
+        let file =
+            self.config.clone().filter(|path| !path.as_os_str().is_empty()).or_else(load::default_file);
+        let sources = Sources::of_process(file.as_deref(), self.set.clone())?;
+        Ok(config::load(&sources)?)
+    }
+}
+
+fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let loaded = args.load()?;
+    let _telemetry = telemetry::init(&loaded.config.telemetry)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
+    }
+    let runtime = agent::runtime().context("cannot start the async runtime")?;
+    let outcome = runtime.block_on(agent::run(loaded.config));
+    // Threads that missed the deadline are not waited for.
+    runtime.shutdown_background();
+    let outcome = match outcome {
+        Err(error) if error.is_config() => {
+            eprintln!("nodewick: error: {error}");
+            return Ok(ExitCode::from(BAD_CONFIG));
+        }
+        outcome => outcome?,
+    };
+    if !outcome.aborted.is_empty() {
+        anyhow::bail!(
+            "{} did not end in time and was aborted; nothing acknowledged is lost",
+            outcome.aborted.join(", ")
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Set when the process is asked to end by a signal.
+fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::<AtomicBool>::default();
+    let set = Arc::clone(&flag);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            if let Ok(asked) = supervise::asked_to_end().await {
+                asked.await;
+                set.store(true, Ordering::Relaxed);
+            }
+        });
+    });
+    Ok(flag)
+}
+
+fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
+    // The agent's own words would stand between the lines of its logs: warnings only.
+    let quiet = telemetry::Config { log: Some("warn".into()), ..telemetry::Config::default() };
+    let _telemetry = telemetry::init(&quiet)?;
+    let interrupted = interrupted()?;
+    let start = |site: &demo::Site| -> Result<demo::StopAgent, Box<dyn std::error::Error + Send + Sync>> {
+        let file = site.dir.join("agent.toml");
+        let sources = Sources::of_process(Some(&file), vec!["admin.listen=off".into()])?;
+        let agent = agent::start(config::load(&sources)?.config)?;
+        Ok(Box::new(move || {
+            if let Err(error) = agent.stop() {
+                tracing::error!(%error, "the agent ended with an error");
+            }
+        }))
+    };
+    let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
+    let counts = demo::run(args, tail::Style::of_stdout(), start, &interrupted, &mut out, &mut notices)?;
+    Ok(if counts.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
+    let dir = match &args.dir {
+        Some(dir) => tail::find_store(dir),
+        None => {
+            let config = args.config.load()?.config;
+            let stores = config.sink.stores();
+            let (name, store) = stores
+                .first()
+                .context("the config has no local store; add [sink.local.main], or name one with --dir")?;
+            store.directory(name, &config.agent.state_dir)
+        }
+    };
+    let stop = interrupted()?;
+    let on_terminal = std::io::stdout().is_terminal();
+    let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
+    tail::run(&args.tail, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if args.output == Output::Json
+                && let Some(bad) = error.downcast_ref::<Diagnostics>()
+            {
+                let errors: Vec<_> = bad.0.iter().map(diagnostic_json).collect();
+                let text = serde_json::to_string_pretty(&serde_json::json!({"ok": false, "errors": errors}))?;
+                print(&format!("{text}\n"))?;
+                return Ok(ExitCode::from(BAD_CONFIG));
+            }
+            return Err(error);
+        }
+    };
+    let limit = if args.offline { None } else { cgroup_limit() };
+    let bound = loaded.config.memory_bound();
+    let fits = bound.fits(limit);
+    let mut notices = Vec::new();
+    if !args.offline {
+        notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        if !loaded.config.agent.state_dir.is_dir() {
+            notices.push(format!(
+                "{} does not exist yet; `run` makes it",
+                loaded.config.agent.state_dir.display()
+            ));
+        }
+    }
+    match args.output {
+        Output::Text => {
+            print(&check_text(&loaded, limit)?)?;
+            for warning in &loaded.warnings {
+                eprintln!("{warning}");
+            }
+            for notice in notices {
+                eprintln!("warning: {notice}");
+            }
+        }
+        Output::Json => {
+            print(&check_json(&loaded, limit, &notices)?)?;
+        }
+    }
+    if let Err(error) = fits {
+        eprintln!("nodewick: error: {error}");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The resolved config as TOML with origins, then sinks and the memory bound.
+fn check_text(loaded: &Loaded, limit: Option<u64>) -> anyhow::Result<String> {
+    let mut out = String::from("# resolved config\n");
+    let mut table = String::new();
+    // What is not set has nothing to show; the reference lists it.
+    let is_shown = |setting: &Setting| setting.key.is_empty() || !setting.value.is_null();
+    for setting in loaded.resolved().into_iter().filter(is_shown) {
+        if setting.table != table {
+            writeln!(
+                out,
+                "\n[{}]{}",
+                setting.table,
+                if setting.key.is_empty() { origin(&setting.origin) } else { String::new() }
+            )?;
+            table.clone_from(&setting.table);
+        }
+        if setting.key.is_empty() {
+            continue;
+        }
+        writeln!(out, "{} = {}{}", setting.key, render::toml_value(&setting.value), origin(&setting.origin))?;
+    }
+    writeln!(out, "\n# sinks")?;
+    for sink in sinks(loaded) {
+        writeln!(out, "# {sink}")?;
+    }
+    writeln!(out, "\n# memory bound")?;
+    let bound = loaded.config.memory_bound();
+    for line in bound.to_string().lines() {
+        writeln!(out, "# {line}")?;
+    }
+    match limit {
+        Some(limit) => writeln!(out, "# the container's limit is {}", Human(limit))?,
+        None => writeln!(out, "# no container limit was found to hold it against")?,
+    }
+    Ok(out)
+}
+
+fn origin(origin: &Option<String>) -> String {
+    origin.as_ref().map(|origin| format!("  # {origin}")).unwrap_or_default()
+}
+
+/// One line a sink: kind, name, where it sends.
+fn sinks(loaded: &Loaded) -> Vec<String> {
+    let settings = loaded.resolved();
+    let target = |table: &str| {
+        settings
+            .iter()
+            .find(|setting| setting.table == table && matches!(setting.key.as_str(), "url" | "endpoint"))
+            .and_then(|setting| setting.value.as_str())
+            .map(|url| format!(" → {url}"))
+            .unwrap_or_default()
+    };
+    let sink = &loaded.config.sink;
+    let names = sink.loki.keys().map(|name| ("loki", name));
+    let names = names.chain(sink.otlp.keys().map(|name| ("otlp", name)));
+    let names = names.chain(sink.stdout.keys().map(|name| ("stdout", name)));
+    let names = names.chain(sink.local.keys().map(|name| ("local", name)));
+    names.map(|(kind, name)| format!("{kind} {name}{}", target(&format!("sink.{kind}.{name}")))).collect()
+}
+
+fn check_json(loaded: &Loaded, limit: Option<u64>, notices: &[String]) -> anyhow::Result<String> {
+    let mut tables = serde_json::Map::new();
+    let mut origins = serde_json::Map::new();
+    for setting in loaded.resolved() {
+        let table = tables.entry(setting.table.clone()).or_insert_with(|| serde_json::json!({}));
+        if setting.key.is_empty() {
+            continue;
+        }
+        if let Some(origin) = setting.origin {
+            origins.insert(format!("{}.{}", setting.table, setting.key), origin.into());
+        }
+        table[&setting.key] = setting.value;
+    }
+    let bound = loaded.config.memory_bound();
+    let terms: Vec<_> =
+        bound.terms.iter().map(|(name, bytes)| serde_json::json!({"name": name, "bytes": bytes})).collect();
+    let fits = bound.fits(limit).is_ok();
+    let answer = serde_json::json!({
+        "ok": fits,
+        "config": tables,
+        "origins": origins,
+        "sinks": sinks(loaded),
+        "memory_bound": {"total_bytes": bound.total(), "limit_bytes": limit, "fits": fits, "terms": terms},
+        "warnings": loaded.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
+        "notices": notices,
+    });
+    Ok(format!("{}\n", serde_json::to_string_pretty(&answer)?))
+}
+
+fn diagnostic_json(diagnostic: &config::Diagnostic) -> serde_json::Value {
+    use config::diagnostics::Spot;
+    let mut json =
+        serde_json::json!({"key": diagnostic.key, "message": diagnostic.message, "help": diagnostic.help});
+    match &diagnostic.spot {
+        Spot::Source { file, line, column, .. } => {
+            json["file"] = file.as_str().into();
+            json["line"] = (*line).into();
+            json["column"] = (*column).into();
+        }
+        Spot::File(name) => json["file"] = name.as_str().into(),
+        Spot::Env(name) => json["env"] = name.as_str().into(),
+        Spot::Flag(flag) => json["flag"] = flag.as_str().into(),
+        Spot::Nowhere => {}
+    }
+    json
+}
+
+/// Data to stdout; a reader that went away is no failure.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,165 @@
+//! What a well-typed config can still get wrong.
+//!
+//! In: a [`Config`]. Out: findings by key path, placed by the loader. Pure: no file and no network is touched.
+
+use super::Config;
+use super::diagnostics::Level;
+use crate::data::batch::{FIELD_NAMES, Fields};
+use crate::data::units::ByteSize;
+
+/// Something that is wrong or odd about a key.
+pub(super) struct Finding {
+    pub(super) path: Vec<String>,
+    pub(super) level: Level,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+/// Least memory with which the agent makes progress: a few batches per sink.
+const LEAST_MEMORY: ByteSize = ByteSize::mib(1);
+
+/// Everything that is wrong or odd.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut add = |level, path: &[&str], message: String, help: &str| {
+        let path = path.iter().map(|key| (*key).to_owned()).collect();
+        found.push(Finding {
+            path,
+            level,
+            message,
+            help: Some(help.to_owned()).filter(|help| !help.is_empty()),
+        });
+    };
+    if config.agent.memory < LEAST_MEMORY {
+        let message = format!("{} is too little to make progress", config.agent.memory);
+        add(Level::Error, &["agent", "memory"], message, "give at least 1MiB; the default is 32MiB");
+    }
+    if !config.agent.state_dir.is_absolute() && config.agent.state_dir.as_os_str().is_empty() {
+        let message = "needs a directory: without it a restart would read every log again".to_owned();
+        add(Level::Error, &["agent", "state_dir"], message, "the default is /var/lib/nodewick");
+    }
+    for (kind, name, url) in endpoints(config) {
+        let key = if kind == "loki" { "url" } else { "endpoint" };
+        let path = ["sink", kind, name, key];
+        if url.is_empty() {
+            let example = if kind == "loki" {
+                "url = \"http://loki:3100\""
+            } else {
+                "endpoint = \"http://collector:4317\""
+            };
+            add(Level::Error, &path, "not set".to_owned(), &format!("write {example}"));
+        } else if let Err((message, help)) = url_is_usable(&with_scheme(kind, url)) {
+            add(Level::Error, &path, message, &help);
+        }
+    }
+    for kind in ["loki", "otlp", "stdout", "local"] {
+        for name in sink_names(config, kind) {
+            let valid = !name.is_empty()
+                && name.len() <= 63
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            if !valid {
+                let message = "a sink's name is 1 to 63 letters, digits, '-' or '_'".to_owned();
+                add(Level::Error, &["sink", kind, name], message, "");
+            }
+        }
+    }
+    if config.agent.cluster.is_empty() && (!config.sink.loki.is_empty() || !config.sink.otlp.is_empty()) {
+        let message = "not set: lines of several clusters could not be told apart in the backend".to_owned();
+        add(Level::Warning, &["agent", "cluster"], message, "set [agent] cluster or NODEWICK_AGENT_CLUSTER");
+    }
+    if config.record.fields.0 == Fields::NONE {
+        let message = "no field is sent: traces and levels cannot be found from the lines".to_owned();
+        add(
+            Level::Warning,
+            &["record", "fields"],
+            message,
+            &format!("known fields: {}", FIELD_NAMES.join(", ")),
+        );
+    }
+    if let Err(message) = config.admin.address() {
+        let help = "write it like \"0.0.0.0:9464\", or \"off\" for no listener";
+        add(Level::Error, &["admin", "listen"], message, help);
+    }
+    found
+}
+
+/// Kind, name and URL of every sink with a backend.
+fn endpoints(config: &Config) -> impl Iterator<Item = (&'static str, &str, &str)> {
+    let loki = config.sink.loki.iter().map(|(name, sink)| ("loki", name.as_str(), sink.url.as_str()));
+    let otlp = config.sink.otlp.iter().map(|(name, sink)| ("otlp", name.as_str(), sink.endpoint.as_str()));
+    loki.chain(otlp)
+}
+
+/// Names of the sinks of one kind.
+fn sink_names<'a>(config: &'a Config, kind: &str) -> Vec<&'a str> {
+    match kind {
+        "loki" => config.sink.loki.keys().map(String::as_str).collect(),
+        "otlp" => config.sink.otlp.keys().map(String::as_str).collect(),
+        "stdout" => config.sink.stdout.keys().map(String::as_str).collect(),
+        _ => config.sink.local.keys().map(String::as_str).collect(),
+    }
+}
+
+/// OTLP endpoints are often written `host:4317`, as the collector's own examples do: that means plain http.
+fn with_scheme<'a>(kind: &str, url: &'a str) -> std::borrow::Cow<'a, str> {
+    if kind == "otlp" && !url.contains("://") { format!("http://{url}").into() } else { url.into() }
+}
+
+/// An absolute http or https URL with a host; the error is cause and help. The URL itself is never repeated, since it
+/// may hold a password.
+fn url_is_usable(url: &str) -> Result<(), (String, String)> {
+    let help = "write it like \"https://loki.example.com\"".to_owned();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let help = if url.contains(char::is_whitespace) {
+            help
+        } else {
+            "begin it with http:// or https://".to_owned()
+        };
+        return Err(("not a URL: the scheme is missing".to_owned(), help));
+    };
+    if !matches!(scheme, "http" | "https") {
+        return Err((
+            "the scheme is neither http nor https".to_owned(),
+            "begin it with http:// or https://".to_owned(),
+        ));
+    }
+    let uri: http::Uri = url.parse().map_err(|cause| (format!("not a URL: {cause}"), help.clone()))?;
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(("not a URL: the host is missing".to_owned(), help));
+    }
+    // `http::Uri` takes any authority; a port must be a number that fits.
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let after_host = authority.rsplit('@').next().unwrap_or_default().rsplit(']').next().unwrap_or_default();
+    if let Some((_, port)) = after_host.rsplit_once(':')
+        && port.parse::<u16>().is_err()
+    {
+        return Err(("not a URL: the port is not a number from 1 to 65535".to_owned(), help));
+    }
+    if rest.contains('#') {
+        return Err(("a fragment (#…) has no meaning here".to_owned(), help));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absolute_http_urls_pass() {
+        for good in ["http://loki:3100", "https://user:pw@loki.example.com/base", "http://[::1]:3100"] {
+            assert_eq!(url_is_usable(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "loki:3100",
+            "tcp://loki",
+            "http://",
+            "http://loki:99999",
+            "http://lo ki",
+            "http://:3100",
+            "http://h/#x",
+        ] {
+            assert!(url_is_usable(bad).is_err(), "{bad}");
+        }
+    }
+}

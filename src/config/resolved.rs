@@ -1,0 +1,157 @@
+//! The config as it holds, for `check`: every key, its value, and where the value came from.
+//!
+//! In: a [`Loaded`] config. Out: one [`Setting`] a key, secrets masked. Reads the schema and the tree only, so a
+//! module's config needs no code of its own to be shown.
+
+use serde_json::Value as Json;
+
+use super::load::{Loaded, is_secret};
+use super::schema::{self, Shape};
+use super::tree::{self, Node, Step, Table, Value};
+
+/// What is shown in place of a secret.
+pub const MASK: &str = "<redacted>";
+
+/// One key of the resolved config.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Table, dotted: `sink.loki.main`.
+    pub table: String,
+    /// Key in the table.
+    pub key: String,
+    /// Value, secrets masked; `null` for a key that is not set.
+    pub value: Json,
+    /// Where a value other than the default came from.
+    pub origin: Option<String>,
+}
+
+impl Loaded {
+    /// Every setting, in the order of the schema's tables.
+    pub fn resolved(&self) -> Vec<Setting> {
+        let mut found = Vec::new();
+        let root = schema::root();
+        for section in super::render::SECTIONS {
+            if let Some(shape) = root.key(section) {
+                let node = self.tree.get(*section).map(|entry| &entry.node);
+                let default = shape.default();
+                self.walk(shape, node, default, &mut vec![Step::Key((*section).to_owned())], &mut found);
+            }
+        }
+        found
+    }
+
+    fn walk(
+        &self,
+        shape: Shape,
+        node: Option<&Node>,
+        default: Option<&Json>,
+        path: &mut Vec<Step>,
+        found: &mut Vec<Setting>,
+    ) {
+        let empty = Table::new();
+        let table = match node.map(|node| &node.value) {
+            Some(Value::Table(table)) => table,
+            _ => &empty,
+        };
+        let mut inner_tables = Vec::new();
+        for key in super::render::ordered(&tree::dotted(path), shape) {
+            let Some(inner) = shape.key(key) else { continue };
+            let node = table.get(key).map(|entry| &entry.node);
+            let default = inner.default().or_else(|| default.and_then(|value| value.get(key)));
+            if inner.is_table() && !inner.allows("string") {
+                inner_tables.push((key.to_owned(), inner, node, default));
+                continue;
+            }
+            path.push(Step::Key(key.to_owned()));
+            let value = node.map(Node::to_json).or_else(|| default.cloned()).unwrap_or(Json::Null);
+            let changed = node.filter(|_| Some(&value) != default);
+            let from_file =
+                node.and_then(|node| node.taken_from.as_ref()).is_some_and(|from| from.contains("file:"));
+            let secret = is_secret(path) || inner.is_secret() || from_file;
+            found.push(Setting {
+                table: tree::dotted(&path[..path.len() - 1]),
+                key: key.to_owned(),
+                value: masked(value, secret),
+                origin: changed.map(|node| self.origin(node)),
+            });
+            path.pop();
+        }
+        if let Some(inner) = shape.named() {
+            for (name, entry) in table {
+                path.push(Step::Key(name.clone()));
+                if inner.is_table() {
+                    let before = found.len();
+                    self.walk(inner, Some(&entry.node), None, path, found);
+                    if found.len() == before {
+                        // A table without keys is still there: a stdout sink with nothing set.
+                        let origin = Some(self.origin(&entry.node));
+                        found.push(Setting {
+                            table: tree::dotted(path),
+                            key: String::new(),
+                            value: Json::Null,
+                            origin,
+                        });
+                    }
+                } else {
+                    let secret = is_secret(path);
+                    found.push(Setting {
+                        table: tree::dotted(&path[..path.len() - 1]),
+                        key: name.clone(),
+                        value: masked(entry.node.to_json(), secret),
+                        origin: Some(self.origin(&entry.node)),
+                    });
+                }
+                path.pop();
+            }
+        }
+        for (key, inner, node, default) in inner_tables {
+            path.push(Step::Key(key));
+            // A section that may be left out and is left out has nothing to show.
+            if node.is_some() || default.is_some() {
+                self.walk(inner, node, default, path, found);
+            }
+            path.pop();
+        }
+    }
+}
+
+/// `value` without secrets: texts masked whole where `secret`, passwords taken out of URLs everywhere.
+fn masked(value: Json, secret: bool) -> Json {
+    match value {
+        Json::Null => Json::Null,
+        Json::String(text) if text.is_empty() => Json::String(text),
+        Json::Array(items) => items.into_iter().map(|item| masked(item, secret)).collect(),
+        Json::Object(map) => map
+            .into_iter()
+            .map(|(key, value)| {
+                let secret = secret || is_secret(&[Step::Key(key.clone())]);
+                (key, masked(value, secret))
+            })
+            .collect(),
+        _ if secret => MASK.into(),
+        Json::String(text) => without_user_info(&text).into(),
+        other => other,
+    }
+}
+
+/// A URL without what stands before its `@`.
+pub fn without_user_info(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{MASK}@{}", &rest[at + 1..]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_user_info() {
+        assert_eq!(without_user_info("http://u:p@loki:3100/x@y"), "http://<redacted>@loki:3100/x@y");
+        assert_eq!(without_user_info("http://loki:3100"), "http://loki:3100");
+        assert_eq!(without_user_info("plain@text"), "plain@text");
+    }
+}

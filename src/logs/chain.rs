@@ -1,0 +1,192 @@
+//! The generations of one container log on disk: the live file and what rotation left beside it.
+//!
+//! The kubelet renames `0.log` to `0.log.20261122-145107`, the runtime opens a new `0.log`; docker shifts
+//! `<id>-json.log` to `.1`, `.1` to `.2`. Files are known by device, inode and a fingerprint of their first line,
+//! never by name: names move on.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::env::{Entry, Env, Kind, LogFile, OpenError};
+use crate::data::position::{Generation, Position};
+
+/// Bytes of a file's first line that its fingerprint covers. The CRI stamp and its nanoseconds lie within.
+const HEAD: usize = 256;
+
+/// One generation, open.
+#[derive(Debug)]
+pub struct Open<F> {
+    /// The file.
+    pub file: F,
+    /// Its identity.
+    pub generation: Generation,
+    /// Where the next read begins.
+    pub offset: u64,
+    /// Size when last looked at.
+    pub size: u64,
+    /// The size at which the rest was found to be the piece of a line, which waits for its newline; 0 otherwise.
+    pub torn_at: u64,
+    /// How often its end was found reached after the next generation had begun.
+    pub ends_seen: u8,
+}
+
+impl<F: LogFile> Open<F> {
+    /// Identifies an open file.
+    pub fn new(file: F) -> Result<Self, OpenError> {
+        let stat = file.stat()?;
+        let generation = Generation { device: stat.device, inode: stat.inode, head: 0 };
+        let mut open = Self { file, generation, offset: 0, size: stat.size, torn_at: 0, ends_seen: 0 };
+        open.learn_head()?;
+        Ok(open)
+    }
+
+    /// Takes the fingerprint once the file has enough of its first line.
+    pub fn learn_head(&mut self) -> Result<(), OpenError> {
+        if self.generation.head == 0 && self.size > 0 {
+            self.generation.head = self.read_head()?;
+        }
+        Ok(())
+    }
+
+    fn read_head(&self) -> Result<u64, OpenError> {
+        let mut head = Vec::with_capacity(HEAD);
+        self.file.read_at(0, HEAD, &mut head)?;
+        let line = match head.iter().position(|byte| *byte == b'\n') {
+            Some(end) => &head[..=end],
+            None if head.len() == HEAD => &head[..],
+            None => return Ok(0),
+        };
+        Ok(xxh3_64(line).max(1))
+    }
+
+    /// True when the file's first line is another than it was: it was truncated and written anew.
+    pub fn head_changed(&self) -> bool {
+        self.generation.head != 0 && self.read_head().is_ok_and(|head| head != self.generation.head)
+    }
+
+    /// Bytes not yet taken.
+    pub fn rest(&self) -> u64 {
+        self.size.saturating_sub(self.offset)
+    }
+
+    /// Bytes worth reading: those not yet taken, unless they are known to be the piece of a line.
+    pub fn unread(&self) -> u64 {
+        if self.size == self.torn_at { 0 } else { self.rest() }
+    }
+}
+
+/// The plain files of a log beside its live one, oldest first, as paths. `.gz` and `.tmp` files are not plain.
+pub fn rotated<E: Env>(env: &E, live: &Path) -> Vec<PathBuf> {
+    let real = env.link_target(live);
+    let live = real.as_deref().unwrap_or(live);
+    let (Some(dir), Some(name)) = (live.parent(), live.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let Ok(entries) = env.list(dir) else { return Vec::new() };
+    let mut found: Vec<(RotatedName, PathBuf)> = entries
+        .iter()
+        .filter(|Entry { kind, .. }| *kind == Kind::File)
+        .filter_map(|entry| {
+            let suffix = entry.name.strip_prefix(name)?.strip_prefix('.')?;
+            Some((RotatedName::read(suffix)?, dir.join(&entry.name)))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Orders rotated files from the oldest.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum RotatedName {
+    /// The kubelet's time of rotation, `YYYYMMDD-HHMMSS`.
+    Stamp(String),
+    /// docker's number, the highest the oldest.
+    Number(std::cmp::Reverse<u32>),
+}
+
+impl RotatedName {
+    fn read(suffix: &str) -> Option<Self> {
+        let bytes = suffix.as_bytes();
+        if bytes.len() == 15
+            && bytes[8] == b'-'
+            && bytes.iter().enumerate().all(|(at, byte)| at == 8 || byte.is_ascii_digit())
+        {
+            return Some(Self::Stamp(suffix.to_owned()));
+        }
+        suffix.parse().ok().map(|number| Self::Number(std::cmp::Reverse(number)))
+    }
+}
+
+/// Opens the plain generations of a log, oldest first, the live one last. A rotation in the middle of it is seen
+/// as a file that turns up twice, or as one that is missing and found by the next look.
+pub fn open_all<E: Env>(env: &E, live: &Path) -> Result<VecDeque<Open<E::File>>, OpenError> {
+    let mut files: VecDeque<Open<E::File>> = VecDeque::new();
+    for path in rotated(env, live) {
+        if let Ok(file) = env.open(&path).and_then(Open::new) {
+            files.push_back(file);
+        }
+    }
+    let live = Open::new(env.open(live)?)?;
+    files.retain(|file| !same_file(&file.generation, &live.generation));
+    files.push_back(live);
+    Ok(files)
+}
+
+/// True when both are the same inode.
+pub fn same_file(a: &Generation, b: &Generation) -> bool {
+    (a.device, a.inode) == (b.device, b.inode)
+}
+
+/// What a saved position means for the files on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Go on in the file at this index, at the position's offset.
+    At(usize),
+    /// The file is there, but shorter than what was acknowledged: it was truncated. Start it anew.
+    Truncated(usize),
+    /// The file is not among the plain ones.
+    Missing,
+}
+
+/// Finds the generation of a saved position.
+pub fn locate<F>(files: &VecDeque<Open<F>>, position: &Position) -> Resume {
+    let wanted = position.generation;
+    let same_inode = |file: &Open<F>| same_file(&file.generation, &wanted);
+    // The inode alone is reused at once by most file systems; the device number may change with a reboot.
+    let index = files
+        .iter()
+        .position(|file| same_inode(file) && file.generation.head == wanted.head)
+        .or_else(|| files.iter().position(|file| wanted.head != 0 && file.generation.head == wanted.head))
+        .or_else(|| {
+            files.iter().position(|file| same_inode(file) && wanted.head == 0 && position.offset == 0)
+        });
+    match index {
+        None => Resume::Missing,
+        Some(index) if files[index].size < position.offset => Resume::Truncated(index),
+        Some(index) => Resume::At(index),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_names_sort_from_the_oldest() {
+        let mut names: Vec<_> = ["20261122-145110", "20261122-145107", "20261121-235959"]
+            .iter()
+            .map(|suffix| RotatedName::read(suffix).expect("kubelet name"))
+            .collect();
+        names.sort();
+        assert_eq!(names[0], RotatedName::Stamp("20261121-235959".into()));
+        let mut numbers: Vec<_> =
+            ["1", "10", "2"].iter().map(|n| RotatedName::read(n).expect("docker name")).collect();
+        numbers.sort();
+        assert_eq!(numbers[0], RotatedName::Number(std::cmp::Reverse(10)));
+        for other in ["20261122-145107.gz", "20261122-145107.tmp", "gz", ""] {
+            assert!(RotatedName::read(other).is_none(), "{other}");
+        }
+    }
+}

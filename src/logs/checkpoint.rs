@@ -1,0 +1,377 @@
+//! The checkpoint: how far each container log is acknowledged, on disk, never torn.
+//!
+//! On disk: files `positions.<n>` in the state directory, usually one. A file is two slots of equal size, each
+//! `magic(8) version(4) length(4) sequence(8) crc32c(4) payload`, little endian; the checksum covers everything
+//! of the slot but itself. Slots are overwritten in turn in place and made durable by fdatasync, so a torn write
+//! leaves the other slot whole, nothing is renamed, and a full disk cannot stop it: the file is preallocated.
+//!
+//! A new file is begun when the payload outgrows its slot, and after any failed write or sync: what the kernel
+//! did with the pages of a failed sync is unknown, so that file is never trusted again. Older files are removed
+//! once the new one is durable.
+//!
+//! Reading takes the intact slot with the highest sequence over all files. Without any, every log on disk is
+//! read again: duplicates, no loss. Opening never fails for what a file holds.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::data::position::{Generation, Position, Skipping};
+
+const MAGIC: &[u8; 8] = b"NWICKPOS";
+const VERSION: u32 = 1;
+const HEADER: usize = 28;
+/// Slot size of a new file; grown by doubling. 64 KiB hold about 500 container logs.
+const MIN_SLOT: u64 = 64 << 10;
+/// No slot is read beyond this, whatever a file claims.
+const MAX_SLOT: u64 = 64 << 20;
+
+/// What the checkpoint says of one container log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// The end of what is acknowledged.
+    pub position: Position,
+    /// The service name under which the log's lines went out: a stream's labels never change under it.
+    pub service_name: String,
+    /// Whether that name was a guess.
+    pub service_name_guessed: bool,
+    /// The environment under which the lines went out.
+    pub environment: Option<String>,
+}
+
+/// Marks by log key (`<ns>_<pod>_<uid>/<container>/<restart>`).
+pub type Marks = HashMap<String, Mark>;
+
+/// What opening found.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// The newest intact marks.
+    pub marks: Marks,
+    /// Files of which no slot was intact.
+    pub corrupt: Vec<PathBuf>,
+}
+
+struct Current {
+    file: File,
+    number: u64,
+    slot: u64,
+    next: u64,
+}
+
+/// Writes checkpoints into a state directory.
+pub struct Store {
+    dir: PathBuf,
+    sequence: u64,
+    /// Number for the next new file.
+    number: u64,
+    current: Option<Current>,
+    buffer: Vec<u8>,
+}
+
+impl Store {
+    /// Opens the checkpoint in `dir` and reads it. An error means that the directory cannot be listed.
+    pub fn open(dir: &Path) -> io::Result<(Self, Opened)> {
+        let mut opened = Opened::default();
+        let mut newest = 0;
+        let mut number = 0;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(n) = name.to_str().and_then(|name| name.strip_prefix("positions.")?.parse::<u64>().ok())
+            else {
+                continue;
+            };
+            number = number.max(n + 1);
+            let found = read_file(&entry.path()).unwrap_or_default();
+            if found.is_empty() {
+                opened.corrupt.push(entry.path());
+            }
+            for (sequence, marks) in found {
+                if sequence >= newest {
+                    newest = sequence;
+                    opened.marks = marks;
+                }
+            }
+        }
+        let store =
+            Self { dir: dir.to_owned(), sequence: newest + 1, number, current: None, buffer: Vec::new() };
+        Ok((store, opened))
+    }
+
+    /// Makes `marks` durable. After an error the next call begins a new file.
+    pub fn write<'a>(&mut self, marks: impl Iterator<Item = (&'a str, &'a Mark)>) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        encode(self.sequence, marks, &mut buffer);
+        let result = self.write_slot(&buffer);
+        self.buffer = buffer;
+        if result.is_err() {
+            self.current = None;
+        } else {
+            self.sequence += 1;
+        }
+        result
+    }
+
+    /// Bytes written per checkpoint, last time.
+    pub fn last_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn write_slot(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let len = bytes.len() as u64;
+        if let Some(current) = &mut self.current
+            && len <= current.slot
+        {
+            current.file.write_all_at(bytes, current.next * current.slot)?;
+            current.file.sync_data()?;
+            current.next ^= 1;
+            return Ok(());
+        }
+        let slot = (len * 2).next_power_of_two().max(MIN_SLOT);
+        let number = self.number;
+        self.number += 1;
+        let path = self.dir.join(format!("positions.{number}"));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let prepared = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, slot * 2)
+            .or_else(|_| rustix::fs::ftruncate(&file, slot * 2))
+            .map_err(io::Error::from)
+            .and_then(|()| file.write_all_at(bytes, 0))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| File::open(&self.dir)?.sync_all());
+        if let Err(error) = prepared {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        self.current = Some(Current { file, number, slot, next: 1 });
+        self.remove_older(number);
+        Ok(())
+    }
+
+    fn remove_older(&self, keep: u64) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("positions.")?.parse::<u64>().ok());
+            if number.is_some_and(|number| number < keep) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Number of the file in use, for tests and support.
+    pub fn file_number(&self) -> Option<u64> {
+        self.current.as_ref().map(|current| current.number)
+    }
+}
+
+/// The intact slots of a file, at most two.
+fn read_file(path: &Path) -> io::Result<Vec<(u64, Marks)>> {
+    let file =
+        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let slot = file.metadata()?.len() / 2;
+    let mut found = Vec::new();
+    if !(HEADER as u64..=MAX_SLOT).contains(&slot) {
+        return Ok(found);
+    }
+    for n in 0..2 {
+        let mut bytes = vec![0; slot as usize];
+        if file.read_exact_at(&mut bytes, n * slot).is_ok()
+            && let Some(slot) = decode(&bytes)
+        {
+            found.push(slot);
+        }
+    }
+    Ok(found)
+}
+
+fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&sequence.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    let mut entry = Vec::with_capacity(160);
+    for (key, mark) in marks {
+        entry.clear();
+        let Position { generation, offset, skipping } = mark.position;
+        put_text(&mut entry, key);
+        for number in [generation.device, generation.inode, generation.head, offset] {
+            put_number(&mut entry, number);
+        }
+        let flags = u64::from(mark.service_name_guessed) | u64::from(mark.environment.is_some()) << 1;
+        put_number(&mut entry, u64::from(skipping.0));
+        put_number(&mut entry, flags);
+        put_text(&mut entry, &mark.service_name);
+        put_text(&mut entry, mark.environment.as_deref().unwrap_or(""));
+        // The length lets a later version append to an entry.
+        put_number(out, entry.len() as u64);
+        out.extend_from_slice(&entry);
+    }
+    let len = (out.len() - HEADER) as u32;
+    out[12..16].copy_from_slice(&len.to_le_bytes());
+    let crc = checksum(out);
+    out[24..28].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn checksum(slot: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&slot[..24]), &slot[HEADER..])
+}
+
+fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
+    let header = slot.get(..HEADER)?;
+    let number = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    if &header[..8] != MAGIC || number(8)? != VERSION {
+        return None;
+    }
+    let slot = slot.get(..HEADER + number(12)? as usize)?;
+    if checksum(slot) != number(24)? {
+        return None;
+    }
+    let sequence = u64::from_le_bytes(header[16..24].try_into().ok()?);
+    let mut rest = &slot[HEADER..];
+    let mut marks = Marks::new();
+    while !rest.is_empty() {
+        let len = usize::try_from(take_number(&mut rest)?).ok()?;
+        let (mut entry, after) = rest.split_at_checked(len)?;
+        rest = after;
+        let key = take_text(&mut entry)?;
+        let generation = Generation {
+            device: take_number(&mut entry)?,
+            inode: take_number(&mut entry)?,
+            head: take_number(&mut entry)?,
+        };
+        let offset = take_number(&mut entry)?;
+        let skipping = Skipping(take_number(&mut entry)? as u8);
+        let flags = take_number(&mut entry)?;
+        let service_name = take_text(&mut entry)?;
+        let environment = take_text(&mut entry)?;
+        let mark = Mark {
+            position: Position { generation, offset, skipping },
+            service_name,
+            service_name_guessed: flags & 1 != 0,
+            environment: (flags & 2 != 0).then_some(environment),
+        };
+        marks.insert(key, mark);
+    }
+    Some((sequence, marks))
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_number(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take_text(bytes: &mut &[u8]) -> Option<String> {
+    let len = usize::try_from(take_number(bytes)?).ok()?;
+    let (text, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(offset: u64) -> Marks {
+        let mark = Mark {
+            position: Position {
+                generation: Generation { device: 66, inode: 1234, head: u64::MAX },
+                offset,
+                skipping: Skipping(2),
+            },
+            service_name: "checkout".into(),
+            service_name_guessed: true,
+            environment: Some("prod".into()),
+        };
+        Marks::from([("shop_checkout_uid/api/0".to_owned(), mark)])
+    }
+
+    fn write(store: &mut Store, marks: &Marks) {
+        store.write(marks.iter().map(|(key, mark)| (key.as_str(), mark))).expect("writable");
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut store, opened) = Store::open(dir.path()).expect("opens");
+        assert!(opened.marks.is_empty());
+        for offset in [10, 20, 30] {
+            write(&mut store, &marks(offset));
+        }
+        let (_, opened) = Store::open(dir.path()).expect("opens");
+        assert_eq!(opened.marks, marks(30));
+        assert!(opened.corrupt.is_empty());
+    }
+
+    #[test]
+    fn any_damage_to_the_newest_slot_leaves_the_one_before() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut store, _) = Store::open(dir.path()).expect("opens");
+        write(&mut store, &marks(10));
+        write(&mut store, &marks(20));
+        let path = dir.path().join("positions.0");
+        let good = std::fs::read(&path).expect("file");
+        let slot = good.len() / 2;
+        for at in 0..store.last_len() {
+            let mut bad = good.clone();
+            bad[slot + at] ^= 0x10;
+            std::fs::write(&path, &bad).expect("writes");
+            let (_, opened) = Store::open(dir.path()).expect("opens");
+            assert_eq!(opened.marks, marks(10), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn hopeless_files_start_from_nothing_and_are_named() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        for content in [&b""[..], b"short", &[0; 4096], &[0xff; 300]] {
+            std::fs::write(dir.path().join("positions.7"), content).expect("writes");
+            let (mut store, opened) = Store::open(dir.path()).expect("opens");
+            assert!(opened.marks.is_empty());
+            assert_eq!(opened.corrupt.len(), 1);
+            write(&mut store, &marks(5));
+            assert_eq!(store.file_number(), Some(8));
+            let (_, opened) = Store::open(dir.path()).expect("opens");
+            assert_eq!(opened.marks, marks(5));
+            std::fs::remove_file(dir.path().join("positions.8")).expect("removes");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_outgrows_its_slot_moves_to_a_new_file() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut store, _) = Store::open(dir.path()).expect("opens");
+        write(&mut store, &marks(10));
+        let many: Marks =
+            (0..2000).map(|n| (format!("ns_pod-{n}_uid/container/0"), Mark::default())).collect();
+        write(&mut store, &many);
+        assert_eq!(store.file_number(), Some(1));
+        assert!(!dir.path().join("positions.0").exists());
+        let (_, opened) = Store::open(dir.path()).expect("opens");
+        assert_eq!(opened.marks.len(), 2000);
+    }
+}

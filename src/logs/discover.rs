@@ -1,0 +1,70 @@
+//! Finds container logs below the log root.
+//!
+//! `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log`, as the kubelet lays them out. Anything else below
+//! the root is passed over.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::env::{Env, Kind};
+use crate::data::workload::ContainerRef;
+
+/// A container log on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Whose it is.
+    pub container: ContainerRef,
+    /// The live file.
+    pub path: PathBuf,
+}
+
+/// What a listing found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// All container logs, sorted by path.
+    pub logs: Vec<Candidate>,
+    /// The root and the pod directories: new names here mean new containers.
+    pub directories: Vec<PathBuf>,
+    /// Container directories that have no log yet.
+    pub empty: Vec<PathBuf>,
+}
+
+/// Lists the root. An error means that the root itself cannot be listed; directories that vanish meanwhile are
+/// passed over.
+pub fn list<E: Env>(env: &E, root: &Path) -> io::Result<Found> {
+    let mut found = Found { directories: vec![root.to_owned()], ..Found::default() };
+    for pod in env.list(root)? {
+        if pod.kind != Kind::Directory || ContainerRef::from_path(&pod.name, "container", 0).is_none() {
+            continue;
+        }
+        let pod_dir = root.join(&pod.name);
+        let Ok(containers) = env.list(&pod_dir) else { continue };
+        found.directories.push(pod_dir.clone());
+        for container in containers {
+            if container.kind != Kind::Directory {
+                continue;
+            }
+            let dir = pod_dir.join(&container.name);
+            let Ok(files) = env.list(&dir) else { continue };
+            let before = found.logs.len();
+            for file in files {
+                // A link, or worse, is for the opener to judge and to count.
+                let Some(restart) = file.name.strip_suffix(".log").and_then(|number| number.parse().ok())
+                else {
+                    continue;
+                };
+                if file.kind == Kind::Directory {
+                    continue;
+                }
+                if let Some(container) = ContainerRef::from_path(&pod.name, &container.name, restart) {
+                    found.logs.push(Candidate { container, path: dir.join(&file.name) });
+                }
+            }
+            if found.logs.len() == before {
+                found.empty.push(dir);
+            }
+        }
+    }
+    found.logs.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}

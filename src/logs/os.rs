@@ -1,0 +1,258 @@
+//! The real world behind [`Env`]: openat2, pread, the system's clocks.
+//!
+//! Opens never follow a link out of the log root, except to an allowed target root (docker's json files), never
+//! block on a FIFO and accept regular files only.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use notify::Watcher;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::data::budget::Signal;
+use crate::metrics;
+use tracing::warn;
+
+use super::env::{Entry, Env, Kind, LogFile, OpenError, Stat};
+
+/// The operating system's files and clocks.
+#[derive(Debug)]
+pub struct Os {
+    root: PathBuf,
+    symlink_roots: Vec<PathBuf>,
+    started: Instant,
+    /// One inotify instance for everything; `None` when the system has none left: then polling alone serves.
+    watcher: Option<notify::RecommendedWatcher>,
+    changed: Arc<AtomicBool>,
+}
+
+impl Os {
+    /// Logs below `root`; symbolic links may lead below `symlink_roots`. `signal` is raised when a watched
+    /// directory changes.
+    pub fn new(root: PathBuf, symlink_roots: Vec<PathBuf>, signal: Arc<Signal>) -> Self {
+        let changed = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&changed);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error is a lost event (a queue overflow, say), so it counts as a change. Reading does not.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                flag.store(true, Ordering::Release);
+                signal.raise();
+            }
+        })
+        .inspect_err(|error| {
+            warn!(%error, "no inotify instance to be had; directories are polled (raise fs.inotify.max_user_instances)");
+        })
+        .ok();
+        metrics::LOG_WATCHES_MISSING.set(i64::from(watcher.is_none()));
+        Self { root, symlink_roots, started: Instant::now(), watcher, changed }
+    }
+
+    /// True while directory changes are told by the kernel rather than found by polling.
+    pub fn has_watcher(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// Opens `path`, which must lie below `root`, without following any link below it.
+    fn open_beneath(root: &Path, path: &Path) -> Result<OwnedFd, Errno> {
+        let relative = path.strip_prefix(root).map_err(|_| Errno::XDEV)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&dir, relative, flags, Mode::empty(), resolve) {
+            // An old kernel or a seccomp filter without openat2: no `..`, and no link as the last step.
+            Err(Errno::NOSYS | Errno::PERM)
+                if relative.components().all(|part| matches!(part, Component::Normal(_))) =>
+            {
+                rustix::fs::openat(&dir, relative, flags | OFlags::NOFOLLOW, Mode::empty())
+            }
+            other => other,
+        }
+    }
+}
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub struct OsFile(OwnedFd);
+
+impl LogFile for OsFile {
+    fn stat(&self) -> io::Result<Stat> {
+        let stat = rustix::fs::fstat(self.0.as_fd())?;
+        Ok(Stat {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            links: stat.st_nlink as u64,
+        })
+    }
+
+    fn read_at(&self, offset: u64, max: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        buffer.reserve(max);
+        let len = buffer.len();
+        // Reads into spare capacity: no byte is zeroed first. The capacity may exceed what was asked for.
+        let got = rustix::io::pread(self.0.as_fd(), rustix::buffer::spare_capacity(buffer), offset)?;
+        if got > max {
+            buffer.truncate(len + max);
+        }
+        Ok(got.min(max))
+    }
+}
+
+impl Env for Os {
+    type File = OsFile;
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let kind = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => Kind::Directory,
+                Ok(kind) if kind.is_file() => Kind::File,
+                Ok(kind) if kind.is_symlink() => Kind::Symlink,
+                Ok(_) => Kind::Other,
+                Err(_) => continue,
+            };
+            entries.push(Entry { name, kind });
+        }
+        Ok(entries)
+    }
+
+    fn modified(&self, dir: &Path) -> io::Result<u64> {
+        let meta = rustix::fs::stat(dir)?;
+        Ok((meta.st_mtime as u64).wrapping_mul(1_000_000_000).wrapping_add(meta.st_mtime_nsec as u64))
+    }
+
+    fn open(&self, path: &Path) -> Result<OsFile, OpenError> {
+        let fd = match Self::open_beneath(&self.root, path) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Err(OpenError::Missing),
+            Err(Errno::LOOP) => {
+                let target = self.link_target(path).ok_or(OpenError::Symlink)?;
+                let root = self
+                    .symlink_roots
+                    .iter()
+                    .find(|root| target.starts_with(root))
+                    .ok_or(OpenError::Symlink)?;
+                match Self::open_beneath(root, &target) {
+                    Ok(fd) => fd,
+                    Err(Errno::NOENT) => return Err(OpenError::Missing),
+                    Err(Errno::LOOP) => return Err(OpenError::Symlink),
+                    Err(error) => return Err(io::Error::from(error).into()),
+                }
+            }
+            // A path of the tail's own making below an allowed target root: docker's rotated files.
+            Err(Errno::XDEV) => {
+                let root = self
+                    .symlink_roots
+                    .iter()
+                    .find(|root| path.starts_with(root))
+                    .ok_or(OpenError::Symlink)?;
+                match Self::open_beneath(root, path) {
+                    Ok(fd) => fd,
+                    Err(Errno::NOENT) => return Err(OpenError::Missing),
+                    Err(Errno::LOOP) => return Err(OpenError::Symlink),
+                    Err(error) => return Err(io::Error::from(error).into()),
+                }
+            }
+            // A socket, or a FIFO that nobody writes to.
+            Err(Errno::NXIO) => return Err(OpenError::NotRegular),
+            Err(error) => return Err(io::Error::from(error).into()),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(io::Error::from)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(OpenError::NotRegular);
+        }
+        if stat.st_nlink > 1 {
+            return Err(OpenError::HardLink);
+        }
+        Ok(OsFile(fd))
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<(u64, u64)> {
+        let meta = fs::metadata(path)?;
+        Ok((meta.dev(), meta.ino()))
+    }
+
+    fn link_target(&self, path: &Path) -> Option<PathBuf> {
+        let target = fs::canonicalize(path).ok()?;
+        self.symlink_roots.iter().any(|root| target.starts_with(root)).then_some(target)
+    }
+
+    fn watch(&mut self, dir: &Path) {
+        let Some(watcher) = &mut self.watcher else { return };
+        // The directory may be gone by now, which is no trouble; running out of watches is worth a word.
+        if let Err(error) = watcher.watch(dir, notify::RecursiveMode::NonRecursive)
+            && matches!(error.kind, notify::ErrorKind::MaxFilesWatch)
+        {
+            if metrics::LOG_WATCHES_MISSING.get() == 0 {
+                warn!(%error, "no inotify watch to be had; directories are polled (raise fs.inotify.max_user_watches)");
+            }
+            metrics::LOG_WATCHES_MISSING.inc();
+        }
+    }
+
+    fn unwatch(&mut self, dir: &Path) {
+        if let Some(watcher) = &mut self.watcher {
+            // The kernel has dropped the watch with the directory; notify forgets it here.
+            let _ = watcher.unwatch(dir);
+        }
+    }
+
+    fn take_changes(&mut self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn unix_nano(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_below_the_root_open() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = dir.path().join("pods");
+        let allowed = dir.path().join("docker");
+        fs::create_dir_all(&root).expect("dir");
+        fs::create_dir_all(&allowed).expect("dir");
+        fs::write(dir.path().join("secret"), b"x").expect("file");
+        fs::write(root.join("0.log"), b"line\n").expect("file");
+        fs::write(allowed.join("c-json.log"), b"{}\n").expect("file");
+        fs::hard_link(dir.path().join("secret"), root.join("hard.log")).expect("link");
+        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("evil.log")).expect("link");
+        std::os::unix::fs::symlink(allowed.join("c-json.log"), root.join("docker.log")).expect("link");
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo.log"), FileType::Fifo, Mode::RUSR, 0)
+            .expect("fifo");
+
+        let os = Os::new(root.clone(), vec![allowed], Arc::default());
+        let mut text = Vec::new();
+        let file = os.open(&root.join("0.log")).expect("regular");
+        assert_eq!(file.read_at(1, 3, &mut text).expect("read"), 3);
+        assert_eq!(text, b"ine");
+        assert!(os.open(&root.join("docker.log")).is_ok());
+        for (name, reason) in [
+            ("evil.log", "symlink"),
+            ("hard.log", "hard_link"),
+            ("fifo.log", "not_regular"),
+            ("none", "missing"),
+        ] {
+            let error = os.open(&root.join(name)).expect_err(name);
+            assert_eq!(error.reason(), reason, "{name}");
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Configured processing of records: drop, redact, sample, rate limit, deduplicate.

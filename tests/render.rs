@@ -1,0 +1,66 @@
+//! The committed config and references equal what the code renders. `NODEWICK_RENDER=1` writes them instead.
+
+use std::path::Path;
+
+use nodewick::config::{Config, Sources, load, render};
+
+fn committed(path: &str, rendered: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("NODEWICK_RENDER").is_some() {
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+        std::fs::write(&file, rendered).expect("written");
+    }
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(text == rendered, "{path} differs from its rendering; run `make render` and commit it");
+}
+
+#[test]
+fn committed_config_equals_its_rendering() {
+    committed("config/agent.toml", &render::agent_toml());
+}
+
+#[test]
+fn committed_config_reference_equals_its_rendering() {
+    committed("docs/reference/config.md", &render::config_reference());
+}
+
+#[test]
+fn committed_metrics_reference_equals_its_rendering() {
+    committed("docs/reference/metrics.md", &render::metrics_reference());
+}
+
+fn loaded(text: &str) -> Config {
+    let file = Some(("config/agent.toml".to_owned(), text.to_owned()));
+    load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+#[test]
+fn rendered_config_loads_to_the_defaults() {
+    assert_eq!(format!("{:?}", loaded(&render::agent_toml())), format!("{:?}", loaded("")));
+}
+
+#[test]
+fn rendered_examples_are_valid_once_uncommented() {
+    let text: String = render::agent_toml()
+        .lines()
+        .skip_while(|line| !line.starts_with('['))
+        .filter_map(|line| match line.strip_prefix("# ") {
+            // Comments inside an example stay comments; prose outside of one goes.
+            Some(inner) if inner.starts_with('#') || inner.starts_with('[') || inner.contains(" = ") => {
+                Some(inner)
+            }
+            Some(_) => None,
+            None => Some(line),
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let config = loaded(&text);
+    assert!(config.sink.loki.contains_key("main") && config.sink.otlp.contains_key("main"), "{text}");
+}
+
+#[test]
+fn every_key_has_a_doc_line() {
+    for line in render::config_reference().lines().filter(|line| line.starts_with("| `")) {
+        assert!(!line.ends_with("|  |"), "no doc comment: {line}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What the integration tests share: real services, the runtime's log files, the real agent, make-believe backends.
+//!
+//! Each test program compiles this module anew and uses its own part of it, hence the `allow`.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod agent;
+pub mod cri_writer;
+pub mod services;

@@ -1,0 +1,508 @@
+//! The tail against real files, with a clock that the test moves and a sink that the test acknowledges.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nodewick::data::batch::{Fields, Marks as RecordMarks};
+use nodewick::data::budget::{Budget, Signal};
+use nodewick::data::delivery::{Fanout, Outlet, Shipment};
+use nodewick::data::workload::PathIdentity;
+use nodewick::logs::checkpoint::Marks;
+use nodewick::logs::env::{Entry, Env, OpenError};
+use nodewick::logs::ingest::Settings;
+use nodewick::logs::os::{Os, OsFile};
+use nodewick::logs::process::Chain;
+use nodewick::logs::registry::Registry;
+use nodewick::logs::tail::{Next, Options, Start, Tail};
+use parking_lot::Mutex;
+
+const POD: &str = "shop_checkout-d994d45d6-5h9zr_d11c6e6d-84fc-49ec-95a1-4ee5155f656a";
+const HOUR: u64 = 3_600_000_000_000;
+/// 2026-11-22T14:00:00Z.
+const BASE: u64 = 1_795_356_000_000_000_000;
+
+/// Real files, the test's own clock.
+struct TestEnv {
+    os: Os,
+    millis: Arc<AtomicU64>,
+}
+
+impl Env for TestEnv {
+    type File = OsFile;
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.os.list(dir)
+    }
+    fn modified(&self, dir: &Path) -> io::Result<u64> {
+        self.os.modified(dir)
+    }
+    fn open(&self, path: &Path) -> Result<OsFile, OpenError> {
+        self.os.open(path)
+    }
+    fn identity(&self, path: &Path) -> io::Result<(u64, u64)> {
+        self.os.identity(path)
+    }
+    fn link_target(&self, path: &Path) -> Option<PathBuf> {
+        self.os.link_target(path)
+    }
+    fn watch(&mut self, _: &Path) {}
+    fn unwatch(&mut self, _: &Path) {}
+    fn take_changes(&mut self) -> bool {
+        true
+    }
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+    fn unix_nano(&self) -> u64 {
+        BASE + 12 * HOUR + self.millis.load(Ordering::Relaxed) * 1_000_000
+    }
+}
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<Shipment>>>);
+
+impl Outlet for Sink {
+    fn required(&self) -> bool {
+        true
+    }
+    fn offer(&self, shipment: Shipment) {
+        self.0.lock().push(shipment);
+    }
+}
+
+/// A node with one agent that can be killed and started again.
+struct Rig {
+    dir: tempfile::TempDir,
+    millis: Arc<AtomicU64>,
+    sink: Sink,
+    tail: Option<Tail<TestEnv>>,
+    registry: Arc<Registry>,
+    budget: Arc<Budget>,
+    /// Everything that was ever shipped, in order: (pod directory name's pod, text, time).
+    shipped: Vec<Line>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Line {
+    pod: String,
+    text: String,
+    time: u64,
+    trace: Option<String>,
+    marks: RecordMarks,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut rig = Self {
+            dir: tempfile::tempdir().expect("temp dir"),
+            millis: Arc::default(),
+            sink: Sink::default(),
+            tail: None,
+            registry: Registry::new(Marks::new()),
+            budget: Budget::new(32 << 20, Arc::default()),
+            shipped: Vec::new(),
+        };
+        fs::create_dir_all(rig.root()).expect("root");
+        rig.start(Marks::new());
+        rig
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("pods")
+    }
+
+    fn start(&mut self, marks: Marks) {
+        self.start_with(marks, Start::Oldest, 32 << 20);
+    }
+
+    fn start_with(&mut self, marks: Marks, start: Start, memory: u64) {
+        let signal = Arc::<Signal>::default();
+        self.budget = Budget::new(memory, Arc::clone(&signal));
+        self.registry = Registry::new(marks);
+        let options = Options {
+            root: self.root(),
+            tick: Duration::from_millis(100),
+            rescan: Duration::from_secs(10),
+            start,
+            per_log: 1 << 20,
+            own_pod: None,
+        };
+        self.tail = Some(Tail::new(
+            TestEnv {
+                os: Os::new(self.root(), vec![], Arc::clone(&signal)),
+                millis: Arc::clone(&self.millis),
+            },
+            options,
+            Settings::new(Fields::ALL, Chain::default(), 256 << 10),
+            Box::new(PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None }),
+            Fanout::new(vec![Box::new(self.sink.clone())]),
+            Arc::clone(&self.budget),
+            signal,
+            Arc::clone(&self.registry),
+        ));
+    }
+
+    fn log(&self, pod: &str, name: &str) -> PathBuf {
+        let path = self.root().join(pod).join("api").join(name);
+        fs::create_dir_all(path.parent().expect("dir")).expect("dir");
+        path
+    }
+
+    fn append(&self, path: &Path, text: &str) {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).expect("log");
+        file.write_all(text.as_bytes()).expect("write");
+    }
+
+    /// Steps through `ticks` ticks, acknowledging nothing.
+    fn run(&mut self, ticks: u32) {
+        let tail = self.tail.as_mut().expect("running");
+        for _ in 0..ticks {
+            self.millis.fetch_add(100, Ordering::Relaxed);
+            while tail.step() == Next::Now {}
+        }
+    }
+
+    /// Takes what was shipped and acknowledges it.
+    fn ack(&mut self) -> Vec<String> {
+        let shipments = std::mem::take(&mut *self.sink.0.lock());
+        let mut texts = Vec::new();
+        for shipment in shipments {
+            for record in &shipment.batch.records {
+                let text = String::from_utf8(shipment.batch.body(record).to_vec()).expect("UTF-8");
+                texts.push(text.clone());
+                self.shipped.push(Line {
+                    pod: shipment.batch.workload.container.pod.clone(),
+                    text,
+                    time: record.time_unix_nano,
+                    trace: record.trace_id.map(|id| id.to_string()),
+                    marks: record.marks,
+                });
+            }
+            shipment.ticket.expect("required sinks get tickets").delivered();
+        }
+        texts
+    }
+
+    /// Runs and acknowledges until nothing comes any more.
+    fn drain(&mut self) -> Vec<String> {
+        let mut texts = Vec::new();
+        let mut quiet = 0;
+        while quiet < 12 {
+            self.run(1);
+            let more = self.ack();
+            quiet = if more.is_empty() { quiet + 1 } else { 0 };
+            texts.extend(more);
+        }
+        texts
+    }
+
+    /// kill -9: what is in memory is gone; the checkpoint is what was committed.
+    fn kill(&mut self) -> Marks {
+        let marks = self.registry.marks().into_iter().map(|(key, mark)| (key.to_string(), mark)).collect();
+        self.tail = None;
+        self.sink.0.lock().clear();
+        marks
+    }
+
+    fn rotate(&self, live: &Path, stamp: &str) {
+        let to = live.with_file_name(format!("0.log.{stamp}"));
+        fs::rename(live, to).expect("rename");
+    }
+}
+
+fn cri(at: u64, text: &str) -> String {
+    let stamp = jiff::Timestamp::from_nanosecond(i128::from(BASE + at)).expect("in range");
+    format!("{stamp} stdout F {text}\n")
+}
+
+#[test]
+fn lines_arrive_once_and_in_order() {
+    let mut rig = Rig::new();
+    let log = rig.log(POD, "0.log");
+    for n in 0..1000 {
+        rig.append(&log, &cri(n * 1000, &format!("line {n}")));
+        if n % 97 == 0 {
+            rig.run(1);
+            rig.ack();
+        }
+    }
+    rig.drain();
+    let texts: Vec<_> = rig.shipped.iter().map(|line| line.text.clone()).collect();
+    let expected: Vec<_> = (0..1000).map(|n| format!("line {n}")).collect();
+    assert_eq!(texts, expected);
+    assert_eq!(rig.shipped[0].pod, "checkout-d994d45d6-5h9zr");
+}
+
+#[test]
+fn torn_tail_waits_for_its_newline() {
+    let mut rig = Rig::new();
+    let log = rig.log(POD, "0.log");
+    let line = cri(1, "in two writes");
+    rig.append(&log, &line[..40]);
+    assert_eq!(rig.drain(), [""; 0]);
+    rig.append(&log, &line[40..]);
+    assert_eq!(rig.drain(), ["in two writes"]);
+}
+
+#[test]
+fn rename_rotation_is_followed_to_the_end_of_the_old_file() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    assert_eq!(rig.drain(), ["a"]);
+    rig.append(&live, &cri(2, "b"));
+    let mut old = fs::OpenOptions::new().append(true).open(&live).expect("open");
+    rig.rotate(&live, "20261122-140001");
+    rig.append(&live, &cri(4, "d"));
+    rig.run(1);
+    // The writer still holds the old file for a moment.
+    old.write_all(cri(3, "c").as_bytes()).expect("write");
+    assert_eq!(rig.drain(), ["b", "c", "d"]);
+}
+
+#[test]
+fn several_rotations_between_two_looks_are_read_in_order() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    rig.drain();
+    for (n, text) in ["b", "c", "d"].iter().enumerate() {
+        rig.append(&live, &cri(10 + n as u64, text));
+        rig.rotate(&live, &format!("20261122-14000{n}"));
+    }
+    rig.append(&live, &cri(20, "e"));
+    assert_eq!(rig.drain(), ["b", "c", "d", "e"]);
+}
+
+#[test]
+fn a_restarted_container_is_found_and_the_old_one_read_to_its_end() {
+    let mut rig = Rig::new();
+    let first = rig.log(POD, "0.log");
+    rig.append(&first, &cri(1, "a"));
+    assert_eq!(rig.drain(), ["a"]);
+    rig.append(&first, &format!("{}", cri(2, "last words").replace(" F ", " P ")));
+    let second = rig.log(POD, "1.log");
+    rig.append(&second, &cri(3, "again"));
+    let mut texts = rig.drain();
+    texts.sort();
+    assert_eq!(texts, ["again", "last words"]);
+}
+
+#[test]
+fn an_unlinked_file_is_read_to_its_end_and_forgotten() {
+    let mut rig = Rig::new();
+    let log = rig.log(POD, "0.log");
+    rig.append(&log, &cri(1, "a"));
+    rig.run(1);
+    rig.append(&log, &cri(2, "b"));
+    fs::remove_dir_all(rig.root().join(POD)).expect("remove");
+    assert_eq!(rig.drain(), ["a", "b"]);
+    rig.run(40);
+    assert_eq!(rig.tail.as_ref().expect("running").open_logs(), 0);
+    assert!(rig.registry.marks().is_empty());
+}
+
+#[test]
+fn after_a_kill_unacknowledged_lines_come_again_byte_for_byte() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    let body = |n: u64| {
+        let trace = if n % 3 == 0 { format!(",\"trace_id\":\"{:032x}\"", n / 3 + 1) } else { String::new() };
+        format!("{{\"level\":30,\"reqId\":\"req-{}\"{trace},\"n\":{n},\"msg\":\"x\"}}", n / 3)
+    };
+    for n in 0..300 {
+        rig.append(&live, &cri(n / 2, &body(n)));
+    }
+    rig.run(3);
+    let first: Vec<_> = rig.sink.0.lock().iter().map(|s| s.batch.records.len()).collect();
+    assert_eq!(first.iter().sum::<usize>(), 300);
+    rig.ack();
+    for n in 300..600 {
+        rig.append(&live, &cri(n / 2, &body(n)));
+        if n % 50 == 0 {
+            rig.run(1);
+        }
+    }
+    rig.run(2);
+    // Half of the batches are acknowledged, then the process dies.
+    let taken: Vec<Shipment> = {
+        let mut queue = rig.sink.0.lock();
+        let half = queue.len() / 2;
+        queue.drain(..half).collect()
+    };
+    let acked: usize = taken.iter().map(|shipment| shipment.batch.records.len()).sum();
+    for shipment in taken {
+        shipment.ticket.expect("ticket").delivered();
+    }
+    let pending: Vec<(u64, Option<String>)> = rig
+        .sink
+        .0
+        .lock()
+        .iter()
+        .flat_map(|s| {
+            s.batch
+                .records
+                .iter()
+                .map(|r| (r.time_unix_nano, r.trace_id.map(|id| id.to_string())))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let marks = rig.kill();
+    rig.start(marks);
+    let texts = rig.drain();
+    let expected: Vec<_> = (300 + acked as u64..600).map(body).collect();
+    assert_eq!(texts, expected);
+    let again: Vec<_> = rig.shipped[300..].iter().map(|line| (line.time, line.trace.clone())).collect();
+    assert_eq!(again, pending, "times and inherited trace ids are the same the second time");
+}
+
+#[test]
+fn a_restart_after_rotations_resumes_in_the_renamed_file() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    rig.append(&live, &cri(2, "b"));
+    rig.drain();
+    let marks = rig.kill();
+    rig.append(&live, &cri(3, "c"));
+    rig.rotate(&live, "20261122-140001");
+    rig.append(&live, &cri(4, "d"));
+    rig.rotate(&live, "20261122-140002");
+    rig.append(&live, &cri(5, "e"));
+    rig.start(marks);
+    assert_eq!(rig.drain(), ["c", "d", "e"]);
+}
+
+#[test]
+fn an_open_fragment_survives_a_kill_and_a_rotation() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "whole"));
+    rig.append(&live, &cri(2, "first-").replace(" F ", " P "));
+    assert_eq!(rig.drain(), ["whole"]);
+    rig.rotate(&live, "20261122-140001");
+    rig.append(&live, &cri(3, "second-").replace(" F ", " P "));
+    assert_eq!(rig.drain(), [""; 0]);
+    let marks = rig.kill();
+    rig.append(&live, &cri(4, "third"));
+    rig.start(marks);
+    assert_eq!(rig.drain(), ["first-second-third"]);
+}
+
+#[test]
+fn a_reused_inode_with_another_first_line_is_another_log() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "old pod's line, long enough to be beyond"));
+    rig.drain();
+    let mut marks = rig.kill();
+    fs::remove_file(&live).expect("remove");
+    rig.append(&live, &cri(9, "new"));
+    rig.append(&live, &cri(10, "and longer than what the old file had been, so that its offset would fit"));
+    // Whatever inode the file system gave, the checkpoint shall name this one.
+    use std::os::unix::fs::MetadataExt;
+    let inode = fs::metadata(&live).expect("file").ino();
+    marks.values_mut().for_each(|mark| mark.position.generation.inode = inode);
+    rig.start(marks);
+    assert_eq!(rig.drain().len(), 2);
+}
+
+#[test]
+fn a_truncated_log_is_read_from_its_start() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a long line before the cut"));
+    rig.drain();
+    fs::OpenOptions::new().write(true).open(&live).expect("open").set_len(0).expect("truncate");
+    rig.append(&live, &cri(2, "b"));
+    assert_eq!(rig.drain(), ["b"]);
+}
+
+#[test]
+fn reading_stops_when_credit_is_spent_and_goes_on_when_it_returns() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    let line = cri(1, &"x".repeat(1000));
+    rig.append(&live, &line.repeat(6000));
+    rig.run(5);
+    let in_flight: usize = rig.sink.0.lock().iter().map(|s| s.batch.arena.len()).sum();
+    assert!(in_flight <= 1 << 20, "{in_flight} bytes of one log are in flight");
+    assert!(in_flight >= 700 << 10, "{in_flight} bytes of one log are in flight");
+    assert_eq!(rig.drain().len(), 6000);
+    assert_eq!(rig.budget.held(), 0);
+}
+
+#[test]
+fn logs_of_one_stream_are_read_oldest_first() {
+    let mut rig = Rig::new();
+    let other = "shop_checkout-d994d45d6-7k2qx_e11c6e6d-84fc-49ec-95a1-4ee5155f656b";
+    for (pod, name) in [(POD, "one"), (other, "two")] {
+        let log = rig.log(pod, "0.log");
+        for minute in 0..240_u64 {
+            rig.append(&log, &cri(minute * 60_000_000_000, &format!("{name} {minute}")));
+        }
+    }
+    rig.drain();
+    assert_eq!(rig.shipped.len(), 480);
+    let mut newest = 0;
+    for line in &rig.shipped {
+        assert!(
+            line.time + HOUR > newest,
+            "{} comes {} s too late",
+            line.text,
+            (newest - line.time) / 1_000_000_000
+        );
+        newest = newest.max(line.time);
+    }
+}
+
+#[test]
+fn a_giant_line_is_cut_and_the_next_one_is_whole() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, &"x".repeat(3 << 20)));
+    rig.append(&live, &cri(2, "next"));
+    let texts = rig.drain();
+    assert_eq!(texts.len(), 2);
+    assert_eq!(texts[0].len(), 256 << 10);
+    assert_eq!(texts[1], "next");
+    assert!(rig.shipped[0].marks.contains(RecordMarks::TRUNCATED));
+}
+
+#[test]
+fn a_line_without_end_cannot_hold_the_log_for_ever() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, cri(1, "").trim_end());
+    for _ in 0..40 {
+        rig.append(&live, &"y".repeat(256 << 10));
+        rig.run(1);
+        rig.ack();
+    }
+    assert_eq!(rig.shipped.len(), 1, "sealed once");
+    let position = rig.registry.marks()[0].1.position.offset;
+    assert!(position > 4 << 20, "the position moves on: {position}");
+    rig.append(&live, "end\n");
+    rig.append(&live, &cri(2, "next"));
+    assert_eq!(rig.drain(), ["next"]);
+}
+
+#[test]
+fn the_newest_start_skips_what_was_there_before() {
+    let mut rig = Rig::new();
+    rig.kill();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "before"));
+    rig.start_with(Marks::new(), Start::Newest, 32 << 20);
+    assert_eq!(rig.drain(), [""; 0]);
+    rig.append(&live, &cri(2, "after"));
+    let late = rig.log("shop_cart-d994d45d6-5h9zr_uid2", "0.log");
+    rig.append(&late, &cri(3, "late"));
+    let mut texts = rig.drain();
+    texts.sort();
+    assert_eq!(texts, ["after", "late"]);
+}
