@@ -52,6 +52,10 @@ pub fn spawn<W: Wire, T: Transport>(
     dead: Option<DeadLetters>,
     kill: CancellationToken,
 ) -> (Box<dyn Outlet>, impl Future<Output = ()> + Send + use<W, T>) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the memory budget, or an optional sink's queue limit, bounds it"
+    )]
     let (sender, receiver) = mpsc::unbounded_channel();
     let meter = Meter::new(name);
     let (waiting, held) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
