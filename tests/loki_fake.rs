@@ -181,7 +181,7 @@ fn one_stream_above_its_rate_answers_as_recorded() {
         bench
     };
     let ignored = |text: &str| text.rsplit_once("total ignored: ").expect("counted").1[..10].to_owned();
-    let cases: [(bool, Vec<(i128, &str)>, u16, &str, usize); 5] = [
+    let cases = [
         (true, four.clone(), 429, "4 out of 4", 0),
         (true, [&[behind], four.as_slice()].concat(), 429, "4 out of 5", 0),
         (false, four.clone(), 429, "2 out of 4", 2),

@@ -52,6 +52,10 @@ pub fn spawn<W: Wire, T: Transport>(
     dead: Option<DeadLetters>,
     kill: CancellationToken,
 ) -> (Box<dyn Outlet>, impl Future<Output = ()> + Send + use<W, T>) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the memory budget, or an optional sink's queue limit, bounds it"
+    )]
     let (sender, receiver) = mpsc::unbounded_channel();
     let meter = Meter::new(name);
     let (waiting, held) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -131,8 +135,9 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                     buffer.shrink_to(2 * buffer.len());
                 }
                 self.meter.sent_bytes.inc_by(body.len() as u64);
-                let span = tracing::debug_span!(
+                let span = tracing::info_span!(
                     "send",
+                    otel.kind = "client",
                     sink = %self.name,
                     records = dispatch.records,
                     bytes = body.len(),

@@ -221,6 +221,10 @@ impl Wire for Loki {
         let written =
             self.snappy.compress(&raw, &mut out[at..]).expect("the output has the size that snappy asks for");
         out.truncate(at + written);
+        if raw.capacity() > 8 * raw.len().max(64 << 10) {
+            // A backlog is over: what it needed is not needed while little happens.
+            raw.shrink_to(2 * raw.len());
+        }
         self.raw = raw;
     }
 

@@ -37,9 +37,11 @@ pub(in crate::sink) fn verdict(answer: &Answer, records: u64) -> Verdict {
 }
 
 fn refused(text: &str, records: u64, after: Option<Duration>) -> Verdict {
-    // A tenant that Loki does not take says nothing against the lines.
+    // A tenant that Loki does not take says nothing against the lines, nor does a server that is not Loki: a
+    // proxy's error page, or a TLS port that was spoken to in plain http.
     let about_tenant = ["tenant ID ", "multiple org IDs present", "no org id"];
-    if about_tenant.iter().any(|start| text.starts_with(start)) {
+    let not_loki = ["<", "Client sent an HTTP request to an HTTPS server"];
+    if about_tenant.iter().chain(&not_loki).any(|start| text.trim_start().starts_with(start)) {
         return Verdict::Retry { after };
     }
     let reason = if text.contains("entry too far behind") {

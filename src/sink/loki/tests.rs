@@ -91,11 +91,13 @@ fn all_is_lost_only_when_the_text_leaves_no_doubt() {
 }
 
 #[test]
-fn a_tenant_that_loki_refuses_says_nothing_against_the_lines() {
+fn what_is_about_the_tenant_or_the_way_says_nothing_against_the_lines() {
     for text in [
         "tenant ID 'a/b' contains unsupported character '/'",
         "tenant ID is '.' or '..'",
         "multiple org IDs present",
+        "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>",
+        "Client sent an HTTP request to an HTTPS server.",
     ] {
         assert_eq!(judge::verdict(&answer(400, text), 5), Verdict::Retry { after: None });
     }
