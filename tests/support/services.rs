@@ -42,7 +42,7 @@ pub struct Expected {
     pub level: &'static str,
     /// Trace id in hexadecimal, if the line has or implies one.
     pub trace_id: Option<String>,
-    /// Span id in hexadecimal, if the line has one of its own.
+    /// Span id in hexadecimal, if the line has or implies one.
     pub span_id: Option<String>,
 }
 
@@ -173,8 +173,14 @@ impl Kind {
             Self::WinstonTraced | Self::Structlog => text("/level").map(|word| severity_of(&word)),
             Self::JsonLogger => text("/severity").map(|word| severity_of(&word)),
         };
-        let header = text("/req/headers/traceparent");
-        let mut trace_id = text("/trace_id").or_else(|| header?.split('-').nth(1).map(str::to_owned));
+        // The header has the caller's span: the nearest that a line without a span of its own can name.
+        let header = text("/req/headers/traceparent").unwrap_or_default();
+        let mut header = header.split('-').skip(1).map(str::to_owned);
+        let (caller_trace, caller_span) = (header.next(), header.next());
+        let (mut trace_id, span_id) = match text("/trace_id") {
+            Some(own) => (Some(own), text("/span_id")),
+            None => (caller_trace, caller_span),
+        };
         if let Some(request) = text("/request_id") {
             // Inheritance: a line without a trace id has that of an earlier line with the same request id.
             match &trace_id {
@@ -184,7 +190,7 @@ impl Kind {
         }
         let severity = severity.expect("a logger writes a level");
         let level = ["trace", "debug", "info", "warn", "error", "fatal"][usize::from(severity - 1) / 4];
-        Expected { severity, level, trace_id, span_id: text("/span_id") }
+        Expected { severity, level, trace_id, span_id }
     }
 
     /// True when the logger writes, or the line implies, a trace id on every line of a request.
