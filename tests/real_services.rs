@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use support::agent::Agent;
-use support::cri_writer::{ContainerLog, FRAGMENT, Line, Pipe, Rotator};
+use support::cri_writer::{ContainerLog, FRAGMENT, Pipe, Rotator};
 use support::fake_loki::{FakeLoki, Limits};
 use support::otlp::Receiver;
 use support::services::{Kind, Load, Running};
@@ -75,7 +75,7 @@ struct Arrival {
 /// What must arrive of a container's `pipe`.
 fn expected(kind: Kind, log: &ContainerLog, pipe: Pipe) -> Vec<Arrival> {
     let lines = log.lines();
-    let meanings = kind.expect(lines.iter().map(|line| line.text.as_slice()));
+    let meanings = kind.expect(&lines);
     let of_pipe = lines.into_iter().zip(meanings).filter(|(line, _)| line.pipe == pipe);
     of_pipe
         .map(|(line, meaning)| Arrival {
@@ -188,7 +188,7 @@ fn wait_for(agent: &Agent, lines: usize, arrived: impl Fn() -> usize) {
 }
 
 /// Reads a container log back as a person would: newest file last, lines split at newlines, fragments joined per pipe.
-fn read_back(log: &ContainerLog) -> Vec<Line> {
+fn read_back(log: &ContainerLog) -> Vec<(Pipe, Vec<u8>)> {
     let mut text = String::new();
     for path in log.rotated().expect("a directory") {
         let file = File::open(&path).expect("a rotated log");
@@ -215,7 +215,7 @@ fn read_back(log: &ContainerLog) -> Vec<Line> {
         joined.push_str(text);
         match tag {
             "P" => assert_eq!(text.len(), FRAGMENT),
-            "F" => lines.push(Line { pipe, text: std::mem::take(joined).into_bytes() }),
+            "F" => lines.push((pipe, std::mem::take(joined).into_bytes())),
             other => panic!("tag {other:?}"),
         }
     }
@@ -232,14 +232,15 @@ fn the_log_files_hold_what_the_services_printed() {
     }
     drop(rotators);
     for (kind, log) in &node.logs {
-        let (read, wrote) = (read_back(log), log.lines());
+        let read = read_back(log);
+        let wrote: Vec<_> = log.lines().into_iter().map(|line| (line.pipe, line.text)).collect();
         assert!(log.rotations() >= 2, "{kind:?} was rotated {} times", log.rotations());
         assert!(log.rotated().expect("a directory").len() <= 4);
         // Rotation has thrown the oldest lines away, as the kubelet does; what is left is the end of what was written.
         assert!(wrote.ends_with(&read), "{kind:?}: {} lines on disk, {} written", read.len(), wrote.len());
         assert!(read.len() > 50, "{kind:?}: {} lines on disk", read.len());
         assert!(
-            wrote.iter().any(|line| line.text.len() > 2 * FRAGMENT),
+            wrote.iter().any(|(_, text)| text.len() > 2 * FRAGMENT),
             "{kind:?} wrote a line of three fragments"
         );
     }
@@ -253,7 +254,7 @@ fn each_request_can_be_told_by_its_trace_id() {
     }
     for (kind, log) in &node.logs {
         let lines = log.lines();
-        let expected = kind.expect(lines.iter().map(|line| line.text.as_slice()));
+        let expected = kind.expect(&lines);
         let found: BTreeSet<_> = expected.iter().filter_map(|line| line.trace_id.clone()).collect();
         let wanted: Vec<_> = (1..=10).map(|number| format!("{}{number:016x}", kind.seed())).collect();
         if kind.names_traces() {

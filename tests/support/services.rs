@@ -4,6 +4,7 @@
 //! prints becomes a container log. [`Kind::expect`] says what a line means, by `serde_json` and the loggers' documentation
 //! alone: the agent's parser has no part in it.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::cri_writer::{ContainerLog, Pipe};
+use super::cri_writer::{ContainerLog, Line, Pipe};
 
 /// One of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,16 +154,20 @@ impl Kind {
     }
 
     /// What `lines`, all of one container in their order, must arrive with.
-    pub fn expect<'a>(self, lines: impl Iterator<Item = &'a [u8]>) -> Vec<Expected> {
-        let mut by_request = std::collections::HashMap::new();
-        lines.map(|line| self.expect_line(line, &mut by_request)).collect()
+    pub fn expect(self, lines: &[Line]) -> Vec<Expected> {
+        let (mut by_request, mut generation) = (HashMap::new(), 0);
+        let each = lines.iter().map(|line| {
+            // Request ids are forgotten at a rotation: the file before may be gone when the next is read again.
+            if line.generation != generation {
+                by_request.clear();
+                generation = line.generation;
+            }
+            self.expect_line(&line.text, &mut by_request)
+        });
+        each.collect()
     }
 
-    fn expect_line(
-        self,
-        line: &[u8],
-        by_request: &mut std::collections::HashMap<String, String>,
-    ) -> Expected {
+    fn expect_line(self, line: &[u8], by_request: &mut HashMap<String, String>) -> Expected {
         let line: Value = serde_json::from_slice(line).expect("a logger writes JSON");
         let text = |path: &str| line.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let severity = match self {
