@@ -164,7 +164,7 @@ fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
     // The agent's own words would stand between the lines of its logs: warnings only.
-    let quiet = telemetry::Config { log: Some("warn".into()), ..telemetry::Config::default() };
+    let quiet = telemetry::Config { log: "warn".into(), ..telemetry::Config::default() };
     let _telemetry = telemetry::init(&quiet)?;
     let interrupted = interrupted()?;
     let start = |site: &demo::Site| -> Result<demo::StopAgent, Box<dyn std::error::Error + Send + Sync>> {

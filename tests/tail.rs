@@ -137,7 +137,11 @@ impl Rig {
                 millis: Arc::clone(&self.millis),
             },
             options,
-            Settings::new(Fields::ALL, Chain::default(), 256 << 10),
+            Settings::new(
+                Fields::ALL,
+                Chain::compile(&nodewick::logs::process::Config::default()).expect("no rules"),
+                256 << 10,
+            ),
             Box::new(PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None }),
             Fanout::new(vec![Box::new(self.sink.clone())]),
             Arc::clone(&self.budget),

@@ -94,6 +94,7 @@ impl<'a> Scan<'a> {
                 let key = &line[start..end];
                 entry = match word_at(line, start) {
                     _ if escaped => find_escaped(node, key),
+                    _ if !keys::may_serve(*key.first().unwrap_or(&0), key.len(), want) => None,
                     _ if key.len() > LONGEST_KEY => None,
                     Some(word) if key.len() >= 8 => keys::find_word(node, key, word),
                     Some(word) => keys::find_word(node, key, word & ((1 << (8 * key.len())) - 1)),

@@ -161,6 +161,22 @@ struct Table {
     /// From 1 on.
     entries: [Entry; MAX_ENTRIES],
     keys: [&'static [u8]; MAX_ENTRIES],
+    /// What any key with this first byte and length can serve, in whatever object.
+    sieve: [Fields; SIEVE],
+}
+
+const SIEVE: usize = 1024;
+
+/// False when no key with this first byte and length can serve any field of `want`: the cheap look before the
+/// look-up.
+#[inline(always)]
+pub(super) fn may_serve(first: u8, len: usize, want: Fields) -> bool {
+    TABLE.sieve[sieve_of(first, len)].intersects(want)
+}
+
+#[inline(always)]
+const fn sieve_of(first: u8, len: usize) -> usize {
+    (len << 4 ^ first as usize) % SIEVE
 }
 
 static TABLE: Table = build();
@@ -279,7 +295,12 @@ const fn part(text: &'static [u8], start: usize, end: usize) -> &'static [u8] {
 
 /// For every rule and every pair of key boundaries in its path, one entry: so each way of nesting is found.
 const fn build() -> Table {
-    let mut table = Table { slots: [0; SLOTS], entries: [EMPTY; MAX_ENTRIES], keys: [&[]; MAX_ENTRIES] };
+    let mut table = Table {
+        slots: [0; SLOTS],
+        entries: [EMPTY; MAX_ENTRIES],
+        keys: [&[]; MAX_ENTRIES],
+        sieve: [Fields::NONE; SIEVE],
+    };
     let mut count = 0;
     // Objects are named by their path; 0 is nowhere, 1 the root with the empty path.
     let mut nodes: [&[u8]; MAX_NODES] = [&[]; MAX_NODES];
@@ -368,6 +389,8 @@ const fn build() -> Table {
         let entry = &mut table.entries[e];
         entry.serves =
             entry.picks[0].0.serves().with(entry.picks[1].0.serves()).with(serves[entry.child as usize]);
+        let place = sieve_of(table.keys[e][0], table.keys[e].len());
+        table.sieve[place] = table.sieve[place].with(entry.serves);
         e += 1;
     }
     table

@@ -255,40 +255,22 @@ impl<'a> Picks<'a> {
                 self.serilog |= 2;
                 false
             }
-            Pick::TraceHex | Pick::TraceGcp | Pick::TraceXray | Pick::TraceB3 | Pick::Traceparent => {
-                let mut buffer = [0; 192];
-                let Some(text) = plain(value, &mut buffer) else { return false };
-                let id = match pick {
-                    Pick::TraceHex => ids::trace_hex(text),
-                    Pick::TraceGcp => ids::trace_gcp(text),
-                    Pick::TraceXray => ids::trace_xray(text),
-                    Pick::TraceB3 => ids::trace_b3(text),
-                    _ => {
-                        let Some((trace, span, flags)) = ids::traceparent(text) else { return false };
-                        if rank <= self.parent_rank {
-                            self.parent_rank = rank;
-                            self.parent = Some((trace, span, flags));
-                        }
-                        Some(trace)
-                    }
-                };
-                set(&mut self.out.trace_id, id)
-            }
-            Pick::TraceDatadog => {
-                let mut buffer = [0; 64];
-                let id = datadog(value, &mut buffer).and_then(ids::trace_datadog);
-                set(&mut self.out.trace_id, id)
-            }
-            Pick::SpanHex => {
-                let mut buffer = [0; 64];
-                let id = plain(value, &mut buffer).and_then(ids::span_hex);
-                set(&mut self.out.span_id, id)
-            }
-            Pick::SpanDatadog => {
-                let mut buffer = [0; 64];
-                let id = datadog(value, &mut buffer).and_then(ids::span_datadog);
-                set(&mut self.out.span_id, id)
-            }
+            Pick::TraceHex
+            | Pick::TraceGcp
+            | Pick::TraceXray
+            | Pick::TraceB3
+            | Pick::Traceparent
+            | Pick::TraceDatadog
+            | Pick::SpanHex
+            | Pick::SpanDatadog => match value {
+                Value::Str(text, false) | Value::Bare(text) => self.take_id(pick, rank, text),
+                Value::Str(text, true) => self.take_escaped_id(pick, rank, text),
+                // Datadog writes decimal ids as strings or numbers.
+                Value::Num(text) if matches!(pick, Pick::TraceDatadog | Pick::SpanDatadog) => {
+                    self.take_id(pick, rank, text)
+                }
+                _ => false,
+            },
             Pick::TraceFlags => {
                 let flags = match value {
                     Value::Str(text, false) | Value::Bare(text) => ids::flags_hex(text),
@@ -385,6 +367,33 @@ impl<'a> Picks<'a> {
                 time.inspect(|time| self.out.app_time_unix_nano = *time).is_some()
             }
         }
+    }
+
+    #[cold]
+    fn take_escaped_id(&mut self, pick: Pick, rank: u8, text: &[u8]) -> bool {
+        unescape_short(text, &mut [0; 192]).is_some_and(|text| self.take_id(pick, rank, text))
+    }
+
+    #[inline]
+    fn take_id(&mut self, pick: Pick, rank: u8, text: &[u8]) -> bool {
+        let trace = match pick {
+            Pick::SpanHex => return set(&mut self.out.span_id, ids::span_hex(text)),
+            Pick::SpanDatadog => return set(&mut self.out.span_id, ids::span_datadog(text)),
+            Pick::TraceHex => ids::trace_hex(text),
+            Pick::TraceGcp => ids::trace_gcp(text),
+            Pick::TraceXray => ids::trace_xray(text),
+            Pick::TraceB3 => ids::trace_b3(text),
+            Pick::TraceDatadog => ids::trace_datadog(text),
+            _ => {
+                let Some((trace, span, flags)) = ids::traceparent(text) else { return false };
+                if rank <= self.parent_rank {
+                    self.parent_rank = rank;
+                    self.parent = Some((trace, span, flags));
+                }
+                Some(trace)
+            }
+        };
+        set(&mut self.out.trace_id, trace)
     }
 
     fn take_level(&mut self, pick: Pick, value: Value<'a>) -> bool {
@@ -491,14 +500,6 @@ fn plain<'b>(value: Value<'b>, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         Value::Str(text, false) | Value::Bare(text) => Some(text),
         Value::Str(text, true) => unescape_short(text, buffer),
         _ => None,
-    }
-}
-
-/// Datadog writes decimal ids as strings or numbers.
-fn datadog<'b>(value: Value<'b>, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    match value {
-        Value::Num(text) => Some(text),
-        _ => plain(value, buffer),
     }
 }
 
