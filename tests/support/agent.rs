@@ -45,7 +45,14 @@ impl Agent {
         assert!(self.child.is_none(), "the agent runs");
         let output =
             OpenOptions::new().create(true).append(true).open(self.output()).expect("a file for its output");
-        let child = Command::new(env!("CARGO_BIN_EXE_nodewick"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodewick"));
+        // The environment is config too, and cargo has some of its own for tests.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NODEWICK_"))
+        {
+            command.env_remove(name);
+        }
+        let child = command
             .arg("run")
             .arg("-c")
             .arg(self.directory.join("agent.toml"))

@@ -46,6 +46,8 @@ pub struct Line {
     pub pipe: Pipe,
     /// Its bytes.
     pub text: Vec<u8>,
+    /// Number of the file that holds its end, from 0.
+    pub generation: usize,
 }
 
 /// The log of one container instance. Cheap to clone: all clones write the same file.
@@ -62,7 +64,14 @@ struct State {
     lines: Vec<Line>,
     /// Seconds in the name of the latest rotated file.
     rotated_at: i64,
+    /// Files that were begun after the first.
     rotations: usize,
+}
+
+impl State {
+    fn finish(&mut self, pipe: Pipe, text: &[u8]) {
+        self.lines.push(Line { pipe, text: text.to_vec(), generation: self.rotations });
+    }
 }
 
 impl ContainerLog {
@@ -105,7 +114,7 @@ impl ContainerLog {
         }
         let mut state = self.state();
         frame(&mut state.file, pipe, 'F', rest)?;
-        state.lines.push(Line { pipe, text: text.to_vec() });
+        state.finish(pipe, text);
         Ok(())
     }
 
@@ -115,7 +124,7 @@ impl ContainerLog {
         for fragment in text.chunks(FRAGMENT) {
             frame(&mut state.file, pipe, 'P', fragment)?;
         }
-        state.lines.push(Line { pipe, text: text.to_vec() });
+        state.finish(pipe, text);
         Ok(())
     }
 
@@ -134,13 +143,14 @@ impl ContainerLog {
             let mut state = self.state();
             // The kubelet rotates at most every ten seconds; a test does so faster and must not reuse a name.
             state.rotated_at = jiff::Timestamp::now().as_second().max(state.rotated_at + 1);
-            state.rotations += 1;
             let stamp = jiff::Timestamp::from_second(state.rotated_at).map_err(io::Error::other)?;
             format!("{}.{}", self.0.live.display(), stamp.strftime("%Y%m%d-%H%M%S"))
         };
         fs::rename(&self.0.live, name)?;
         std::thread::sleep(reopen_after);
-        self.state().file = append_to(&self.0.live)?;
+        let mut state = self.state();
+        state.file = append_to(&self.0.live)?;
+        state.rotations += 1;
         Ok(())
     }
 

@@ -5,4 +5,6 @@
 
 pub mod agent;
 pub mod cri_writer;
+pub mod fake_loki;
+pub mod otlp;
 pub mod services;

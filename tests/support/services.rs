@@ -4,6 +4,7 @@
 //! prints becomes a container log. [`Kind::expect`] says what a line means, by `serde_json` and the loggers' documentation
 //! alone: the agent's parser has no part in it.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::cri_writer::{ContainerLog, Pipe};
+use super::cri_writer::{ContainerLog, Line, Pipe};
 
 /// One of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub struct Expected {
     pub level: &'static str,
     /// Trace id in hexadecimal, if the line has or implies one.
     pub trace_id: Option<String>,
-    /// Span id in hexadecimal, if the line has one of its own.
+    /// Span id in hexadecimal, if the line has or implies one.
     pub span_id: Option<String>,
 }
 
@@ -153,16 +154,20 @@ impl Kind {
     }
 
     /// What `lines`, all of one container in their order, must arrive with.
-    pub fn expect<'a>(self, lines: impl Iterator<Item = &'a [u8]>) -> Vec<Expected> {
-        let mut by_request = std::collections::HashMap::new();
-        lines.map(|line| self.expect_line(line, &mut by_request)).collect()
+    pub fn expect(self, lines: &[Line]) -> Vec<Expected> {
+        let (mut by_request, mut generation) = (HashMap::new(), 0);
+        let each = lines.iter().map(|line| {
+            // Request ids are forgotten at a rotation: the file before may be gone when the next is read again.
+            if line.generation != generation {
+                by_request.clear();
+                generation = line.generation;
+            }
+            self.expect_line(&line.text, &mut by_request)
+        });
+        each.collect()
     }
 
-    fn expect_line(
-        self,
-        line: &[u8],
-        by_request: &mut std::collections::HashMap<String, String>,
-    ) -> Expected {
+    fn expect_line(self, line: &[u8], by_request: &mut HashMap<String, String>) -> Expected {
         let line: Value = serde_json::from_slice(line).expect("a logger writes JSON");
         let text = |path: &str| line.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let severity = match self {
@@ -173,8 +178,14 @@ impl Kind {
             Self::WinstonTraced | Self::Structlog => text("/level").map(|word| severity_of(&word)),
             Self::JsonLogger => text("/severity").map(|word| severity_of(&word)),
         };
-        let header = text("/req/headers/traceparent");
-        let mut trace_id = text("/trace_id").or_else(|| header?.split('-').nth(1).map(str::to_owned));
+        // The header has the caller's span: the nearest that a line without a span of its own can name.
+        let header = text("/req/headers/traceparent").unwrap_or_default();
+        let mut header = header.split('-').skip(1).map(str::to_owned);
+        let (caller_trace, caller_span) = (header.next(), header.next());
+        let (mut trace_id, span_id) = match text("/trace_id") {
+            Some(own) => (Some(own), text("/span_id")),
+            None => (caller_trace, caller_span),
+        };
         if let Some(request) = text("/request_id") {
             // Inheritance: a line without a trace id has that of an earlier line with the same request id.
             match &trace_id {
@@ -184,7 +195,7 @@ impl Kind {
         }
         let severity = severity.expect("a logger writes a level");
         let level = ["trace", "debug", "info", "warn", "error", "fatal"][usize::from(severity - 1) / 4];
-        Expected { severity, level, trace_id, span_id: text("/span_id") }
+        Expected { severity, level, trace_id, span_id }
     }
 
     /// True when the logger writes, or the line implies, a trace id on every line of a request.
