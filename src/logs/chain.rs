@@ -78,8 +78,8 @@ impl<F: LogFile> Open<F> {
 }
 
 /// The plain files of a log beside its live one, oldest first, as paths. `.gz` and `.tmp` files are not plain.
-pub fn rotated<E: Env>(env: &E, live: &Path) -> Vec<PathBuf> {
-    let real = env.link_target(live);
+pub fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<PathBuf> {
+    let real = if linked { env.link_target(live) } else { None };
     let live = real.as_deref().unwrap_or(live);
     let (Some(dir), Some(name)) = (live.parent(), live.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();
@@ -121,9 +121,9 @@ impl RotatedName {
 
 /// Opens the plain generations of a log, oldest first, the live one last. A rotation in the middle of it is seen
 /// as a file that turns up twice, or as one that is missing and found by the next look.
-pub fn open_all<E: Env>(env: &E, live: &Path) -> Result<VecDeque<Open<E::File>>, OpenError> {
+pub fn open_all<E: Env>(env: &E, live: &Path, linked: bool) -> Result<VecDeque<Open<E::File>>, OpenError> {
     let mut files: VecDeque<Open<E::File>> = VecDeque::new();
-    for path in rotated(env, live) {
+    for path in rotated(env, live, linked) {
         if let Ok(file) = env.open(&path).and_then(Open::new) {
             files.push_back(file);
         }

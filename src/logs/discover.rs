@@ -16,6 +16,8 @@ pub struct Candidate {
     pub container: ContainerRef,
     /// The live file.
     pub path: PathBuf,
+    /// True when that is a symbolic link: docker's logs lie elsewhere.
+    pub linked: bool,
 }
 
 /// What a listing found.
@@ -57,7 +59,8 @@ pub fn list<E: Env>(env: &E, root: &Path) -> io::Result<Found> {
                     continue;
                 }
                 if let Some(container) = ContainerRef::from_path(&pod.name, &container.name, restart) {
-                    found.logs.push(Candidate { container, path: dir.join(&file.name) });
+                    let linked = file.kind == Kind::Symlink;
+                    found.logs.push(Candidate { container, path: dir.join(&file.name), linked });
                 }
             }
             if found.logs.len() == before {

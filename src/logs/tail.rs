@@ -98,6 +98,8 @@ struct Log<F> {
     key: Arc<str>,
     live: PathBuf,
     path: Arc<str>,
+    /// The live name is a symbolic link.
+    linked: bool,
     restart: u32,
     /// `<ns>_<pod>_<uid>/<container>`.
     place: String,
@@ -345,7 +347,7 @@ impl<E: Env> Tail<E> {
             self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
             return;
         };
-        let files = match chain::open_all(&self.env, &candidate.path) {
+        let files = match chain::open_all(&self.env, &candidate.path, candidate.linked) {
             Ok(files) => files,
             Err(OpenError::Missing) => {
                 // In the middle of a rotation, or already gone.
@@ -412,6 +414,7 @@ impl<E: Env> Tail<E> {
             place: key.rsplit_once('/').map_or_else(String::new, |(place, _)| place.to_owned()),
             path: candidate.path.to_string_lossy().into(),
             live: candidate.path,
+            linked: candidate.linked,
             restart: candidate.container.restart,
             stream: stream_hash(&workload),
             ledger: Ledger::new(Position::default(), Arc::clone(&self.signal)),
@@ -509,7 +512,7 @@ impl<E: Env> Tail<E> {
             let settled = wall.saturating_sub(modified) > 100_000_000;
             if modified == log.dir_modified && settled && log.gone_since.is_none() {
                 // docker rotates behind a link, in another directory.
-                if self.env.link_target(&log.live).is_none() {
+                if !log.linked {
                     return;
                 }
             } else if modified != log.dir_modified {
@@ -542,7 +545,7 @@ impl<E: Env> Tail<E> {
     /// Another file has the live name: appends it and whatever came between.
     fn follow_rotation(&mut self, index: usize) {
         let log = &mut self.logs[index];
-        let Ok(found) = chain::open_all(&self.env, &log.live) else { return };
+        let Ok(found) = chain::open_all(&self.env, &log.live, log.linked) else { return };
         let newest = log.files.back().map(|file| file.generation);
         // What is older than the newest known file has been read or is being read.
         let after = newest
