@@ -38,7 +38,7 @@ enum Verb {
     /// Show the agent at work on a make-believe node: no cluster, no backend.
     Demo(demo::Args),
     /// Show the local store's logs for people: levels, messages, traces.
-    Tail(TailArgs),
+    Tail(tail::Args),
     /// Validate the config; print what it comes to, where each value is from, and the memory bound.
     Check(CheckArgs),
     /// Print version, revision and compiler.
@@ -54,17 +54,6 @@ pub(crate) struct ConfigArgs {
     /// Set one key, over file and environment: --set agent.cluster=prod.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-struct TailArgs {
-    #[command(flatten)]
-    tail: tail::Args,
-    /// Directory of the store, or the state directory above it; default: the one that the config names.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -182,11 +171,11 @@ fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
     Ok(if counts.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
+fn tail(args: &tail::Args) -> anyhow::Result<ExitCode> {
     let dir = match &args.dir {
         Some(dir) => tail::find_store(dir),
         None => {
-            let config = args.config.load()?.config;
+            let config = ConfigArgs { config: args.config.clone(), set: Vec::new() }.load()?.config;
             let stores = config.sink.stores();
             let (name, store) = stores
                 .first()
@@ -197,7 +186,7 @@ fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
     let stop = interrupted()?;
     let on_terminal = std::io::stdout().is_terminal();
     let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
-    tail::run(&args.tail, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
+    tail::run(args, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 
