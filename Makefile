@@ -38,7 +38,7 @@ bench: ## nodewick beside a floor program: CPU, memory, latency (docs/how-to/ben
 	@benches/run.py $(ARGS)
 
 render: ## Write the generated files anew: config/agent.toml, docs/reference
-	@RENDER=1 cargo test --locked --quiet --test render
+	@NODEWICK_RENDER=1 cargo test --locked --quiet --test render >/dev/null
 
 fmt: ## Format the code
 	cargo fmt

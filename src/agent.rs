@@ -223,14 +223,20 @@ fn start_sinks(config: &Config, supervisor: &mut Supervisor) -> Result<Vec<Box<d
         let label = format!("loki.{name}");
         let (outlet, task) = loki::sink(&label, sink, fields, state_dir, supervisor.kill())
             .map_err(|error| refused("loki", name, error))?;
-        supervisor.spawn(label, async { Ok::<_, Infallible>(task.await) });
+        supervisor.spawn(label, async {
+            task.await;
+            Ok::<_, Infallible>(())
+        });
         outlets.push(outlet);
     }
     for (name, sink) in &config.sink.otlp {
         let label = format!("otlp.{name}");
         let (outlet, task) = otlp::sink(&label, sink, fields, state_dir, supervisor.kill())
             .map_err(|error| refused("otlp", name, error))?;
-        supervisor.spawn(label, async { Ok::<_, Infallible>(task.await) });
+        supervisor.spawn(label, async {
+            task.await;
+            Ok::<_, Infallible>(())
+        });
         outlets.push(outlet);
     }
     for (name, sink) in &config.sink.stdout {

@@ -288,7 +288,7 @@ fn a_restarted_container_is_found_and_the_old_one_read_to_its_end() {
     let first = rig.log(POD, "0.log");
     rig.append(&first, &cri(1, "a"));
     assert_eq!(rig.drain(), ["a"]);
-    rig.append(&first, &format!("{}", cri(2, "last words").replace(" F ", " P ")));
+    rig.append(&first, &cri(2, "last words").replace(" F ", " P "));
     let second = rig.log(POD, "1.log");
     rig.append(&second, &cri(3, "again"));
     let mut texts = rig.drain();
@@ -315,7 +315,8 @@ fn after_a_kill_unacknowledged_lines_come_again_byte_for_byte() {
     let mut rig = Rig::new();
     let live = rig.log(POD, "0.log");
     let body = |n: u64| {
-        let trace = if n % 3 == 0 { format!(",\"trace_id\":\"{:032x}\"", n / 3 + 1) } else { String::new() };
+        let trace =
+            if n.is_multiple_of(3) { format!(",\"trace_id\":\"{:032x}\"", n / 3 + 1) } else { String::new() };
         format!("{{\"level\":30,\"reqId\":\"req-{}\"{trace},\"n\":{n},\"msg\":\"x\"}}", n / 3)
     };
     for n in 0..300 {

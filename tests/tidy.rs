@@ -26,13 +26,13 @@ const LAYERS: &[(&str, u8)] = &[
     ("scrape", 2),
     ("sink", 2),
     ("slo", 2),
-    // Its exporters dial as the sinks do.
+    // Its exporters use sink's HTTP client.
     ("telemetry", 3),
-    ("config", 4),
     // It reads what the local sink stores.
     ("tail", 3),
+    ("config", 4),
     ("agent", 5),
-    ("demo", 4),
+    ("demo", 5),
     ("cli", 6),
     ("main", 7),
 ];
