@@ -61,9 +61,6 @@ pub(crate) struct ConfigArgs {
 struct TailArgs {
     #[command(flatten)]
     tail: tail::Args,
-    /// Directory of the store, or the state directory above it; default: the one that the config names.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -184,7 +181,7 @@ fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
 }
 
 fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
-    let dir = match &args.dir {
+    let dir = match &args.tail.dir {
         Some(dir) => tail::find_store(dir),
         None => {
             let config = args.config.load()?.config;
