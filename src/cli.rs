@@ -39,7 +39,7 @@ enum Verb {
     /// Show the agent at work on a make-believe node: no cluster, no backend.
     Demo(demo::Args),
     /// Show the local store's logs for people: levels, messages, traces.
-    Tail(TailArgs),
+    Tail(tail::Args),
     /// Validate the config; print what it comes to, where each value is from, and the memory bound.
     Check(CheckArgs),
     /// Print version, revision and compiler.
@@ -55,14 +55,6 @@ pub(crate) struct ConfigArgs {
     /// Set one key, over file and environment: --set agent.cluster=prod.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-struct TailArgs {
-    #[command(flatten)]
-    tail: tail::Args,
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -180,11 +172,11 @@ fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
     Ok(if counts.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
-    let dir = match &args.tail.dir {
+fn tail(args: &tail::Args) -> anyhow::Result<ExitCode> {
+    let dir = match &args.dir {
         Some(dir) => tail::find_store(dir),
         None => {
-            let config = args.config.load()?.config;
+            let config = ConfigArgs { config: args.config.clone(), set: Vec::new() }.load()?.config;
             let stores = config.sink.stores();
             let (name, store) = stores
                 .first()
@@ -195,7 +187,7 @@ fn tail(args: &TailArgs) -> anyhow::Result<ExitCode> {
     let stop = interrupted()?;
     let on_terminal = std::io::stdout().is_terminal();
     let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
-    tail::run(&args.tail, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
+    tail::run(args, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 

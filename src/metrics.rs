@@ -120,6 +120,8 @@ table! {
         "Bytes read from container log files.";
     counter LOG_RECORDS = "nodewick_log_records_total" [],
         "Records framed from container log files.";
+    counter WORKLOAD_RECORDS = "nodewick_workload_records_total" ["namespace", "service", "trace"],
+        "Records by workload and by how they came to a trace id (own, inherited, none): which services log no trace ids.";
     gauge LOG_LAG_BYTES = "nodewick_log_lag_bytes" [],
         "Bytes on disk that are not yet read, over all container logs.";
     gauge LOG_WATCHES_MISSING = "nodewick_log_watches_missing" [],

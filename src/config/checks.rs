@@ -2,8 +2,8 @@
 //!
 //! In: a [`Config`]. Out: findings by key path, placed by the loader. Pure: no file and no network is touched.
 
-use super::Config;
 use super::diagnostics::Level;
+use super::{Config, process};
 use crate::data::batch::{FIELD_NAMES, Fields};
 use crate::data::units::ByteSize;
 
@@ -50,6 +50,21 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             add(Level::Error, &path, "not set".to_owned(), &format!("write {example}"));
         } else if let Err((message, help)) = url_is_usable(&with_scheme(kind, url)) {
             add(Level::Error, &path, message, &help);
+        }
+    }
+    if let Err(error) = process::Chain::compile(&config.process) {
+        add(Level::Error, &["process"], error.to_string(), "");
+    }
+    for (name, sink) in config.sink.loki.iter().filter(|(_, sink)| url_is_usable(&sink.url).is_ok()) {
+        if let Err(error) = sink.client() {
+            add(Level::Error, &["sink", "loki", name], error.to_string(), "");
+        }
+    }
+    for (name, sink) in &config.sink.otlp {
+        if url_is_usable(&with_scheme("otlp", &sink.endpoint)).is_ok()
+            && let Err(error) = sink.build(config.record.fields.0)
+        {
+            add(Level::Error, &["sink", "otlp", name], error.to_string(), "");
         }
     }
     for kind in ["loki", "otlp", "stdout", "local"] {

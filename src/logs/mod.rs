@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod checkpoint;
 pub mod copies;
+pub mod coverage;
 pub mod discover;
 pub mod driver;
 pub mod env;

@@ -59,8 +59,11 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t = Output::Pretty)]
     pub output: Output,
     /// Directory of the local store, or a state directory that holds one.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
     pub dir: Option<PathBuf>,
+    /// Config file of the agent whose local store to read.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Form of the output.

@@ -1,0 +1,106 @@
+//! One container log as the tail follows it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::data::delivery::Ledger;
+use crate::data::position::Position;
+use crate::data::workload::Workload;
+use crate::logs::chain::Open;
+use crate::logs::coverage::Coverage;
+use crate::logs::env::LogFile;
+use crate::logs::ingest::{LineState, Settings};
+use crate::logs::inherit;
+
+/// A log, from its first line to its last.
+pub(super) struct Log<F> {
+    pub(super) key: Arc<str>,
+    pub(super) live: PathBuf,
+    pub(super) path: Arc<str>,
+    /// The live name is a symbolic link.
+    pub(super) linked: bool,
+    pub(super) restart: u32,
+    /// `<ns>_<pod>_<uid>/<container>`.
+    pub(super) place: String,
+    pub(super) workload: Arc<Workload>,
+    pub(super) ledger: Arc<Ledger>,
+    /// Who of its workload logs trace ids.
+    pub(super) coverage: Coverage,
+    /// Hash of what makes the backend stream.
+    pub(super) stream: u64,
+    /// Oldest first; the first one is being read.
+    pub(super) files: VecDeque<Open<F>>,
+    pub(super) lines: LineState,
+    /// Where a line began that was open when its generation ended.
+    pub(super) carried: Option<Position>,
+    pub(super) next_check: Duration,
+    pub(super) dir_modified: u64,
+    pub(super) gone_since: Option<Duration>,
+    /// A later restart of the container exists: no line will come any more.
+    pub(super) ended: bool,
+    pub(super) finished: bool,
+    pub(super) deficit: i64,
+    /// The next line lies beyond the horizon: wait for another log of the stream, until the next tick.
+    pub(super) waiting: bool,
+    /// A read that was too short for its line makes the next one longer.
+    pub(super) long_read: bool,
+}
+
+impl<F: LogFile> Log<F> {
+    /// Bytes worth reading now.
+    pub(super) fn unread(&self) -> u64 {
+        if self.waiting { 0 } else { self.files.front().map_or(0, Open::unread) }
+    }
+
+    /// Unread bytes over all generations.
+    pub(super) fn lag(&self) -> u64 {
+        self.files.iter().map(Open::unread).sum()
+    }
+
+    /// The position up to which everything that was read is decided.
+    pub(super) fn decided(&self) -> Option<Position> {
+        let file = self.files.front()?;
+        if self.lines.carries()
+            && let Some(carried) = self.carried
+        {
+            return Some(carried);
+        }
+        let (offset, skipping) = self.lines.pinned().unwrap_or((file.offset, self.lines.skipping()));
+        Some(Position { generation: file.generation, offset, skipping })
+    }
+}
+
+/// Re-reads a bounded stretch before a resumed position, so that what lines learn from earlier ones is as it was.
+pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) {
+    let file = &log.files[0];
+    let looks_back =
+        file.offset.saturating_sub(inherit::REACH).min(settings.chain.warm_up_start(file.offset));
+    // A line that ends in the stretch may have begun before it.
+    let begin = looks_back.saturating_sub(settings.max_line as u64);
+    log.lines.begin_warm_up();
+    let mut arena = Vec::new();
+    if file.file.read_at(begin, (file.offset - begin) as usize, &mut arena).is_err() {
+        return;
+    }
+    let from = if begin == 0 { 0 } else { memchr::memchr(b'\n', &arena).map_or(arena.len(), |at| at + 1) };
+    let mut records = Vec::new();
+    let (offset, horizon) = (begin + from as u64, u64::MAX);
+    log.lines.ingest(settings, &log.workload, &mut arena, from, offset, horizon, &mut records);
+}
+
+/// Identifies the backend stream that a workload's lines go to.
+pub(super) fn stream_hash(workload: &Workload) -> u64 {
+    let text = [
+        workload.container.namespace.as_str(),
+        &workload.service_name,
+        &workload.container.container,
+        workload.environment.as_deref().unwrap_or(""),
+        workload.tenant.as_deref().unwrap_or(""),
+    ]
+    .join("\0");
+    xxh3_64(text.as_bytes())
+}

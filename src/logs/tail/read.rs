@@ -1,0 +1,236 @@
+//! Reading with credit: who may read how much, and what a read becomes.
+//!
+//! Deficit round robin over namespaces, then containers, so that a storm in one pod costs only that pod. Nothing
+//! is read without memory from the budget, and no log holds more than its share in flight.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::{CATCHING_UP_AGE, CATCHING_UP_BYTES, CHUNK, MAX_AHEAD, Tail};
+use crate::data::batch::{Batch, Record};
+use crate::data::budget::Permit;
+use crate::data::position::{Position, Skipping};
+use crate::logs::env::{Env, LogFile};
+use crate::logs::frame;
+use crate::metrics;
+
+/// What a read brought.
+enum Read {
+    /// So many bytes were taken.
+    Some(u64),
+    /// Nothing that can be taken now.
+    Nothing,
+    /// Credit is spent.
+    NoCredit,
+}
+
+impl<E: Env> Tail<E> {
+    pub(super) fn rebuild_order(&mut self) {
+        self.order_stale = false;
+        let mut namespaces: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut streams: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (index, log) in self.logs.iter().enumerate() {
+            namespaces.entry(&log.workload.container.namespace).or_default().push(index);
+            streams.entry(log.stream).or_default().push(index);
+        }
+        self.namespaces = namespaces.into_values().collect();
+        streams.retain(|_, logs| logs.len() > 1);
+        self.shared = streams;
+        self.next_namespace = 0;
+    }
+
+    /// One round of deficit round robin, namespaces then containers; true when another round may find work.
+    pub(super) fn read_round(&mut self, now: Duration) -> bool {
+        let namespaces = std::mem::take(&mut self.namespaces);
+        let mut more = false;
+        let mut starved = false;
+        let count = namespaces.len();
+        for turn in 0..count {
+            let namespace = &namespaces[(self.next_namespace + turn) % count];
+            // Every log of the namespace shares the namespace's quantum.
+            let busy = namespace.iter().filter(|index| self.logs[**index].unread() > 0).count();
+            if busy == 0 {
+                continue;
+            }
+            let quantum = (CHUNK / busy as u64).max(16 << 10) as i64;
+            for &index in namespace {
+                if self.logs[index].unread() == 0 {
+                    self.logs[index].deficit = 0;
+                    continue;
+                }
+                let log = &mut self.logs[index];
+                log.deficit = (log.deficit + quantum).min(CHUNK as i64);
+                if log.deficit <= 0 {
+                    more = true;
+                    continue;
+                }
+                match self.read_chunk(index, now) {
+                    Read::Some(bytes) => {
+                        let log = &mut self.logs[index];
+                        log.deficit -= bytes as i64;
+                        more |= log.unread() > 0;
+                    }
+                    Read::Nothing => {}
+                    Read::NoCredit => starved = true,
+                }
+            }
+            if starved && self.budget.held() >= self.budget.limit() / 10 * 9 {
+                break;
+            }
+        }
+        if count > 0 {
+            self.next_namespace = (self.next_namespace + 1) % count;
+        }
+        self.namespaces = namespaces;
+        more
+    }
+
+    /// The stamp beyond which a log must wait for another one that feeds its stream.
+    fn horizon(&self, index: usize) -> u64 {
+        let Some(members) = self.shared.get(&self.logs[index].stream) else { return u64::MAX };
+        let wall = self.env.unix_nano();
+        let mut oldest = u64::MAX;
+        for &other in members {
+            let log = &self.logs[other];
+            // A log that is about as far as the clock cannot be far behind anything.
+            let near = log.lines.last_time().saturating_add(MAX_AHEAD) >= wall;
+            if other != index
+                && !near
+                && log.lag() > 0
+                && let Some(next) = self.peek(other)
+            {
+                oldest = oldest.min(next);
+            }
+        }
+        oldest.saturating_add(MAX_AHEAD)
+    }
+
+    /// Stamp of a log's next unread line, when it can be told.
+    fn peek(&self, index: usize) -> Option<u64> {
+        let file = self.logs[index].files.front()?;
+        let mut head = Vec::with_capacity(frame::MAX_HEADER);
+        file.file.read_at(file.offset, frame::MAX_HEADER, &mut head).ok()?;
+        let header = frame::cri_header(&head);
+        header.well_formed.then_some(header.time_unix_nano)
+    }
+
+    fn read_chunk(&mut self, index: usize, now: Duration) -> Read {
+        let log = &self.logs[index];
+        let in_flight = log.ledger.in_flight_bytes();
+        let long = self.settings.max_line as u64 + 4096;
+        let limit = if log.long_read { CHUNK.max(long) } else { CHUNK };
+        let want = log.unread().min(limit);
+        if in_flight > 0 && in_flight + want > self.options.per_log {
+            log.ledger.wait_for_credit();
+            // What came back before the wish was noted raises no signal.
+            if log.ledger.in_flight_bytes() == in_flight {
+                return Read::NoCredit;
+            }
+        }
+        let Some(mut permit) = self.budget.reserve(want + want / 2) else { return Read::NoCredit };
+        let horizon = self.horizon(index);
+        let log = &mut self.logs[index];
+        let Some(file) = log.files.front_mut() else { return Read::Nothing };
+        let (mut arena, mut records) = self.budget.buffers(want as usize);
+        let start =
+            Position { generation: file.generation, offset: file.offset, skipping: Skipping::default() };
+        match file.file.read_at(file.offset, want as usize, &mut arena) {
+            Ok(0) => {
+                file.size = file.offset;
+                return Read::Nothing;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                metrics::LOG_READ_ERRORS.inc();
+                warn!(log = %log.key, %error, "cannot read log; trying again at the next tick");
+                file.size = file.offset;
+                return Read::Nothing;
+            }
+        }
+        let got = arena.len();
+        if got as u64 >= CHUNK / 2 {
+            self.last_large_read = now;
+        }
+        let offset = file.offset;
+        let taken =
+            log.lines.ingest(&self.settings, &log.workload, &mut arena, 0, offset, horizon, &mut records);
+        file.offset += taken.bytes as u64;
+        let cut_short = got as u64 == want && file.rest() > (got - taken.bytes) as u64;
+        log.long_read = taken.bytes == 0 && !taken.at_horizon && cut_short;
+        log.waiting = taken.at_horizon;
+        if !taken.at_horizon && !cut_short && taken.bytes < got {
+            file.torn_at = file.offset + (got - taken.bytes) as u64;
+        }
+        if taken.bytes == 0 {
+            return if log.long_read { Read::Some(0) } else { Read::Nothing };
+        }
+        metrics::LOG_READ_BYTES.inc_by(taken.bytes as u64);
+        metrics::LOG_RECORDS.inc_by(taken.framed);
+        if taken.dropped > 0 {
+            log.ledger.count_dropped(taken.dropped);
+        }
+        permit.resize((arena.capacity() + records.capacity() * size_of::<Record>()) as u64);
+        self.send(index, start, arena, records, taken.bytes as u64, permit);
+        Read::Some(taken.bytes as u64)
+    }
+
+    /// Seals what came out without a read of its own.
+    pub(super) fn seal(&mut self, index: usize, arena: Vec<u8>, records: Vec<Record>, source_bytes: u64) {
+        if records.is_empty() && source_bytes == 0 {
+            return;
+        }
+        let Some(start) = self.logs[index].decided() else { return };
+        self.seal_from(index, start, arena, records, source_bytes);
+    }
+
+    pub(super) fn seal_from(
+        &mut self,
+        index: usize,
+        start: Position,
+        arena: Vec<u8>,
+        records: Vec<Record>,
+        source_bytes: u64,
+    ) {
+        let bytes = (arena.capacity() + records.capacity() * size_of::<Record>()) as u64;
+        // A few lines at most; they must not wait for credit, so the budget is overdrawn by them.
+        let permit = self.budget.overdraw(bytes);
+        self.send(index, start, arena, records, source_bytes, permit);
+    }
+
+    fn send(
+        &mut self,
+        index: usize,
+        start: Position,
+        arena: Vec<u8>,
+        records: Vec<Record>,
+        source_bytes: u64,
+        permit: Permit,
+    ) {
+        let sealed_unix_nano = self.env.unix_nano();
+        let log = &self.logs[index];
+        let Some(end) = log.decided() else { return };
+        if records.is_empty() {
+            let _ = log.ledger.issue(end, source_bytes, 0, 0).count();
+            return;
+        }
+        log.coverage.count(&records);
+        let newest = records.last().map_or(0, |record| record.time_unix_nano);
+        let catching_up =
+            log.lag() > CATCHING_UP_BYTES || newest.saturating_add(CATCHING_UP_AGE) < sealed_unix_nano;
+        let batch = Batch {
+            workload: Arc::clone(&log.workload),
+            path: Arc::clone(&log.path),
+            start,
+            end,
+            arena,
+            records,
+            catching_up,
+            sealed_unix_nano,
+            permit,
+        };
+        self.fanout.ship(&log.ledger, batch, source_bytes);
+    }
+}
