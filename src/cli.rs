@@ -32,7 +32,6 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment, at the start")]
 enum Verb {
     /// Follow the node's logs and ship them (the default).
     Run(ConfigArgs),
