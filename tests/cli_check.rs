@@ -81,13 +81,13 @@ fn wrong_usage_exits_2() {
 #[test]
 fn a_good_config_exits_0_and_shows_what_holds() {
     let good = file(
-        "[agent]\ncluster = \"eu\"\n[sink.loki.main]\nurl = \"http://user:hunter2@loki:3100\"\n[sink.stdout.out]\n",
+        "[agent]\ncluster = \"eu\"\n[sink.loki.main]\nurl = \"https://user:hunter2@loki:3100\"\n[sink.stdout.out]\n",
     );
     let output = nodewick().args(["check", "--offline", "-c"]).arg(good.path()).output().expect("runs");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
     assert!(shown.contains(&format!("cluster = \"eu\"  # {}:2\n", good.path().display())), "{shown}");
-    assert!(shown.contains("# loki main → http://<redacted>@loki:3100\n"), "{shown}");
+    assert!(shown.contains("# loki main → https://<redacted>@loki:3100\n"), "{shown}");
     assert!(shown.contains("\n# total "), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
 }

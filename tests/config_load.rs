@@ -166,13 +166,13 @@ fn references_are_replaced_after_parsing_and_take_the_keys_type() {
 #[test]
 fn references_to_files_are_replaced_and_never_shown() {
     let secret = tempfile::NamedTempFile::new().expect("temp file");
-    std::fs::write(secret.path(), "http://u:hunter2@loki:3100\n").expect("written");
+    std::fs::write(secret.path(), "https://u:hunter2@loki:3100\n").expect("written");
     let text = format!(
         "[agent]\ncluster = \"c\"\n[sink.loki.main]\nurl = \"${{file:{}}}\"\n",
         secret.path().display()
     );
     let loaded = loaded(&text, &[], &[]);
-    assert_eq!(loaded.config.sink.loki["main"].url, "http://u:hunter2@loki:3100");
+    assert_eq!(loaded.config.sink.loki["main"].url, "https://u:hunter2@loki:3100");
     let shown = format!("{:?}", loaded.resolved());
     assert!(!shown.contains("hunter2") && shown.contains("<redacted>"), "{shown}");
 }

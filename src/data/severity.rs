@@ -21,7 +21,7 @@ impl Severity {
     pub const WARN: Self = Self(13);
     /// Something went wrong.
     pub const ERROR: Self = Self(17);
-    /// A critical error (syslog `critical`).
+    /// A critical error in syslog's sense (`crit`): above an error, short of the end.
     pub const CRITICAL: Self = Self(18);
     /// The program ends.
     pub const FATAL: Self = Self(21);

@@ -204,15 +204,15 @@ impl Kind {
     }
 }
 
-/// OpenTelemetry's number for a word: "Mapping of `SeverityNumber`" in the logs data model, and for `critical` its
-/// appendix B (syslog: ERROR2).
+/// OpenTelemetry's number for a word: "Mapping of `SeverityNumber`" in the logs data model; `critical` is Python's
+/// highest level, which OpenTelemetry's own Python handler maps to FATAL.
 fn severity_of(word: &str) -> u8 {
     match word.to_ascii_lowercase().as_str() {
         "debug" => 5,
         "info" => 9,
         "warn" | "warning" => 13,
         "error" => 17,
-        "critical" => 18,
+        "critical" => 21,
         other => panic!("no service here writes level {other:?}"),
     }
 }

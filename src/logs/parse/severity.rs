@@ -64,8 +64,7 @@ pub(super) fn from_word(word: &[u8]) -> Severity {
             b'N' => 10,
             b'W' => 13,
             b'E' => 17,
-            b'C' => 18,
-            b'F' => 21,
+            b'C' | b'F' => 21,
             _ => 0,
         },
         _ => match known_word(word) {
@@ -93,9 +92,9 @@ pub(super) fn known_word(word: &[u8]) -> u8 {
         b"notice" => 10,
         b"warn" | b"wrn" | b"warning" => 13,
         b"error" | b"err" | b"erro" | b"severe" | b"fail" => 17,
-        b"critical" | b"crit" | b"dpanic" => 18,
+        b"crit" | b"dpanic" => 18,
         b"alert" | b"panic" => 19,
-        b"fatal" | b"ftl" | b"fata" | b"emerg" | b"emergency" => 21,
+        b"critical" | b"fatal" | b"ftl" | b"fata" | b"emerg" | b"emergency" => 21,
         _ => 0,
     }
 }
@@ -145,7 +144,8 @@ mod tests {
             ("warning", 13),
             ("Error", 17),
             ("dpanic", 18),
-            ("CRITICAL", 18),
+            ("CRITICAL", 21),
+            ("crit", 18),
             ("panic", 19),
             ("alert", 19),
             ("emerg", 21),
