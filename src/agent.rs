@@ -86,7 +86,7 @@ pub struct Agent {
 /// Starts an agent beside whatever else the process does.
 pub fn start(config: Config) -> Result<Agent, Error> {
     let (stop, stopped) = oneshot::channel::<()>();
-    let runtime = runtime()?;
+    let runtime = runtime(&config)?;
     let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
         let asked = async {
             let _ = stopped.await;
@@ -108,9 +108,15 @@ impl Agent {
     }
 }
 
-/// The async runtime that the sinks and listeners need. Encoding is their only heavy work.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("sinks").enable_all().build()
+/// The async runtime that the sinks and listeners need. Encoding is their only heavy work: one thread does it for a
+/// million lines a second and more, and a second one would only add wake-ups where a single sink is served.
+pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = (config.sink.loki.len() + config.sink.otlp.len()).clamp(1, 2);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("sinks")
+        .enable_all()
+        .build()
 }
 
 /// Runs the agent until the process is asked to end.

@@ -115,7 +115,7 @@ fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
     }
-    let runtime = agent::runtime().context("cannot start the async runtime")?;
+    let runtime = agent::runtime(&loaded.config).context("cannot start the async runtime")?;
     let outcome = runtime.block_on(agent::run(loaded.config));
     // Threads that missed the deadline are not waited for.
     runtime.shutdown_background();

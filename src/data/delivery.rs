@@ -231,6 +231,24 @@ pub trait Outlet: Send {
     /// Queues a shipment. Never blocks: the memory budget bounds what can be queued. An optional sink whose
     /// queue is full counts and drops it.
     fn offer(&self, shipment: Shipment);
+
+    /// Queues several at once, in order. Worth a wake-up of the sink's thread only once.
+    fn offer_all(&self, shipments: Vec<Shipment>) {
+        for shipment in shipments {
+            self.offer(shipment);
+        }
+    }
+}
+
+/// A sealed batch with the ledger of its log, and the bytes that it covers in the file.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The ledger that it is entered in.
+    pub ledger: Arc<Ledger>,
+    /// The batch.
+    pub batch: Batch,
+    /// What it covers in the file.
+    pub source_bytes: u64,
 }
 
 /// All sinks, as the log path sees them.
@@ -248,12 +266,25 @@ impl Fanout {
 
     /// Enters `batch` in `ledger` and offers it to every sink. `source_bytes` is what it covers in the file.
     pub fn ship(&self, ledger: &Arc<Ledger>, batch: Batch, source_bytes: u64) {
-        let records = batch.records.len() as u64;
-        let batch = Arc::new(batch);
-        let mut tickets = ledger.issue(batch.end, source_bytes, records, self.required);
-        for outlet in &self.outlets {
-            let ticket = if outlet.required() { tickets.next() } else { None };
-            outlet.offer(Shipment { batch: Arc::clone(&batch), ticket });
+        self.ship_all(std::iter::once(Sealed { ledger: Arc::clone(ledger), batch, source_bytes }));
+    }
+
+    /// Enters each batch in its ledger and offers all of them to every sink.
+    pub fn ship_all(&self, sealed: impl Iterator<Item = Sealed>) {
+        let mut queues: Vec<Vec<Shipment>> = self.outlets.iter().map(|_| Vec::new()).collect();
+        for Sealed { ledger, batch, source_bytes } in sealed {
+            let records = batch.records.len() as u64;
+            let batch = Arc::new(batch);
+            let mut tickets = ledger.issue(batch.end, source_bytes, records, self.required);
+            for (outlet, queue) in self.outlets.iter().zip(&mut queues) {
+                let ticket = if outlet.required() { tickets.next() } else { None };
+                queue.push(Shipment { batch: Arc::clone(&batch), ticket });
+            }
+        }
+        for (outlet, queue) in self.outlets.iter().zip(queues) {
+            if !queue.is_empty() {
+                outlet.offer_all(queue);
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use super::env::{Env, OpenError};
 use super::ingest::{LineState, Settings};
 use super::registry::Registry;
 use crate::data::budget::{Budget, Signal};
-use crate::data::delivery::{Fanout, Ledger};
+use crate::data::delivery::{Fanout, Ledger, Sealed};
 use crate::data::position::{Position, Skipping};
 use crate::data::workload::{Identify, Identity, Workload};
 use crate::metrics;
@@ -107,6 +107,9 @@ pub struct Tail<E: Env> {
     budget: Arc<Budget>,
     signal: Arc<Signal>,
     registry: Arc<Registry>,
+    /// Sealed and not yet handed out; empty between two steps.
+    outbox: Vec<Sealed>,
+    outbox_bytes: u64,
     logs: Vec<Log<E::File>>,
     by_key: HashMap<Arc<str>, usize>,
     /// Logs by namespace, for fairness; rebuilt when logs come or go.
@@ -151,6 +154,8 @@ impl<E: Env> Tail<E> {
             budget,
             signal,
             registry,
+            outbox: Vec::new(),
+            outbox_bytes: 0,
             logs: Vec::new(),
             by_key: HashMap::new(),
             namespaces: Vec::new(),
@@ -185,7 +190,9 @@ impl<E: Env> Tail<E> {
         if self.order_stale {
             self.rebuild_order();
         }
-        if self.read_round(now) {
+        let more = self.read_round(now);
+        self.ship();
+        if more {
             return Next::Now;
         }
         Next::Wait(self.next_tick.saturating_sub(self.env.now()))

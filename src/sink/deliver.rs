@@ -74,7 +74,7 @@ pub fn spawn<W: Wire, T: Transport>(
 }
 
 struct Entrance {
-    sender: mpsc::UnboundedSender<Shipment>,
+    sender: mpsc::UnboundedSender<Vec<Shipment>>,
     required: bool,
     limit: u64,
     /// Bytes in the channel.
@@ -90,15 +90,24 @@ impl Outlet for Entrance {
     }
 
     fn offer(&self, shipment: Shipment) {
-        let bytes = shipment.batch.arena.len() as u64;
-        let records = shipment.batch.records.len() as u64;
-        let before = self.waiting.fetch_add(bytes, Ordering::AcqRel) + self.held.load(Ordering::Acquire);
-        let full = before > 0 && before + bytes > self.limit;
-        if !self.required && full {
-            self.waiting.fetch_sub(bytes, Ordering::AcqRel);
-            self.dropped.inc_by(records);
-        } else if self.sender.send(shipment).is_err() {
-            // The sink has ended: its ticket stays open, so the lines will be read again.
+        self.offer_all(vec![shipment]);
+    }
+
+    fn offer_all(&self, mut shipments: Vec<Shipment>) {
+        let held = self.held.load(Ordering::Acquire);
+        shipments.retain(|shipment| {
+            let bytes = shipment.batch.arena.len() as u64;
+            let before = self.waiting.fetch_add(bytes, Ordering::AcqRel) + held;
+            let full = !self.required && before > 0 && before + bytes > self.limit;
+            if full {
+                self.waiting.fetch_sub(bytes, Ordering::AcqRel);
+                self.dropped.inc_by(shipment.batch.records.len() as u64);
+            }
+            !full
+        });
+        let bytes: u64 = shipments.iter().map(|shipment| shipment.batch.arena.len() as u64).sum();
+        if self.sender.send(shipments).is_err() {
+            // The sink has ended: its tickets stay open, so the lines will be read again.
             self.waiting.fetch_sub(bytes, Ordering::AcqRel);
         }
     }
@@ -119,7 +128,7 @@ struct Driver<W, T> {
 }
 
 impl<W: Wire, T: Transport> Driver<W, T> {
-    async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Shipment>, kill: CancellationToken) {
+    async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Vec<Shipment>>, kill: CancellationToken) {
         let start = Instant::now();
         let transport = Arc::new(self.transport);
         let mut open = true;
@@ -184,9 +193,10 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                         open = false;
                         self.lane.drain();
                     }
-                    for shipment in arrived.drain(..) {
+                    let now = start.elapsed();
+                    for shipment in arrived.drain(..).flatten() {
                         self.waiting.fetch_sub(shipment.batch.arena.len() as u64, Ordering::AcqRel);
-                        if let Offered::Dropped { records } = self.lane.offer(shipment, start.elapsed()) {
+                        if let Offered::Dropped { records } = self.lane.offer(shipment, now) {
                             self.meter.dropped.inc_by(records);
                         }
                     }

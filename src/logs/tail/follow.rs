@@ -184,6 +184,7 @@ impl<E: Env> Tail<E> {
             }
             if !log.finished {
                 self.finish(index);
+                self.ship();
             }
             let log = &self.logs[index];
             if log.ledger.has_in_flight() {

@@ -12,10 +12,14 @@ use tracing::warn;
 use super::{CATCHING_UP_AGE, CATCHING_UP_BYTES, CHUNK, MAX_AHEAD, Tail};
 use crate::data::batch::{Batch, Record};
 use crate::data::budget::Permit;
+use crate::data::delivery::Sealed;
 use crate::data::position::{Position, Skipping};
 use crate::logs::env::{Env, LogFile};
 use crate::logs::frame;
 use crate::metrics;
+
+/// Log bytes that are sealed before they are handed out.
+const OUTBOX: u64 = 512 << 10;
 
 /// What a read brought.
 enum Read {
@@ -28,6 +32,14 @@ enum Read {
 }
 
 impl<E: Env> Tail<E> {
+    /// Hands out what was sealed. In bursts, since each batch that is handed out alone wakes the sinks' threads.
+    pub(super) fn ship(&mut self) {
+        self.outbox_bytes = 0;
+        if !self.outbox.is_empty() {
+            self.fanout.ship_all(self.outbox.drain(..));
+        }
+    }
+
     pub(super) fn rebuild_order(&mut self) {
         self.order_stale = false;
         let mut namespaces: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -213,6 +225,9 @@ impl<E: Env> Tail<E> {
         let log = &self.logs[index];
         let Some(end) = log.decided() else { return };
         if records.is_empty() {
+            // The ledger takes stretches in the log's order.
+            self.ship();
+            let log = &self.logs[index];
             let _ = log.ledger.issue(end, source_bytes, 0, 0).count();
             return;
         }
@@ -231,6 +246,10 @@ impl<E: Env> Tail<E> {
             sealed_unix_nano,
             permit,
         };
-        self.fanout.ship(&log.ledger, batch, source_bytes);
+        self.outbox_bytes += source_bytes;
+        self.outbox.push(Sealed { ledger: Arc::clone(&log.ledger), batch, source_bytes });
+        if self.outbox_bytes >= OUTBOX {
+            self.ship();
+        }
     }
 }
