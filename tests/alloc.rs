@@ -33,7 +33,8 @@ fn log(lines: usize) -> String {
         let stream = if n % 50 == 0 { "stderr" } else { "stdout" };
         let mut line = |tag: &str, part: &str| {
             let (secs, nanos) = (n / 1000 % 60, n % 1000 * 1_000_000 + 7);
-            writeln!(file, "2026-11-22T14:11:{secs:02}.{nanos:09}Z {stream} {tag} {part}").expect("to a string");
+            writeln!(file, "2026-11-22T14:11:{secs:02}.{nanos:09}Z {stream} {tag} {part}")
+                .expect("to a string");
         };
         if n % 100 == 7 {
             let (head, tail) = body.split_at(120);

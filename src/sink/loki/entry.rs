@@ -152,9 +152,14 @@ impl Known {
         let length = out.len() - start;
         if length != fixed + extras {
             let (old, new) = (start - length_at, varint_len(length as u64));
-            let mut exact = Vec::with_capacity(new);
-            varint(&mut exact, length as u64);
-            out.splice(length_at..length_at + old, exact);
+            let mut rest = length as u64;
+            // On the stack: an odd value must not cost an allocation a line.
+            let exact: [u8; 10] = std::array::from_fn(|_| {
+                let byte = rest as u8 & 0x7f;
+                rest >>= 7;
+                byte | if rest > 0 { 0x80 } else { 0 }
+            });
+            out.splice(length_at..length_at + old, exact[..new].iter().copied());
         }
     }
 }
