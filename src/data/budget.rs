@@ -94,7 +94,7 @@ impl Budget {
         {
             return buffers;
         }
-        (Vec::with_capacity(bytes + bytes / 16 + 64), Vec::new())
+        (Vec::with_capacity(bytes + bytes / 16 + 64), Vec::with_capacity(bytes / 256 + 1))
     }
 
     /// Lets go of pooled buffers: nothing large has been read for a while.

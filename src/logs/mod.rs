@@ -58,7 +58,7 @@ impl Default for Config {
         Self {
             root: "/var/log/pods".into(),
             start: Start::Oldest,
-            tick: Span::millis(150),
+            tick: Span::millis(200),
             rescan: Span::secs(10),
             symlink_roots: vec!["/var/lib/docker/containers".into()],
             max_line: ByteSize::kib(256),

@@ -39,8 +39,7 @@ const CHUNK: u64 = 256 << 10;
 /// behind the stream's newest; half of that leaves room for clocks and for what is in flight.
 const MAX_AHEAD: u64 = 30 * 60 * 1_000_000_000;
 
-/// How often a quiet log's directory is looked at for rotation and restarts. One that grows is looked at on each
-/// tick: it is the growing ones that are rotated.
+/// How often a log's directory is looked at for rotation and restarts. One that stops growing is looked at at once.
 const DIR_CHECK: Duration = Duration::from_millis(500);
 
 /// How soon the end of a rotated file is looked at again, so that its successor need not wait for ticks.
@@ -380,6 +379,7 @@ impl<E: Env> Tail<E> {
             carried: None,
             next_check: now,
             dir_modified: 0,
+            grew: false,
             gone_since: None,
             ended: false,
             finished: false,

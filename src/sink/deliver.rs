@@ -133,16 +133,12 @@ impl<W: Wire, T: Transport> Driver<W, T> {
         let transport = Arc::new(self.transport);
         let mut open = true;
         let mut under_way = FuturesUnordered::new();
-        let mut buffer = Vec::new();
         let mut arrived = Vec::new();
         loop {
             while let Some(dispatch) = self.lane.next(start.elapsed(), wall_unix_nano()) {
-                buffer.clear();
-                self.lane.wire().encode(&dispatch.parcels, &mut buffer);
-                let body = Bytes::copy_from_slice(&buffer);
-                if buffer.capacity() > 8 * buffer.len().max(64 << 10) {
-                    buffer.shrink_to(2 * buffer.len());
-                }
+                let mut body = Vec::new();
+                self.lane.wire().encode(&dispatch.parcels, &mut body);
+                let body = Bytes::from(body);
                 self.meter.sent_bytes.inc_by(body.len() as u64);
                 let span = tracing::info_span!(
                     "send",

@@ -155,6 +155,8 @@ pub struct Loki {
     fields: Fields,
     known: RefCell<KnownByAddress>,
     raw: Vec<u8>,
+    /// Room for a compressed request, kept at its length.
+    packed: Vec<u8>,
     snappy: snap::raw::Encoder,
     text: String,
 }
@@ -168,6 +170,7 @@ impl Loki {
             fields,
             known: RefCell::default(),
             raw: Vec::new(),
+            packed: Vec::new(),
             snappy: snap::raw::Encoder::new(),
             text: String::new(),
         }
@@ -216,14 +219,20 @@ impl Wire for Loki {
         if let Some((_, start)) = open {
             entry::close_stream(&mut raw, start);
         }
-        let at = out.len();
-        out.resize(at + snap::raw::max_compress_len(raw.len()), 0);
-        let written =
-            self.snappy.compress(&raw, &mut out[at..]).expect("the output has the size that snappy asks for");
-        out.truncate(at + written);
+        // The room that snappy asks for is zeroed when it grows and not for each request.
+        let room = snap::raw::max_compress_len(raw.len());
+        if self.packed.len() < room {
+            self.packed.resize(room, 0);
+        }
+        let written = self
+            .snappy
+            .compress(&raw, &mut self.packed)
+            .expect("the output has the size that snappy asks for");
+        out.extend_from_slice(&self.packed[..written]);
         if raw.capacity() > 8 * raw.len().max(64 << 10) {
             // A backlog is over: what it needed is not needed while little happens.
             raw.shrink_to(2 * raw.len());
+            self.packed = Vec::new();
         }
         self.raw = raw;
     }

@@ -46,7 +46,10 @@ impl<E: Env> Tail<E> {
         }
         let log = &mut self.logs[index];
         let grows = log.lag() > before;
-        if grows || now >= log.next_check {
+        // Who was growing and has stopped may have been rotated.
+        let stopped = log.grew && !grows;
+        log.grew = grows;
+        if stopped || now >= log.next_check {
             log.next_check = now + DIR_CHECK;
             self.check_rotation(index, now, wall);
         }

@@ -39,6 +39,8 @@ pub(super) struct Log<F> {
     pub(super) carried: Option<Position>,
     pub(super) next_check: Duration,
     pub(super) dir_modified: u64,
+    /// It had grown at the last look.
+    pub(super) grew: bool,
     pub(super) gone_since: Option<Duration>,
     /// A later restart of the container exists: no line will come any more.
     pub(super) ended: bool,
