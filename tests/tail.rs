@@ -195,7 +195,7 @@ impl Rig {
     fn drain(&mut self) -> Vec<String> {
         let mut texts = Vec::new();
         let mut quiet = 0;
-        while quiet < 12 {
+        while quiet < 24 {
             self.run(1);
             let more = self.ack();
             quiet = if more.is_empty() { quiet + 1 } else { 0 };

@@ -27,7 +27,7 @@ const LOG_STATE: u64 = 32 << 10;
 /// Lines at the line limit that are being joined at the same time.
 const JOINED_LINES: u64 = 16;
 /// Read buffers that wait to be used again: an arena and its records each.
-const POOLED_BUFFERS: u64 = 16 * (384 << 10);
+const POOLED_BUFFERS: u64 = 8 * (384 << 10);
 
 /// Compressed bodies under way, and the body being encoded with its compressed form. Metadata and labels at most
 /// double the bytes of lines.

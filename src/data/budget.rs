@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::batch::Record;
 
 /// Large arenas kept for reuse. Fresh ones would cost a page fault for every 4 KiB read.
-const POOLED: usize = 16;
+const POOLED: usize = 8;
 /// Arenas of at least this capacity are pooled; smaller ones are cheap to allocate.
 pub const POOLED_CAPACITY: usize = 128 << 10;
 

@@ -40,7 +40,7 @@ const CHUNK: u64 = 256 << 10;
 const MAX_AHEAD: u64 = 30 * 60 * 1_000_000_000;
 
 /// How often a log's directory is looked at for rotation and restarts. One that stops growing is looked at at once.
-const DIR_CHECK: Duration = Duration::from_millis(500);
+const DIR_CHECK: Duration = Duration::from_secs(1);
 
 /// How soon the end of a rotated file is looked at again, so that its successor need not wait for ticks.
 const END_CHECK: Duration = Duration::from_millis(25);
@@ -129,6 +129,7 @@ pub struct Tail<E: Env> {
     last_large_read: Duration,
     /// A rotated file is at its end, as far as one look tells.
     end_check: bool,
+    even_tick: bool,
 }
 
 impl<E: Env> Tail<E> {
@@ -171,6 +172,7 @@ impl<E: Env> Tail<E> {
             root_readable: true,
             last_large_read: Duration::ZERO,
             end_check: false,
+            even_tick: false,
         }
     }
 
@@ -182,6 +184,7 @@ impl<E: Env> Tail<E> {
                 self.discover(now);
             }
             self.end_check = false;
+            self.even_tick = !self.even_tick;
             self.look(now);
             self.next_tick =
                 now + if self.end_check { END_CHECK.min(self.options.tick) } else { self.options.tick };
@@ -380,6 +383,7 @@ impl<E: Env> Tail<E> {
             next_check: now,
             dir_modified: 0,
             grew: false,
+            last_growth: now,
             gone_since: None,
             ended: false,
             finished: false,

@@ -21,7 +21,9 @@ impl<E: Env> Tail<E> {
         let wall = self.env.unix_nano();
         let mut lag = 0;
         for index in 0..self.logs.len() {
-            self.look_at(index, now, wall);
+            if !self.logs[index].may_sleep(now) || self.even_tick {
+                self.look_at(index, now, wall);
+            }
             lag += self.logs[index].lag();
         }
         self.forget_gone(now);
@@ -49,6 +51,9 @@ impl<E: Env> Tail<E> {
         // Who was growing and has stopped may have been rotated.
         let stopped = log.grew && !grows;
         log.grew = grows;
+        if grows {
+            log.last_growth = now;
+        }
         if stopped || now >= log.next_check {
             log.next_check = now + DIR_CHECK;
             self.check_rotation(index, now, wall);

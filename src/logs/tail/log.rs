@@ -16,6 +16,9 @@ use crate::logs::env::LogFile;
 use crate::logs::ingest::{LineState, Settings};
 use crate::logs::inherit;
 
+/// A log that has not grown for this long is looked at on every second tick.
+const QUIET_AFTER: Duration = Duration::from_secs(30);
+
 /// A log, from its first line to its last.
 pub(super) struct Log<F> {
     pub(super) key: Arc<str>,
@@ -41,6 +44,7 @@ pub(super) struct Log<F> {
     pub(super) dir_modified: u64,
     /// It had grown at the last look.
     pub(super) grew: bool,
+    pub(super) last_growth: Duration,
     pub(super) gone_since: Option<Duration>,
     /// A later restart of the container exists: no line will come any more.
     pub(super) ended: bool,
@@ -56,6 +60,14 @@ impl<F: LogFile> Log<F> {
     /// Bytes worth reading now.
     pub(super) fn unread(&self) -> u64 {
         if self.waiting { 0 } else { self.files.front().map_or(0, Open::unread) }
+    }
+
+    /// True when nothing has happened for a while: every second look will do.
+    pub(super) fn may_sleep(&self, now: Duration) -> bool {
+        now > self.last_growth + QUIET_AFTER
+            && self.files.len() == 1
+            && self.gone_since.is_none()
+            && self.lag() == 0
     }
 
     /// Unread bytes over all generations.
