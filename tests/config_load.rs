@@ -31,7 +31,7 @@ fn nothing_given_is_the_embedded_default() {
     assert_eq!(config.agent.memory, ByteSize::mib(32));
     assert_eq!(config.agent.state_dir.to_str(), Some("/var/lib/nodewick"));
     assert_eq!(config.logs.root.to_str(), Some("/var/log/pods"));
-    assert_eq!(config.logs.tick, Span::millis(150));
+    assert_eq!(config.logs.tick, Span::millis(200));
     assert_eq!(config.record.fields.0, Fields::ALL);
     assert_eq!(config.admin.listen, "0.0.0.0:9464");
     assert_eq!(config.sink.local.keys().collect::<Vec<_>>(), ["default"]);

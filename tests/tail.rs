@@ -43,6 +43,9 @@ impl Env for TestEnv {
     fn open(&self, path: &Path) -> Result<OsFile, OpenError> {
         self.os.open(path)
     }
+    fn open_gzip(&self, path: &Path) -> Result<OsFile, OpenError> {
+        self.os.open_gzip(path)
+    }
     fn identity(&self, path: &Path) -> io::Result<(u64, u64)> {
         self.os.identity(path)
     }
@@ -212,6 +215,18 @@ impl Rig {
         marks
     }
 
+    /// What the kubelet does with a rotated file at the next rotation.
+    fn compress(&self, live: &Path, stamp: &str) {
+        let from = live.with_file_name(format!("0.log.{stamp}"));
+        let content = fs::read(&from).expect("rotated");
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&content).expect("to memory");
+        let tmp = live.with_file_name(format!("0.log.{stamp}.tmp"));
+        fs::write(&tmp, gzip.finish().expect("to memory")).expect("write");
+        fs::rename(tmp, live.with_file_name(format!("0.log.{stamp}.gz"))).expect("rename");
+        fs::remove_file(from).expect("remove");
+    }
+
     fn rotate(&self, live: &Path, stamp: &str) {
         let to = live.with_file_name(format!("0.log.{stamp}"));
         fs::rename(live, to).expect("rename");
@@ -239,6 +254,30 @@ fn lines_arrive_once_and_in_order() {
     let expected: Vec<_> = (0..1000).map(|n| format!("line {n}")).collect();
     assert_eq!(texts, expected);
     assert_eq!(rig.shipped[0].pod, "checkout-d994d45d6-5h9zr");
+}
+
+#[test]
+fn a_line_without_a_stamp_is_delivered_with_a_time_that_backends_take() {
+    let mut rig = Rig::new();
+    let log = rig.log(POD, "0.log");
+    rig.append(&log, "no runtime wrote this\n");
+    rig.append(&log, &cri(5, "but this"));
+    rig.append(&log, "and not this\n");
+    assert_eq!(rig.drain(), ["no runtime wrote this", "but this", "and not this"]);
+    assert!(rig.shipped[0].time >= BASE, "{}", rig.shipped[0].time);
+    assert_eq!((rig.shipped[1].time, rig.shipped[2].time), (BASE + 5, BASE + 5));
+}
+
+#[test]
+fn a_log_root_that_appears_late_is_read() {
+    let mut rig = Rig::new();
+    fs::remove_dir(rig.root()).expect("remove");
+    rig.run(30);
+    assert!(!rig.tail.as_ref().expect("running").root_readable());
+    let log = rig.log(POD, "0.log");
+    rig.append(&log, &cri(1, "at last"));
+    rig.run(12);
+    assert_eq!(rig.ack(), ["at last"]);
 }
 
 #[test]
@@ -380,6 +419,61 @@ fn a_restart_after_rotations_resumes_in_the_renamed_file() {
     rig.append(&live, &cri(5, "e"));
     rig.start(marks);
     assert_eq!(rig.drain(), ["c", "d", "e"]);
+}
+
+#[test]
+fn a_restart_resumes_inside_a_compressed_file() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    rig.append(&live, &cri(2, "b"));
+    rig.drain();
+    let marks = rig.kill();
+    rig.append(&live, &cri(3, "c"));
+    for n in 1..=4 {
+        rig.rotate(&live, &format!("20261122-14000{n}"));
+        rig.append(&live, &cri(10 * n, &format!("after {n}")));
+        if n > 1 {
+            rig.compress(&live, &format!("20261122-14000{}", n - 1));
+        }
+    }
+    rig.start(marks);
+    assert_eq!(rig.drain(), ["c", "after 1", "after 2", "after 3", "after 4"]);
+    // And once more from a position that names the compressed file.
+    let marks = rig.kill();
+    rig.append(&live, &cri(99, "z"));
+    rig.start(marks);
+    assert_eq!(rig.drain(), ["z"]);
+}
+
+#[test]
+fn an_agent_that_was_held_up_over_several_rotations_reads_them_all() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    rig.drain();
+    rig.append(&live, &cri(2, "b"));
+    for n in 1..=4 {
+        rig.rotate(&live, &format!("20261122-14000{n}"));
+        rig.append(&live, &cri(10 * n, &format!("after {n}")));
+        if n > 1 {
+            rig.compress(&live, &format!("20261122-14000{}", n - 1));
+        }
+    }
+    assert_eq!(rig.drain(), ["b", "after 1", "after 2", "after 3", "after 4"]);
+}
+
+#[test]
+fn a_first_start_reads_what_is_compressed_too() {
+    let mut rig = Rig::new();
+    rig.kill();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    rig.rotate(&live, "20261122-140001");
+    rig.compress(&live, "20261122-140001");
+    rig.append(&live, &cri(2, "b"));
+    rig.start(Marks::new());
+    assert_eq!(rig.drain(), ["a", "b"]);
 }
 
 #[test]

@@ -77,24 +77,35 @@ impl<F: LogFile> Open<F> {
     }
 }
 
-/// The plain files of a log beside its live one, oldest first, as paths. `.gz` and `.tmp` files are not plain.
-pub fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<PathBuf> {
+/// A rotated file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rotated {
+    path: PathBuf,
+    /// The kubelet has compressed it.
+    gzip: bool,
+}
+
+/// What rotation left of a log beside its live file, oldest first. `.tmp` files are still being written.
+fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<Rotated> {
     let real = if linked { env.link_target(live) } else { None };
     let live = real.as_deref().unwrap_or(live);
     let (Some(dir), Some(name)) = (live.parent(), live.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();
     };
     let Ok(entries) = env.list(dir) else { return Vec::new() };
-    let mut found: Vec<(RotatedName, PathBuf)> = entries
+    let mut found: Vec<(RotatedName, bool, PathBuf)> = entries
         .iter()
         .filter(|Entry { kind, .. }| *kind == Kind::File)
         .filter_map(|entry| {
             let suffix = entry.name.strip_prefix(name)?.strip_prefix('.')?;
-            Some((RotatedName::read(suffix)?, dir.join(&entry.name)))
+            let (suffix, gzip) = suffix.strip_suffix(".gz").map_or((suffix, false), |stem| (stem, true));
+            Some((RotatedName::read(suffix)?, gzip, dir.join(&entry.name)))
         })
         .collect();
     found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
+    // For a moment the plain file and its compressed form are both there; the plain one sorts first.
+    found.dedup_by(|later, earlier| later.0 == earlier.0);
+    found.into_iter().map(|(_, gzip, path)| Rotated { path, gzip }).collect()
 }
 
 /// Orders rotated files from the oldest.
@@ -119,12 +130,39 @@ impl RotatedName {
     }
 }
 
-/// Opens the plain generations of a log, oldest first, the live one last. A rotation in the middle of it is seen
-/// as a file that turns up twice, or as one that is missing and found by the next look.
-pub fn open_all<E: Env>(env: &E, live: &Path, linked: bool) -> Result<VecDeque<Open<E::File>>, OpenError> {
+/// Which generations to open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The plain ones: those that a running agent meets.
+    Plain,
+    /// Those that the kubelet has compressed too: after a downtime, or for all that is on disk.
+    All,
+}
+
+/// Opens the generations of a log, oldest first, the live one last. A rotation in the middle of it is seen as a
+/// file that turns up twice, or as one that is missing and found by the next look.
+pub fn open_all<E: Env>(
+    env: &E,
+    live: &Path,
+    linked: bool,
+    which: Which,
+) -> Result<VecDeque<Open<E::File>>, OpenError> {
     let mut files: VecDeque<Open<E::File>> = VecDeque::new();
-    for path in rotated(env, live, linked) {
-        if let Ok(file) = env.open(&path).and_then(Open::new) {
+    for Rotated { path, gzip } in rotated(env, live, linked) {
+        if gzip && which == Which::Plain {
+            continue;
+        }
+        let opened = if gzip { env.open_gzip(&path) } else { env.open(&path) };
+        let opened = match opened {
+            // Compressed since it was listed.
+            Err(OpenError::Missing) if !gzip && which == Which::All => {
+                let mut compressed = path.into_os_string();
+                compressed.push(".gz");
+                env.open_gzip(Path::new(&compressed))
+            }
+            opened => opened,
+        };
+        if let Ok(file) = opened.and_then(Open::new) {
             files.push_back(file);
         }
     }
@@ -132,6 +170,12 @@ pub fn open_all<E: Env>(env: &E, live: &Path, linked: bool) -> Result<VecDeque<O
     files.retain(|file| !same_file(&file.generation, &live.generation));
     files.push_back(live);
     Ok(files)
+}
+
+/// True when both are the same stretch of the log, be one of them compressed.
+pub fn same_generation(a: &Generation, b: &Generation) -> bool {
+    // A file that has no complete line yet, or had none when it was looked at, is known by its inode only.
+    if a.head == 0 || b.head == 0 { same_file(a, b) } else { a.head == b.head }
 }
 
 /// True when both are the same inode.
@@ -146,7 +190,7 @@ pub enum Resume {
     At(usize),
     /// The file is there, but shorter than what was acknowledged: it was truncated. Start it anew.
     Truncated(usize),
-    /// The file is not among the plain ones.
+    /// The file is not among them.
     Missing,
 }
 

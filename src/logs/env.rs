@@ -98,6 +98,9 @@ pub trait Env: Send {
     /// Opens a log file for reading, as far as the rules on links and kinds allow.
     fn open(&self, path: &Path) -> Result<Self::File, OpenError>;
 
+    /// Opens a compressed log file; offsets and sizes are those of its content.
+    fn open_gzip(&self, path: &Path) -> Result<Self::File, OpenError>;
+
     /// Device and inode behind a path, links followed.
     fn identity(&self, path: &Path) -> io::Result<(u64, u64)>;
 

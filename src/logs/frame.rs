@@ -200,17 +200,25 @@ pub struct Framer {
     /// Bits 0 and 1: skip that stream up to its next `F`; bit 2: skip to the next newline.
     skipping: u8,
     last_time: u64,
+    /// Stamp for lines without one before the first line with one.
+    first_time: u64,
 }
 
 impl Framer {
     /// A framer that cuts lines above `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
-        Self { max_line, pending: Default::default(), long: None, skipping: 0, last_time: 0 }
+        Self { max_line, pending: Default::default(), long: None, skipping: 0, last_time: 0, first_time: 0 }
     }
 
-    /// Continues where a checkpoint was taken.
-    pub fn resume(&mut self, skipping: Skipping) {
+    /// Continues where a checkpoint was taken, after a line stamped `last_time`.
+    pub fn resume(&mut self, skipping: Skipping, last_time: u64) {
+        self.last_time = last_time;
         self.skipping = skipping.0;
+    }
+
+    /// Sets the stamp for lines that have none, before the first line that has one: a backend refuses 1970.
+    pub fn set_first_time(&mut self, time_unix_nano: u64) {
+        self.first_time = time_unix_nano;
     }
 
     /// Stamp of the newest line seen, 0 before the first.
@@ -260,7 +268,7 @@ impl Framer {
             header.time_unix_nano
         } else {
             metrics::LOG_MALFORMED.with_label_values(&["header"]).inc();
-            self.last_time
+            if self.last_time == 0 { self.first_time } else { self.last_time }
         };
         let stream = header.stream;
         let simple = header.full

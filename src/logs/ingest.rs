@@ -77,11 +77,18 @@ impl LineState {
         self.process.set_warming_up(true);
     }
 
+    /// Sets the stamp for lines that have none, before the first line that has one.
+    pub fn set_first_time(&mut self, time_unix_nano: u64) {
+        self.framer.set_first_time(time_unix_nano);
+    }
+
     /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
     pub fn resume(&mut self, settings: &Settings, skipping: Skipping) {
         self.process.set_warming_up(false);
+        // What was open before the position is framed anew; the clock of the lines goes on.
+        let last_time = self.framer.last_time();
         self.framer = Framer::new(settings.max_line);
-        self.framer.resume(skipping);
+        self.framer.resume(skipping, last_time);
     }
 
     /// A new generation of the log begins at offset 0. Records that were held back come out.

@@ -11,6 +11,7 @@ pub mod discover;
 pub mod driver;
 pub mod env;
 pub mod frame;
+pub mod gz;
 pub mod ingest;
 pub mod inherit;
 pub mod os;

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +22,7 @@ use crate::metrics;
 use tracing::warn;
 
 use super::env::{Entry, Env, Kind, LogFile, OpenError, Stat};
+use super::gz::Inflate;
 
 /// The operating system's files and clocks.
 #[derive(Debug)]
@@ -80,11 +81,20 @@ impl Os {
 
 /// A regular file, open for reading.
 #[derive(Debug)]
-pub struct OsFile(OwnedFd);
+pub enum OsFile {
+    /// As it is on disk.
+    Plain(OwnedFd),
+    /// By its decompressed content.
+    Gzip(Box<Inflate>),
+}
 
 impl LogFile for OsFile {
     fn stat(&self) -> io::Result<Stat> {
-        let stat = rustix::fs::fstat(self.0.as_fd())?;
+        let fd = match self {
+            Self::Plain(fd) => fd,
+            Self::Gzip(content) => return Ok(content.stat()),
+        };
+        let stat = rustix::fs::fstat(fd)?;
         Ok(Stat {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -94,10 +104,14 @@ impl LogFile for OsFile {
     }
 
     fn read_at(&self, offset: u64, max: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let fd = match self {
+            Self::Plain(fd) => fd,
+            Self::Gzip(content) => return Ok(content.read_at(offset, max, buffer)),
+        };
         buffer.reserve(max);
         let len = buffer.len();
         // Reads into spare capacity: no byte is zeroed first. The capacity may exceed what was asked for.
-        let got = rustix::io::pread(self.0.as_fd(), rustix::buffer::spare_capacity(buffer), offset)?;
+        let got = rustix::io::pread(fd, rustix::buffer::spare_capacity(buffer), offset)?;
         if got > max {
             buffer.truncate(len + max);
         }
@@ -173,7 +187,14 @@ impl Env for Os {
         if stat.st_nlink > 1 {
             return Err(OpenError::HardLink);
         }
-        Ok(OsFile(fd))
+        Ok(OsFile::Plain(fd))
+    }
+
+    fn open_gzip(&self, path: &Path) -> Result<OsFile, OpenError> {
+        match self.open(path)? {
+            OsFile::Plain(fd) => Ok(OsFile::Gzip(Box::new(Inflate::new(fd)?))),
+            gzip @ OsFile::Gzip(_) => Ok(gzip),
+        }
     }
 
     fn identity(&self, path: &Path) -> io::Result<(u64, u64)> {

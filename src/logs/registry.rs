@@ -51,6 +51,11 @@ impl Registry {
         Arc::new(Self { state: Mutex::new(State { unclaimed: marks, ..State::default() }) })
     }
 
+    /// True when the checkpoint speaks of a log.
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.state.lock().unclaimed.contains_key(key)
+    }
+
     /// What the checkpoint says of a log that has now been found.
     pub(super) fn claim(&self, key: &str) -> Option<Mark> {
         self.state.lock().unclaimed.remove(key)

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::chain::{self, Open, Resume};
+use super::chain::{self, Open, Resume, Which};
 use super::coverage::Coverage;
 use super::discover::{self, Candidate};
 use super::env::{Env, OpenError};
@@ -41,6 +41,9 @@ const MAX_AHEAD: u64 = 30 * 60 * 1_000_000_000;
 
 /// How often a log's directory is looked at for rotation and restarts. One that stops growing is looked at at once.
 const DIR_CHECK: Duration = Duration::from_secs(1);
+
+/// How soon a log root that cannot be listed is tried again.
+const ROOT_RETRY: Duration = Duration::from_secs(1);
 
 /// How soon the end of a rotated file is looked at again, so that its successor need not wait for ticks.
 const END_CHECK: Duration = Duration::from_millis(25);
@@ -222,6 +225,7 @@ impl<E: Env> Tail<E> {
                     warn!(%root, %error, "cannot list the log root; nothing is read until it can be (check the mount and [logs] root)");
                 }
                 self.root_readable = false;
+                self.next_discovery = now + ROOT_RETRY.min(self.options.rescan);
                 return;
             }
         };
@@ -304,7 +308,9 @@ impl<E: Env> Tail<E> {
             self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
             return;
         };
-        let files = match chain::open_all(&self.env, &candidate.path, candidate.linked) {
+        let known = self.registry.knows(&key);
+        let which = if known || self.options.start == Start::Newest { Which::Plain } else { Which::All };
+        let files = match chain::open_all(&self.env, &candidate.path, candidate.linked, which) {
             Ok(files) => files,
             Err(OpenError::Missing) => {
                 // In the middle of a rotation, or already gone.
@@ -344,7 +350,16 @@ impl<E: Env> Tail<E> {
                 frozen.environment.clone_from(&mark.environment);
                 workload = Arc::new(frozen);
             }
-            match chain::locate(&files, &mark.position) {
+            let mut found = chain::locate(&files, &mark.position);
+            if found == Resume::Missing
+                && mark.position != Position::default()
+                && let Ok(all) = chain::open_all(&self.env, &candidate.path, candidate.linked, Which::All)
+            {
+                // Compressed while the agent was away: the offset in the content is the same.
+                files = all;
+                found = chain::locate(&files, &mark.position);
+            }
+            match found {
                 Resume::At(index) => {
                     files.drain(..index);
                     files[0].offset = mark.position.offset;
@@ -358,7 +373,7 @@ impl<E: Env> Tail<E> {
                         "log is shorter than what was read of it; it was truncated and is read from its start");
                 }
                 Resume::Missing if mark.position != Position::default() => {
-                    warn!(log = %key, "log file of the checkpoint is gone or compressed; reading what is left");
+                    warn!(log = %key, "log file of the checkpoint is gone; what it held behind the saved position is lost, and all that is left is read");
                     metrics::LOG_GAPS.inc();
                 }
                 Resume::Missing => {}
@@ -396,6 +411,7 @@ impl<E: Env> Tail<E> {
             warm_up(&mut log, &self.settings);
         }
         log.lines.resume(&self.settings, skipping);
+        log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));
         self.registry.enter(Arc::clone(&key), Arc::clone(&log.workload), Arc::clone(&log.ledger));

@@ -2,6 +2,7 @@
 //!
 //! Called on each tick for each log. Sets how much there is to read; reading itself is in `read`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tracing::warn;
 
 use super::{DIR_CHECK, GONE_GRACE, Tail};
 use crate::data::position::{Position, Skipping};
-use crate::logs::chain;
+use crate::logs::chain::{self, Open, Which};
 use crate::logs::env::{Env, LogFile};
 use crate::logs::frame;
 use crate::logs::ingest::LineState;
@@ -72,6 +73,7 @@ impl<E: Env> Tail<E> {
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.next_generation(&self.settings, &mut arena, &mut records);
         log.lines = LineState::new(self.settings.max_line);
+        log.lines.set_first_time(self.env.unix_nano());
         let front = &mut log.files[0];
         front.offset = 0;
         front.generation.head = 0;
@@ -123,14 +125,25 @@ impl<E: Env> Tail<E> {
     /// Another file has the live name: appends it and whatever came between.
     fn follow_rotation(&mut self, index: usize) {
         let log = &mut self.logs[index];
-        let Ok(found) = chain::open_all(&self.env, &log.live, log.linked) else { return };
+        let open = |which| chain::open_all(&self.env, &log.live, log.linked, which).ok();
+        let Some(mut found) = open(Which::Plain) else { return };
         let newest = log.files.back().map(|file| file.generation);
+        let place = |found: &VecDeque<Open<E::File>>| {
+            let newest = newest?;
+            found.iter().rposition(|file| chain::same_generation(&file.generation, &newest))
+        };
+        let mut at = place(&found);
+        // Compressed already: the agent was held up over several rotations. What came between may be, too.
+        if at.is_none()
+            && let Some(all) = open(Which::All)
+        {
+            found = all;
+            at = place(&found);
+        }
         // What is older than the newest known file has been read or is being read.
-        let after = newest
-            .and_then(|newest| found.iter().rposition(|file| chain::same_file(&file.generation, &newest)))
-            .map_or(0, |at| at + 1);
+        let after = at.map_or(0, |at| at + 1);
         for file in found.into_iter().skip(after) {
-            if !log.files.iter().any(|known| chain::same_file(&known.generation, &file.generation)) {
+            if !log.files.iter().any(|known| chain::same_generation(&known.generation, &file.generation)) {
                 metrics::LOG_ROTATIONS.inc();
                 log.files.push_back(file);
             }
