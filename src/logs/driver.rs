@@ -28,6 +28,8 @@ use crate::metrics;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Acknowledged bytes after which a checkpoint is due at once.
 const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// How long after the start a backlog is to be expected.
+const BUSY_START: Duration = Duration::from_secs(10);
 /// How often an unusable state directory is tried again.
 const STATE_RETRY: Duration = Duration::from_secs(5);
 
@@ -249,7 +251,9 @@ fn keep_checkpoints(
     status: &Status,
 ) {
     let mut written = None;
-    let mut last_write = Instant::now();
+    let started = Instant::now();
+    // The first one is due at once: an agent that dies again soon after its start must have got on.
+    let mut last_write: Option<Instant> = None;
     let mut last_retry = Instant::now();
     loop {
         let stopping = stop.load(Ordering::Acquire);
@@ -269,14 +273,14 @@ fn keep_checkpoints(
         let changed = written != Some(version);
         let grown =
             written.is_some_and(|(_, bytes): (u64, u64)| version.1.saturating_sub(bytes) >= CHECKPOINT_BYTES);
-        let due = grown || last_write.elapsed() >= CHECKPOINT_INTERVAL || stopping;
+        let due = grown || stopping || last_write.is_none_or(|last| last.elapsed() >= CHECKPOINT_INTERVAL);
         if changed
             && due
             && let Some(store) = &mut store
         {
             let marks = registry.marks();
             let result = store.write(marks.iter().map(|(key, mark)| (&**key, mark)));
-            last_write = Instant::now();
+            last_write = Some(Instant::now());
             let was = status.state_durable.swap(result.is_ok(), Ordering::Relaxed);
             match result {
                 Ok(()) => {
@@ -299,6 +303,7 @@ fn keep_checkpoints(
             return;
         }
         // Looked at often only while bytes are acknowledged: then much may come within a second.
-        std::thread::park_timeout(if changed { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL });
+        let busy = changed || started.elapsed() < BUSY_START;
+        std::thread::park_timeout(if busy { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL });
     }
 }
