@@ -560,6 +560,19 @@ fn logs_of_one_stream_are_read_oldest_first() {
 }
 
 #[test]
+fn the_piece_of_an_old_line_holds_no_other_log_of_the_stream() {
+    let mut rig = Rig::new();
+    let other = rig.log("shop_checkout-d994d45d6-7k2qx_e11c6e6d-84fc-49ec-95a1-4ee5155f656b", "0.log");
+    rig.append(&other, &cri(1, "crashed"));
+    rig.append(&other, cri(2, "in the middle of").trim_end());
+    let log = rig.log(POD, "0.log");
+    for minute in 0..240_u64 {
+        rig.append(&log, &cri(minute * 60_000_000_000, &format!("{minute}")));
+    }
+    assert_eq!(rig.drain().len(), 241);
+}
+
+#[test]
 fn a_giant_line_is_cut_and_the_next_one_is_whole() {
     let mut rig = Rig::new();
     let live = rig.log(POD, "0.log");

@@ -404,6 +404,7 @@ impl<E: Env> Tail<E> {
             finished: false,
             deficit: 0,
             waiting: false,
+            failing: false,
             long_read: false,
             key: Arc::clone(&key),
         };

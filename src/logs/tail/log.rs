@@ -52,6 +52,8 @@ pub(super) struct Log<F> {
     pub(super) deficit: i64,
     /// The next line lies beyond the horizon: wait for another log of the stream, until the next tick.
     pub(super) waiting: bool,
+    /// The last read failed.
+    pub(super) failing: bool,
     /// A read that was too short for its line makes the next one longer.
     pub(super) long_read: bool,
 }
@@ -68,6 +70,13 @@ impl<F: LogFile> Log<F> {
             && self.files.len() == 1
             && self.gone_since.is_none()
             && self.lag() == 0
+    }
+
+    /// True when another log of the stream must wait for this one: it has whole lines to read and can be read.
+    pub(super) fn holds_others(&self) -> bool {
+        let mut files = self.files.iter();
+        !self.failing
+            && (files.next().is_some_and(|front| front.unread() > 0) || files.any(|later| later.rest() > 0))
     }
 
     /// Unread bytes over all generations.

@@ -111,7 +111,7 @@ impl<E: Env> Tail<E> {
             let near = log.lines.last_time().saturating_add(MAX_AHEAD) >= wall;
             if other != index
                 && !near
-                && log.lag() > 0
+                && log.holds_others()
                 && let Some(next) = self.peek(other)
             {
                 oldest = oldest.min(next);
@@ -154,8 +154,9 @@ impl<E: Env> Tail<E> {
                 file.size = file.offset;
                 return Read::Nothing;
             }
-            Ok(_) => {}
+            Ok(_) => log.failing = false,
             Err(error) => {
+                log.failing = true;
                 metrics::LOG_READ_ERRORS.inc();
                 warn!(log = %log.key, %error, "cannot read log; trying again at the next tick");
                 file.size = file.offset;
