@@ -80,6 +80,7 @@ impl<F: LogFile> Open<F> {
 /// A rotated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rotated {
+    name: RotatedName,
     path: PathBuf,
     /// The kubelet has compressed it.
     gzip: bool,
@@ -105,11 +106,11 @@ fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<Rotated> {
     found.sort();
     // For a moment the plain file and its compressed form are both there; the plain one sorts first.
     found.dedup_by(|later, earlier| later.0 == earlier.0);
-    found.into_iter().map(|(_, gzip, path)| Rotated { path, gzip }).collect()
+    found.into_iter().map(|(name, gzip, path)| Rotated { name, path, gzip }).collect()
 }
 
 /// Orders rotated files from the oldest.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum RotatedName {
     /// The kubelet's time of rotation, `YYYYMMDD-HHMMSS`.
     Stamp(String),
@@ -139,24 +140,49 @@ pub enum Which {
     All,
 }
 
-/// Opens the generations of a log, oldest first, the live one last. A rotation in the middle of it is seen as a
-/// file that turns up twice, or as one that is missing and found by the next look.
+/// How often a listing that a rotation overtook is begun again; more than that is for the next look.
+const LISTINGS: usize = 5;
+
+/// Opens the generations of a log, oldest first, the live one last.
+///
+/// A rotation between listing and opening would leave a hole that no later look fills: the file that had the live
+/// name when the directory was listed would be missing between its neighbours. So the directory is listed again
+/// afterwards, and all is begun anew when the names have moved on.
 pub fn open_all<E: Env>(
     env: &E,
     live: &Path,
     linked: bool,
     which: Which,
 ) -> Result<VecDeque<Open<E::File>>, OpenError> {
+    let mut listed = rotated(env, live, linked);
+    for _ in 0..LISTINGS {
+        let files = open_listed(env, live, &listed, which)?;
+        let after = rotated(env, live, linked);
+        let names = |files: &[Rotated]| files.iter().map(|file| file.name.clone()).collect::<Vec<_>>();
+        if names(&after) == names(&listed) {
+            return Ok(files);
+        }
+        listed = after;
+    }
+    Err(OpenError::Missing)
+}
+
+fn open_listed<E: Env>(
+    env: &E,
+    live: &Path,
+    listed: &[Rotated],
+    which: Which,
+) -> Result<VecDeque<Open<E::File>>, OpenError> {
     let mut files: VecDeque<Open<E::File>> = VecDeque::new();
-    for Rotated { path, gzip } in rotated(env, live, linked) {
-        if gzip && which == Which::Plain {
+    for Rotated { path, gzip, .. } in listed {
+        if *gzip && which == Which::Plain {
             continue;
         }
-        let opened = if gzip { env.open_gzip(&path) } else { env.open(&path) };
+        let opened = if *gzip { env.open_gzip(path) } else { env.open(path) };
         let opened = match opened {
             // Compressed since it was listed.
-            Err(OpenError::Missing) if !gzip && which == Which::All => {
-                let mut compressed = path.into_os_string();
+            Err(OpenError::Missing) if !gzip => {
+                let mut compressed = path.clone().into_os_string();
                 compressed.push(".gz");
                 env.open_gzip(Path::new(&compressed))
             }

@@ -126,7 +126,11 @@ impl<E: Env> Tail<E> {
     fn follow_rotation(&mut self, index: usize) {
         let log = &mut self.logs[index];
         let open = |which| chain::open_all(&self.env, &log.live, log.linked, which).ok();
-        let Some(mut found) = open(Which::Plain) else { return };
+        let Some(mut found) = open(Which::Plain) else {
+            // Overtaken by a further rotation: the next look must not take the directory for unchanged.
+            log.dir_modified = 0;
+            return;
+        };
         let newest = log.files.back().map(|file| file.generation);
         let place = |found: &VecDeque<Open<E::File>>| {
             let newest = newest?;
