@@ -25,9 +25,13 @@ const HOUR: u64 = 3_600_000_000_000;
 /// 2026-11-22T14:00:00Z.
 const BASE: u64 = 1_795_356_000_000_000_000;
 
+/// Something that happens right after the nth listing of a container's directory.
+type Overtake = Arc<Mutex<Option<(u32, Box<dyn FnOnce() + Send>)>>>;
+
 /// Real files, the test's own clock.
 struct TestEnv {
     os: Os,
+    overtake: Overtake,
     millis: Arc<AtomicU64>,
 }
 
@@ -35,7 +39,19 @@ impl Env for TestEnv {
     type File = OsFile;
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.os.list(dir)
+        let entries = self.os.list(dir);
+        let mut overtake = self.overtake.lock();
+        if dir.ends_with("api")
+            && let Some((countdown, _)) = overtake.as_mut()
+        {
+            *countdown -= 1;
+            if *countdown == 0
+                && let Some((_, happen)) = overtake.take()
+            {
+                happen();
+            }
+        }
+        entries
     }
     fn modified(&self, dir: &Path) -> io::Result<u64> {
         self.os.modified(dir)
@@ -81,6 +97,7 @@ impl Outlet for Sink {
 struct Rig {
     dir: tempfile::TempDir,
     millis: Arc<AtomicU64>,
+    overtake: Overtake,
     sink: Sink,
     tail: Option<Tail<TestEnv>>,
     registry: Arc<Registry>,
@@ -103,6 +120,7 @@ impl Rig {
         let mut rig = Self {
             dir: tempfile::tempdir().expect("temp dir"),
             millis: Arc::default(),
+            overtake: Arc::default(),
             sink: Sink::default(),
             tail: None,
             registry: Registry::new(Marks::new()),
@@ -136,6 +154,7 @@ impl Rig {
         };
         self.tail = Some(Tail::new(
             TestEnv {
+                overtake: Arc::clone(&self.overtake),
                 os: Os::new(self.root(), vec![], Arc::clone(&signal)),
                 millis: Arc::clone(&self.millis),
             },
@@ -419,6 +438,27 @@ fn a_restart_after_rotations_resumes_in_the_renamed_file() {
     rig.append(&live, &cri(5, "e"));
     rig.start(marks);
     assert_eq!(rig.drain(), ["c", "d", "e"]);
+}
+
+#[test]
+fn a_rotation_between_listing_and_opening_leaves_no_hole() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "a"));
+    rig.drain();
+    let marks = rig.kill();
+    rig.append(&live, &cri(2, "b"));
+    rig.rotate(&live, "20261122-140001");
+    rig.append(&live, &cri(3, "c"));
+    let (from, to) = (live.clone(), live.with_file_name("0.log.20261122-140002"));
+    let rotate = move || {
+        fs::rename(&from, to).expect("rename");
+        fs::write(&from, cri(4, "d")).expect("write");
+    };
+    // The first listing finds the log, the second one its generations.
+    *rig.overtake.lock() = Some((2, Box::new(rotate)));
+    rig.start(marks);
+    assert_eq!(rig.drain(), ["b", "c", "d"]);
 }
 
 #[test]
