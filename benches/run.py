@@ -29,7 +29,7 @@ SHORT_RECORD = ["level", "trace_id", "span_id"]
 
 def main():
     options = arguments()
-    work = TARGET / "bench" / "work"
+    work = TARGET / "bench" / "scratch"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     agent = build(options.agent)

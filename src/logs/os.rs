@@ -77,6 +77,17 @@ impl Os {
             other => other,
         }
     }
+
+    /// Opens a path below one of the roots that links may lead to.
+    fn open_allowed(&self, path: &Path) -> Result<OwnedFd, OpenError> {
+        let root = self.symlink_roots.iter().find(|root| path.starts_with(root)).ok_or(OpenError::Symlink)?;
+        match Self::open_beneath(root, path) {
+            Ok(fd) => Ok(fd),
+            Err(Errno::NOENT) => Err(OpenError::Missing),
+            Err(Errno::LOOP) => Err(OpenError::Symlink),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
 }
 
 /// A regular file, open for reading.
@@ -148,34 +159,9 @@ impl Env for Os {
         let fd = match Self::open_beneath(&self.root, path) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Err(OpenError::Missing),
-            Err(Errno::LOOP) => {
-                let target = self.link_target(path).ok_or(OpenError::Symlink)?;
-                let root = self
-                    .symlink_roots
-                    .iter()
-                    .find(|root| target.starts_with(root))
-                    .ok_or(OpenError::Symlink)?;
-                match Self::open_beneath(root, &target) {
-                    Ok(fd) => fd,
-                    Err(Errno::NOENT) => return Err(OpenError::Missing),
-                    Err(Errno::LOOP) => return Err(OpenError::Symlink),
-                    Err(error) => return Err(io::Error::from(error).into()),
-                }
-            }
+            Err(Errno::LOOP) => self.open_allowed(&self.link_target(path).ok_or(OpenError::Symlink)?)?,
             // A path of the tail's own making below an allowed target root: docker's rotated files.
-            Err(Errno::XDEV) => {
-                let root = self
-                    .symlink_roots
-                    .iter()
-                    .find(|root| path.starts_with(root))
-                    .ok_or(OpenError::Symlink)?;
-                match Self::open_beneath(root, path) {
-                    Ok(fd) => fd,
-                    Err(Errno::NOENT) => return Err(OpenError::Missing),
-                    Err(Errno::LOOP) => return Err(OpenError::Symlink),
-                    Err(error) => return Err(io::Error::from(error).into()),
-                }
-            }
+            Err(Errno::XDEV) => self.open_allowed(path)?,
             // A socket, or a FIFO that nobody writes to.
             Err(Errno::NXIO) => return Err(OpenError::NotRegular),
             Err(error) => return Err(io::Error::from(error).into()),
