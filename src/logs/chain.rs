@@ -22,6 +22,8 @@ pub struct Open<F> {
     pub file: F,
     /// Its identity.
     pub generation: Generation,
+    /// Its number in the log's life, see [`Position::ordinal`].
+    pub ordinal: u64,
     /// Where the next read begins.
     pub offset: u64,
     /// Size when last looked at.
@@ -37,7 +39,8 @@ impl<F: LogFile> Open<F> {
     pub fn new(file: F) -> Result<Self, OpenError> {
         let stat = file.stat()?;
         let generation = Generation { device: stat.device, inode: stat.inode, head: 0 };
-        let mut open = Self { file, generation, offset: 0, size: stat.size, torn_at: 0, ends_seen: 0 };
+        let mut open =
+            Self { file, generation, ordinal: 0, offset: 0, size: stat.size, torn_at: 0, ends_seen: 0 };
         open.learn_head()?;
         Ok(open)
     }

@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use super::copies::Copies;
 use super::frame::{self, Framed, Framer};
-use super::inherit::Inheritance;
+use super::inherit::{self, Inheritance};
 use super::parse::{self, DurationUnit, Text, unescape_into};
 use super::process::{Chain, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
@@ -37,6 +37,15 @@ impl Settings {
         }
         want = want.with(chain.wants());
         Self { fields, want, chain, max_line }
+    }
+}
+
+impl Settings {
+    /// Bytes before a position that a resume reads again at most, so that what lines learn from earlier ones is as
+    /// it was.
+    pub fn warm_up_reach(&self) -> u64 {
+        let back = u64::MAX / 2;
+        inherit::REACH.max(back - self.chain.warm_up_start(back)) + self.max_line as u64
     }
 }
 

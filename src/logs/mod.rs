@@ -8,16 +8,19 @@ pub mod checkpoint;
 pub mod copies;
 pub mod coverage;
 pub mod discover;
+pub mod disk;
 pub mod driver;
 pub mod env;
 pub mod frame;
 pub mod gz;
 pub mod ingest;
 pub mod inherit;
+pub mod keeper;
 pub mod os;
 pub mod parse;
 pub mod process;
 pub mod registry;
+pub mod spill;
 pub mod stamp;
 pub mod tail;
 
@@ -50,6 +53,8 @@ pub struct Config {
     /// Bytes of one container log that may be in flight, so that one loud container cannot take all of
     /// `[agent] memory`.
     pub per_log: ByteSize,
+    /// What is kept when the kubelet deletes logs faster than the backend takes them.
+    pub spill: spill::Config,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,
 }
@@ -64,6 +69,7 @@ impl Default for Config {
             symlink_roots: vec!["/var/lib/docker/containers".into()],
             max_line: ByteSize::kib(256),
             per_log: ByteSize::mib(1),
+            spill: spill::Config::default(),
             exclude_self: true,
         }
     }

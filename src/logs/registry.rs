@@ -98,6 +98,7 @@ impl Registry {
                 service_name: tracked.workload.service_name.clone(),
                 service_name_guessed: tracked.workload.service_name_guessed,
                 environment: tracked.workload.environment.clone(),
+                later: Vec::new(),
             };
             (Arc::clone(key), mark)
         });

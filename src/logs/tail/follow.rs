@@ -191,8 +191,12 @@ impl<E: Env> Tail<E> {
         log.lines.next_generation(&self.settings, &mut arena, &mut records);
         log.carried = if log.lines.carries() { log.carried.or(decided) } else { None };
         if let Some(old) = log.files.pop_front() {
-            let start =
-                Position { generation: old.generation, offset: old.offset, skipping: Skipping::default() };
+            let start = Position {
+                generation: old.generation,
+                ordinal: old.ordinal,
+                offset: old.offset,
+                skipping: Skipping::default(),
+            };
             self.seal_from(index, start, arena, records, taken);
         }
     }

@@ -93,7 +93,7 @@ impl<F: LogFile> Log<F> {
             return Some(carried);
         }
         let (offset, skipping) = self.lines.pinned().unwrap_or((file.offset, self.lines.skipping()));
-        Some(Position { generation: file.generation, offset, skipping })
+        Some(Position { generation: file.generation, ordinal: file.ordinal, offset, skipping })
     }
 }
 

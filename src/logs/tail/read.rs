@@ -147,8 +147,12 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         let Some(file) = log.files.front_mut() else { return Read::Nothing };
         let (mut arena, mut records) = self.budget.buffers(want as usize);
-        let start =
-            Position { generation: file.generation, offset: file.offset, skipping: Skipping::default() };
+        let start = Position {
+            generation: file.generation,
+            ordinal: file.ordinal,
+            offset: file.offset,
+            skipping: Skipping::default(),
+        };
         match file.file.read_at(file.offset, want as usize, &mut arena) {
             Ok(0) => {
                 file.size = file.offset;
