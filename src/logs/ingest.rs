@@ -249,32 +249,9 @@ impl LineState {
         records: &mut Vec<Record>,
     ) -> u64 {
         let body = framed.body;
-        let parsed = parse::parse(body.of(arena), settings.want);
-        let base = body.start as usize;
         let shift = self.copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
-        let mut record = Record {
-            trace_id: parsed.trace_id,
-            span_id: parsed.span_id,
-            time_unix_nano: framed.time_unix_nano + shift,
-            app_time_unix_nano: parsed.app_time_unix_nano,
-            offset: framed.offset,
-            body,
-            request_id: text(arena, base, parsed.request_id),
-            http_method: text(arena, base, parsed.http_method),
-            http_route: text(arena, base, parsed.http_route),
-            url_path: text(arena, base, parsed.url_path),
-            duration_ms: millis(arena, base, parsed.duration, parsed.duration_unit),
-            original_len: framed.original_len,
-            repeated: 0,
-            http_status: parsed.http_status,
-            trace_flags: parsed.trace_flags,
-            severity: parsed.severity,
-            stream: framed.stream,
-            marks: framed.marks,
-        };
-        if record.http_route.is_empty() && !record.url_path.is_empty() {
-            record.http_route = route_of(arena, record.url_path);
-        }
+        let mut record = read_record(settings.want, arena, framed);
+        record.time_unix_nano += shift;
         if !record.request_id.is_empty() && settings.fields.contains(Fields::TRACE_ID) {
             let request_id = record.request_id.of(arena);
             if let Some(trace) = record.trace_id {
@@ -290,6 +267,38 @@ impl LineState {
         }
         u64::from(settings.chain.apply(&mut self.process, workload, arena, record, records).records())
     }
+}
+
+/// What a framed line says about itself, as a record that nothing has been done to.
+#[inline]
+pub(super) fn read_record(want: Fields, arena: &mut Vec<u8>, framed: Framed) -> Record {
+    let body = framed.body;
+    let parsed = parse::parse(body.of(arena), want);
+    let base = body.start as usize;
+    let mut record = Record {
+        trace_id: parsed.trace_id,
+        span_id: parsed.span_id,
+        time_unix_nano: framed.time_unix_nano,
+        app_time_unix_nano: parsed.app_time_unix_nano,
+        offset: framed.offset,
+        body,
+        request_id: text(arena, base, parsed.request_id),
+        http_method: text(arena, base, parsed.http_method),
+        http_route: text(arena, base, parsed.http_route),
+        url_path: text(arena, base, parsed.url_path),
+        duration_ms: millis(arena, base, parsed.duration, parsed.duration_unit),
+        original_len: framed.original_len,
+        repeated: 0,
+        http_status: parsed.http_status,
+        trace_flags: parsed.trace_flags,
+        severity: parsed.severity,
+        stream: framed.stream,
+        marks: framed.marks,
+    };
+    if record.http_route.is_empty() && !record.url_path.is_empty() {
+        record.http_route = route_of(arena, record.url_path);
+    }
+    record
 }
 
 #[inline]
