@@ -18,6 +18,7 @@ pub struct Space {
 }
 
 /// An open file of the state directory. Writes are durable once [`sync`](Self::sync) has returned without error.
+#[expect(clippy::len_without_is_empty, reason = "a file's length is asked for, never whether it is empty")]
 pub trait DiskFile: Send + Sync {
     /// Bytes in the file.
     fn len(&self) -> io::Result<u64>;

@@ -141,6 +141,8 @@ pub fn spawn(
         rescan: config.rescan.0,
         start: config.start,
         per_log: config.per_log.0,
+        held_deleted: held_deleted(config),
+        last_words: config.last_words,
         own_pod: config.exclude_self.then(own_pod).flatten(),
     };
     let os = Os::new(config.root.clone(), config.symlink_roots.clone(), Arc::clone(&signal));
@@ -155,6 +157,7 @@ pub fn spawn(
         budget,
         Arc::clone(&signal),
         Arc::clone(&registry),
+        spill,
     );
     let stop_reading = Arc::<AtomicBool>::default();
     let stop_checkpoints = Arc::<AtomicBool>::default();
@@ -216,6 +219,14 @@ fn read<E: Env>(mut tail: Tail<E>, stop: &AtomicBool, status: &Status, signal: &
             signal.wait(duration);
         }
     }
+    tail.rescue();
+}
+
+/// Bytes of deleted log files that may be held open: a twentieth of the file system at most.
+fn held_deleted(config: &Config) -> u64 {
+    let space = OsDisk::new(&config.root).space();
+    let share = space.map_or(u64::MAX, |space| space.total / 20);
+    config.spill.held_deleted.0.min(share)
 }
 
 fn own_pod() -> Option<(String, String)> {
