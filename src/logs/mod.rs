@@ -16,6 +16,7 @@ pub mod gz;
 pub mod ingest;
 pub mod inherit;
 pub mod keeper;
+pub mod mask;
 pub mod notice;
 pub mod os;
 pub mod parse;

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::IntCounter;
 
 pub use self::config::Config;
+pub(super) use self::redact::Cover;
 pub use self::rules::{Error, MAX_RULES};
 
 use self::dedup::{BLOCK_BYTES, Fate, Folder, Memory};
@@ -388,6 +389,24 @@ impl Chain {
             redactor.redact(&scope.own_redactions, in_key, &mut record, arena);
         }
         Some(record)
+    }
+
+    /// Where a record's line must be covered for nothing to be left in it that redaction would replace, in order
+    /// and without overlaps. Positions count from the line's start.
+    ///
+    /// Records must come in the log's order, all of them, with a state of their own.
+    pub(super) fn covers(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        record: &Record,
+        arena: &[u8],
+    ) -> Vec<Cover> {
+        let in_key = self.follow(state, workload, record, arena);
+        match (&self.redactor, &state.scope) {
+            (Some(redactor), Some(scope)) => redactor.covers(&scope.own_redactions, in_key, record, arena),
+            _ => Vec::new(),
+        }
     }
 
     /// The last steps: limits and redaction.

@@ -7,6 +7,7 @@
 
 mod assign;
 mod card;
+mod cover;
 mod find;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::data::batch::{Marks, Record, Span};
 use crate::data::workload::Workload;
 use crate::metrics;
 
+pub(in crate::logs) use cover::Cover;
 use find::{Builtin, Hit, KeyLine, NAMES};
 
 /// Lines of a private key after its first that are redacted at most. An 8192-bit RSA key takes 101.
