@@ -415,7 +415,12 @@ impl<E: Env> Tail<E> {
         log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));
-        self.registry.enter(Arc::clone(&key), Arc::clone(&log.workload), Arc::clone(&log.ledger));
+        self.registry.enter(
+            Arc::clone(&key),
+            Arc::clone(&log.workload),
+            Arc::clone(&log.ledger),
+            Arc::default(),
+        );
         self.by_key.insert(key, self.logs.len());
         self.logs.push(log);
         self.order_stale = true;

@@ -186,9 +186,6 @@ impl<E: Env> Tail<E> {
         }
         metrics::LOG_READ_BYTES.inc_by(taken.bytes as u64);
         metrics::LOG_RECORDS.inc_by(taken.framed);
-        if taken.dropped > 0 {
-            log.ledger.count_dropped(taken.dropped);
-        }
         permit.resize((arena.capacity() + records.capacity() * size_of::<Record>()) as u64);
         self.send(index, start, arena, records, taken.bytes as u64, permit);
         Read::Some(taken.bytes as u64)
@@ -227,6 +224,9 @@ impl<E: Env> Tail<E> {
         permit: Permit,
     ) {
         let sealed_unix_nano = self.env.unix_nano();
+        if let Some(drops) = self.logs[index].lines.take_dropped() {
+            self.logs[index].ledger.count_dropped(&drops);
+        }
         let log = &self.logs[index];
         let Some(end) = log.decided() else { return };
         if records.is_empty() {
