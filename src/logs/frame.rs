@@ -171,7 +171,8 @@ struct Pending {
     text: Vec<u8>,
     total: u64,
     offset: u64,
-    /// What was being skipped when the line began: a resume at `offset` needs it.
+    /// What a resume at `offset` must skip: what was being skipped when the line began, and the rest of the line that
+    /// the other stream had open then.
     skipping: u8,
     /// The line began in an earlier generation: `offset` is not of this file.
     carried: bool,
@@ -297,7 +298,9 @@ impl Framer {
             return None;
         }
         let max_line = self.max_line;
-        let skipping = self.skipping;
+        let other = 1 - header.stream as usize;
+        // A position is saved here only once the other stream's open line is out: a resume must not begin within it.
+        let skipping = self.skipping | u8::from(self.pending[other].open) << other;
         let pending = &mut self.pending[header.stream as usize];
         if !pending.open {
             pending.open = true;
@@ -516,6 +519,20 @@ mod tests {
         );
         assert_eq!(lines.len(), 2);
         assert_eq!(framer.pinned(), Some((36, Skipping(0))));
+    }
+
+    #[test]
+    fn a_resume_within_the_other_streams_line_does_not_give_its_rest_as_a_line() {
+        let file = "2026-11-22T14:11:42.1Z stdout P ab\n2026-11-22T14:11:42.2Z stderr P xy\n\
+                    2026-11-22T14:11:42.3Z stdout F cd\n";
+        let mut framer = Framer::new(1 << 18);
+        assert_eq!(frame(&mut framer, file), [(Stream::Stdout, "abcd".into(), 0)]);
+        assert_eq!(framer.pinned(), Some((35, Skipping(1))));
+        let mut resumed = Framer::new(1 << 18);
+        resumed.resume(Skipping(1), 0);
+        let rest = [&file[35..], "2026-11-22T14:11:42.4Z stderr F z\n2026-11-22T14:11:42.4Z stdout F next\n"];
+        let lines: Vec<_> = frame(&mut resumed, &rest.concat()).into_iter().map(|line| line.1).collect();
+        assert_eq!(lines, ["xyz", "next"]);
     }
 
     #[test]
