@@ -54,10 +54,9 @@ fn explained(diagnostic: &Diagnostic, source: &str) {
             assert!((1..=lines).contains(line), "line {line} of {lines}");
             let length = source.split('\n').nth(line - 1).map_or(0, |line| line.chars().count());
             assert!((1..=length + 1).contains(column), "column {column} of {length}");
-            assert!(
-                *width >= 1 && indent + width <= text.chars().count() + 1,
-                "the caret is beside the line"
-            );
+            // A carriage return at the end is no part of what is shown.
+            let room = text.chars().count() + 2;
+            assert!(*width >= 1 && indent + width <= room, "the caret is beside the line: {diagnostic}");
             assert!(diagnostic.to_string().starts_with(&format!("{FILE}:{line}:{column}: ")));
         }
         // What is about no place of the file is about a key, or the whole.

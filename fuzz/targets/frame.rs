@@ -19,6 +19,8 @@ use nodewick::logs::stamp;
 const LIMITS: [usize; 4] = [4096, 80, 100, 257];
 /// Fragments of a line add up to this many times the limit before it is given out as it is.
 const SEAL_FACTOR: u64 = 16;
+/// Bit of `Skipping`: up to the next newline.
+const SKIP_PHYSICAL: u8 = 4;
 /// Saved positions that are resumed at, a run.
 const RESUMES: usize = 6;
 
@@ -165,8 +167,13 @@ impl Log<'_> {
         let (mut arena, mut records) = (self.file[..offset].to_vec(), Vec::new());
         state.ingest(&self.settings, &self.workload, &mut arena, 0, 0, u64::MAX, &mut records);
         state.resume(&self.settings, saved.skipping);
-        let rest = self.read(state, offset, next).lines;
-        let expected: Vec<Seen> = whole.iter().filter(|line| line.offset >= saved.offset).cloned().collect();
+        let mut rest = self.read(state, offset, next).lines;
+        let mut expected: Vec<Seen> =
+            whole.iter().filter(|line| line.offset >= saved.offset).cloned().collect();
+        if saved.skipping.0 & SKIP_PHYSICAL != 0 {
+            // Within a line that was given out before its end: what is read for warmth does not see its stamp.
+            rest.iter_mut().chain(&mut expected).for_each(|line| line.time_unix_nano = 0);
+        }
         assert_eq!(rest, expected, "a restart at {saved:?} gives something else");
     }
 }
@@ -264,7 +271,7 @@ fn cri(line: &[u8]) -> Option<(Stream, bool, Vec<u8>)> {
     };
     let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
     let tags = &rest[..end];
-    if end > frame::MAX_HEADER {
+    if end >= frame::MAX_HEADER {
         return None;
     }
     let full = match tags {

@@ -17,10 +17,12 @@ pub fn run(data: &[u8]) {
     if text[17..].starts_with("60") {
         return;
     }
+    // RFC 3339 ends at 23:59; jiff takes a few hours more.
+    let offset_in_range = text.ends_with('Z') || &text[text.len() - 5..text.len() - 3] < "24";
     let expected = text
         .parse::<jiff::Timestamp>()
         .ok()
-        .filter(|_| (1970..=2553).contains(&year))
+        .filter(|_| offset_in_range && (1970..=2553).contains(&year))
         .and_then(|stamp| u64::try_from(stamp.as_nanosecond()).ok());
     assert_eq!(got, expected, "{text}");
 }

@@ -25,6 +25,17 @@ const SEAL_FACTOR: u64 = 16;
 /// Longest header that a CRI line can have: stamp, stream, tag and three spaces, with room to spare.
 pub const MAX_HEADER: usize = 64;
 
+/// Longest line that is read as docker's: 16 KiB of payload, all of it escaped as `\u0000`, and what stands around it.
+/// Source: `defaultBufSize` of moby's log copier.
+pub const MAX_DOCKER: usize = 128 << 10;
+
+/// How many bytes of a line without its newline are waited for, before the line is taken in pieces; `begin` is how
+/// the line begins. Whether a line is docker's must not depend on where a read ended.
+pub fn patience(begin: &[u8], max_line: usize) -> usize {
+    let longest = max_line + MAX_HEADER;
+    if begin.first() == Some(&b'{') { longest.max(MAX_DOCKER) } else { longest }
+}
+
 /// What stands before the payload of one physical line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -77,9 +88,11 @@ fn read_cri_header(line: &[u8]) -> Option<Header> {
     let payload = match tags.get(1) {
         Some(b' ') => 2,
         None => 1,
-        Some(b':') => {
-            tags.iter().take(MAX_HEADER).position(|byte| *byte == b' ').map_or(tags.len(), |at| at + 1)
-        }
+        Some(b':') => match tags.iter().take(MAX_HEADER).position(|byte| *byte == b' ') {
+            Some(at) => at + 1,
+            None if tags.len() < MAX_HEADER => tags.len(),
+            None => return None,
+        },
         Some(_) => return None,
     };
     Some(Header { time_unix_nano, stream, full, payload: space + 8 + payload, well_formed: true })
@@ -113,6 +126,7 @@ pub struct Fragment {
 #[inline]
 pub fn fragment(arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> Fragment {
     if arena.get(start) == Some(&b'{')
+        && end - start <= MAX_DOCKER
         && let Some(fragment) = docker_fragment(arena, start, end, offset)
     {
         return fragment;
@@ -159,7 +173,7 @@ pub struct Framed {
     pub offset: u64,
     /// Truncated and lossy.
     pub marks: Marks,
-    /// Length before truncation, else 0.
+    /// Length before truncation, at most sixteen times the line limit; else 0.
     pub original_len: u32,
 }
 
@@ -337,7 +351,9 @@ impl Framer {
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);
-            framed.original_len = u32::try_from(pending.total).unwrap_or(u32::MAX);
+            // How far beyond its end a sealed line was read depends on the reads.
+            let original = pending.total.min(self.max_line as u64 * SEAL_FACTOR);
+            framed.original_len = u32::try_from(original).unwrap_or(u32::MAX);
             metrics::LOG_MALFORMED.with_label_values(&["truncated"]).inc();
             // The cut may have split a character: give back the bytes of the broken one, three at most.
             let text = framed.body.of(arena);
@@ -380,13 +396,11 @@ impl Framer {
         if self.long.as_ref()?.total <= self.max_line as u64 * SEAL_FACTOR {
             return None;
         }
-        let was_full = self.long.as_ref()?.header.full;
+        let header = self.long.as_ref()?.header;
         let framed = self.end_long_as(arena, true);
         self.skipping |= SKIP_PHYSICAL;
-        if let Some(framed) = &framed
-            && !was_full
-        {
-            self.skipping |= 1 << framed.stream as usize;
+        if !header.full {
+            self.skipping |= 1 << header.stream as usize;
         }
         framed
     }
@@ -596,6 +610,42 @@ mod tests {
         assert_eq!((framed.body.of(&arena), framed.original_len), (&b"abcdefgh"[..], 12));
         assert_eq!(framed.stream, Stream::Stderr);
         assert_eq!(framer.pinned(), None);
+    }
+
+    #[test]
+    fn an_endless_fragment_of_a_line_that_is_being_skipped_does_not_end_the_skipping() {
+        let mut framer = Framer::new(4);
+        framer.resume(Skipping(1), 0);
+        framer.more(b"2026-11-22T14:11:42.1Z stdout P ", 0);
+        framer.more(&[b'x'; 65], 32);
+        let mut arena = Vec::new();
+        assert_eq!(framer.seal_long(&mut arena), None);
+        assert_eq!(framer.end_long(&mut arena), None);
+        assert_eq!(framer.skipping(), Skipping(1));
+    }
+
+    #[test]
+    fn a_line_that_was_read_far_beyond_its_limit_says_sixteen_times_the_limit() {
+        let mut framer = Framer::new(4);
+        let mut arena = b"2026-11-22T14:11:42.1Z stdout F ".to_vec();
+        arena.extend_from_slice(&[b'x'; 1000]);
+        let end = arena.len();
+        let piece = fragment(&mut arena, 0, end, 0);
+        assert_eq!(framer.accept(&mut arena, piece).map(|framed| framed.original_len), Some(64));
+    }
+
+    #[test]
+    fn tags_without_an_end_do_not_swallow_the_line() {
+        let line = format!("2026-11-22T14:11:42Z stdout F:{}", "x".repeat(70));
+        assert!(!cri_header(line.as_bytes()).well_formed);
+        assert_eq!(cri_header(&line.as_bytes()[..60]).payload, 60);
+    }
+
+    #[test]
+    fn a_docker_line_over_the_limit_is_waited_for() {
+        assert_eq!(patience(b"2026-11-22T14:11:42Z stdout F x", 4096), 4160);
+        assert_eq!(patience(b"{\"log\":", 4096), 131_072);
+        assert_eq!(patience(b"{\"log\":", 1 << 18), 262_208);
     }
 
     #[test]
