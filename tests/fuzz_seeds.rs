@@ -56,6 +56,7 @@ every_seed_passes! {
     lines_of_the_seeds_are_read_alike: "json";
     answers_of_the_seeds_are_judged: "judge";
     lines_of_the_seeds_are_redacted: "redact";
+    spills_of_the_seeds_are_taken_up: "spill";
     stamps_of_the_seeds_are_read_alike: "stamp";
 }
 

@@ -11,6 +11,7 @@ mod json;
 mod judge;
 mod redact;
 pub mod seeds;
+mod spill;
 mod stamp;
 
 /// A target: its name, which is that of its file and of its directory of seeds, and its body.
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("json", json::run),
     ("judge", judge::run),
     ("redact", redact::run),
+    ("spill", spill::run),
     ("stamp", stamp::run),
 ];
 

@@ -6,8 +6,10 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use nodewick::logs::checkpoint::{Mark, Store};
+use nodewick::logs::disk::OsDisk;
 
 /// A seed: a name for messages, and its bytes.
 pub type Seed = (String, Vec<u8>);
@@ -126,7 +128,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 /// A slot as the store writes it, alone, as a payload to seal anew, and as a list of changes.
 fn checkpoints() -> Vec<Seed> {
     let dir = super::scratch();
-    let (mut store, _) = Store::open(dir.path()).expect("an empty directory");
+    let (mut store, _) = Store::open(Arc::new(OsDisk::new(dir.path()))).expect("an empty directory");
     let mark =
         Mark { service_name: "checkout".to_owned(), environment: Some("prod".to_owned()), ..Mark::default() };
     let marks = [("shop_checkout_uid/api/0", &mark), ("shop_cart_uid/api/1", &mark)];
