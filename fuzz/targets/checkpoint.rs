@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nodewick::data::position::{Generation, Position, Skipping};
-use nodewick::logs::checkpoint::{Mark, Marks, Opened, Store};
+use nodewick::logs::checkpoint::{Mark, Marks, Opened, Seen, Store};
 use nodewick::logs::disk::OsDisk;
 
 const CHECKSUM: std::ops::Range<usize> = 24..28;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Some((text, [how])) = super::split_control::<1>(data) else { return };
     match how % 4 {
         0 => anything(text),
@@ -128,6 +128,10 @@ fn marks(n: u64) -> Marks {
         service_name: format!("checkout-{log}"),
         service_name_guessed: log == 1,
         environment: (log > 0).then(|| "prod".to_owned()),
+        last_words_told: log == 2,
+        files: (0..log)
+            .map(|file| Seen { generation: Generation::default(), ordinal: n + file, size: 1 << file })
+            .collect(),
     };
     (0..3).map(|log| (format!("shop_checkout-{log}_uid/api/{n}"), mark(log))).collect()
 }

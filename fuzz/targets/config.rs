@@ -14,7 +14,7 @@ use nodewick::config::{Diagnostic, Sources, load};
 
 const FILE: &str = "agent.toml";
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // Whatever such a key names would be opened.
     if text.contains("file") || text.contains("\\u") || text.contains("\\U") {

@@ -24,7 +24,7 @@ const SKIP_PHYSICAL: u8 = 4;
 /// Saved positions that are resumed at, a run.
 const RESUMES: usize = 6;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Some((file, [limit, seed, first])) = super::split_control::<3>(data) else { return };
     let max_line = LIMITS[usize::from(limit) % LIMITS.len()];
     let chain = Chain::compile(&config::Config::default()).expect("nothing is configured");

@@ -11,7 +11,7 @@ use nodewick::logs::gz::Inflate;
 /// Content that is looked at: a small file can hold a thousand times its size.
 const LOOK: usize = 1 << 20;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Some((text, [how, place, damage])) = super::split_control::<3>(data) else { return };
     let mut file = text.to_vec();
     let compressed_here = how & 1 == 1;

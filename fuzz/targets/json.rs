@@ -20,7 +20,7 @@ const PARTS: [Part; 8] = [
     (Fields::DURATION_MS, |p| format!("{:?} {:?}", p.duration, p.duration_unit)),
 ];
 
-pub fn run(line: &[u8]) {
+pub(super) fn run(line: &[u8]) {
     let got = parse(line, Fields::ALL);
     let expected = reference::read(line, Fields::ALL);
     assert_eq!(got.format == Format::Json, expected.is_some(), "is it JSON?");

@@ -12,7 +12,7 @@ use nodewick::sink::{Answer, Verdict, Wire};
 /// Bytes of a backend's message that are kept: 1024 characters of four bytes at most.
 const MESSAGE: usize = 4096;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Some((body, [a, b, c])) = super::split_control::<3>(data) else { return };
     let records = u64::from(c) + 1;
     let status = 100 + u16::from_le_bytes([a, b]) % 500;

@@ -10,15 +10,15 @@ mod gz;
 mod json;
 mod judge;
 mod redact;
-pub mod seeds;
+pub(crate) mod seeds;
 mod spill;
 mod stamp;
 
 /// A target: its name, which is that of its file and of its directory of seeds, and its body.
-pub type Target = (&'static str, fn(&[u8]));
+pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[
+pub(crate) const TARGETS: &[Target] = &[
     ("checkpoint", checkpoint::run),
     ("config", config::run),
     ("frame", frame::run),

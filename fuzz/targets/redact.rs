@@ -14,7 +14,7 @@ use nodewick::logs::process::{Chain, LogState};
 /// A token of the shape that GitHub documents, made up.
 const TOKEN: &str = "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8";
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     static CHAIN: OnceLock<Chain> = OnceLock::new();
     let chain = CHAIN.get_or_init(|| {
         let redact = Redact { builtin: true, email: true, ip: true, ..Redact::default() };

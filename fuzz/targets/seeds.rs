@@ -12,10 +12,10 @@ use nodewick::logs::checkpoint::{Mark, Store};
 use nodewick::logs::disk::OsDisk;
 
 /// A seed: a name for messages, and its bytes.
-pub type Seed = (String, Vec<u8>);
+pub(crate) type Seed = (String, Vec<u8>);
 
 /// The derived seeds of a target, in a fixed order.
-pub fn of(target: &str, root: &Path) -> Vec<Seed> {
+pub(crate) fn of(target: &str, root: &Path) -> Vec<Seed> {
     let corpus = root.join("tests/corpus");
     match target {
         "json" => lines(&corpus.join("lines")),

@@ -25,7 +25,7 @@ const LATER: (&str, u64, u64, usize) = ("shop_later_uid/api/0", 7, 50, 3000);
 /// Length of a block; frames begin at multiples of it.
 const BLOCK: usize = 4096;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Some((text, [how])) = super::split_control::<1>(data) else { return };
     let dir = super::scratch();
     if how & 1 == 0 {
@@ -71,17 +71,20 @@ fn take_up(dir: &Path) -> Arc<Spill> {
     spill
 }
 
-/// Reads `start..end` of a file as the tail does, over gaps.
+/// Reads `start..end` of a file over gaps.
 fn read(spill: &Spill, key: &str, ordinal: u64, start: u64, end: u64, mut seen: impl FnMut(u64, &[u8])) {
     let mut at = start;
     // A file of four blocks cannot have as many frames.
     for _ in 0..10_000 {
+        if at >= end {
+            return;
+        }
+        let max = usize::try_from(end - at).unwrap_or(usize::MAX).min(1000);
         let mut bytes = Vec::new();
-        match spill.read_at(key, ordinal, at, 1000, &mut bytes) {
+        match spill.read_at(key, ordinal, at, max, &mut bytes) {
             Ok(0) => return,
             Ok(got) => {
-                assert!(got == bytes.len() && got <= 1000);
-                assert!(at + got as u64 <= end, "more is read than is kept");
+                assert!(got == bytes.len() && got <= max);
                 seen(at, &bytes);
                 at += got as u64;
             }

@@ -5,7 +5,7 @@
 
 use nodewick::logs::stamp;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let got = stamp::parse(data);
     let Some(text) = shaped(data) else {
         // Digits beyond nanoseconds are ignored, and jiff refuses them.
