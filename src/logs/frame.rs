@@ -66,7 +66,8 @@ pub fn cri_header(line: &[u8]) -> Header {
 #[inline]
 fn read_cri_header(line: &[u8]) -> Option<Header> {
     // containerd's usual stamp has nine digits and a Z, which puts the first space at 30.
-    let space = if line.get(30) == Some(&b' ') {
+    // The space behind `stdout` stands there too, when the fraction has two digits.
+    let space = if line.get(29..31) == Some(b"Z ") {
         30
     } else {
         line.iter().take(MAX_HEADER).position(|byte| *byte == b' ')?
@@ -514,6 +515,16 @@ mod tests {
             [&b""[..], b"x", b"2026-11-22T14:11:42Z stdin F x", b"2026-11-22T14:11:42Z stdout X x", b"{"]
         {
             assert!(!cri_header(bad).well_formed);
+        }
+    }
+
+    #[test]
+    fn a_stamp_may_have_any_number_of_digits() {
+        for digits in 1..=9 {
+            let line = format!("2026-11-22T14:11:42.{}Z stderr P half", &"123456789"[..digits]);
+            let header = cri_header(line.as_bytes());
+            assert!(header.well_formed && !header.full, "{line}");
+            assert_eq!(&line[header.payload..], "half");
         }
     }
 
