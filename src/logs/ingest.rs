@@ -206,7 +206,8 @@ impl LineState {
             at += len + 1;
         }
         // A line that does not fit a read is taken in pieces.
-        if !taken.at_horizon && filled - at > settings.max_line + frame::MAX_HEADER {
+        let patience = frame::patience(&arena[at..filled], settings.max_line);
+        if !taken.at_horizon && filled - at > patience {
             self.framer.more(&arena[at..filled], offset + (at - from) as u64);
             at = filled;
         }
