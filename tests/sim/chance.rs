@@ -47,18 +47,18 @@ impl Rng {
     }
 }
 
-/// Events that are kept for the report of a failing run.
+/// Events that are kept for the report of a failing run, unless `NODEWICK_SIM_TRACE` says otherwise.
 const KEPT: usize = 100;
 
 thread_local! {
-    static TRACE: RefCell<Option<VecDeque<String>>> = const { RefCell::new(None) };
+    static TRACE: RefCell<Option<(usize, VecDeque<String>)>> = const { RefCell::new(None) };
 }
 
 /// Notes an event, when the run is traced.
 pub fn note(event: impl FnOnce() -> String) {
     TRACE.with_borrow_mut(|trace| {
-        if let Some(events) = trace {
-            if events.len() == KEPT {
+        if let Some((kept, events)) = trace {
+            if events.len() >= *kept {
                 events.pop_front();
             }
             events.push_back(event());
@@ -68,12 +68,13 @@ pub fn note(event: impl FnOnce() -> String) {
 
 /// Begins to trace on this thread.
 pub fn begin_trace() {
-    TRACE.set(Some(VecDeque::new()));
+    let kept = std::env::var("NODEWICK_SIM_TRACE").ok().and_then(|text| text.parse().ok());
+    TRACE.set(Some((kept.unwrap_or(KEPT), VecDeque::new())));
 }
 
 /// Ends tracing; the last events.
 pub fn end_trace() -> Vec<String> {
-    TRACE.take().map_or_else(Vec::new, Vec::from)
+    TRACE.take().map_or_else(Vec::new, |(_, events)| events.into())
 }
 
 /// What the agent says of itself goes into the trace, too.

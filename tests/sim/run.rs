@@ -491,6 +491,7 @@ impl Sim {
         self.loki.limits = Limits::default();
         self.plan.weather.clear();
         self.plan.ack_lost = 0;
+        self.plan.latency = (MILLI, 20 * MILLI);
         if self.agent.is_none() {
             self.at(now, Event::Start);
         } else if self.agent.as_ref().is_some_and(|agent| agent.stop_by.is_some()) {

@@ -621,7 +621,8 @@ impl World {
                 let inode = self.containers[log].open[pipe].expect("a running container's pipes are open");
                 let generation = self.generation_of(log, inode);
                 let end = self.inodes[inode].data.len() as u64;
-                let stamp = self.oracle.lines[partial.line].time;
+                // The agent gives it the stamp of the log's last line.
+                let stamp = self.containers[log].stamp;
                 self.oracle.finish_tail(partial.line, text, stamp, generation, end, now);
             }
             if let Some(inode) = self.containers[log].open[pipe].take() {
@@ -977,8 +978,6 @@ impl World {
             };
             let now = self.now;
             self.oracle.finish(line, stamp + shift, generation, end, now);
-        } else {
-            self.oracle.lines[line].time = stamp;
         }
         if self.rng.once_in(self.nature.torn) {
             let cut = self.rng.range(1, bytes.len() as u64) as usize;
