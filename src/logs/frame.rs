@@ -254,6 +254,13 @@ impl Framer {
         Skipping(self.skipping)
     }
 
+    /// What a resume at this place must skip: beside that, the rest of every line that is open here. When a resume
+    /// begins here, those lines are out, else it would begin where they began.
+    pub fn skipping_on_resume(&self) -> Skipping {
+        let open = self.pending.iter().enumerate().filter(|(_, pending)| pending.open);
+        Skipping(open.fold(self.skipping, |bits, (stream, _)| bits | 1 << stream))
+    }
+
     /// True while a physical line without end is being read or skipped: bytes go to [`more`](Self::more).
     pub fn in_long_line(&self) -> bool {
         self.long.is_some() || self.skipping & SKIP_PHYSICAL != 0
@@ -297,7 +304,7 @@ impl Framer {
             return None;
         }
         let max_line = self.max_line;
-        let skipping = self.skipping;
+        let skipping = self.skipping_on_resume().0;
         let pending = &mut self.pending[header.stream as usize];
         if !pending.open {
             pending.open = true;
@@ -357,7 +364,7 @@ impl Framer {
         if self.skipping & SKIP_PHYSICAL != 0 {
             return;
         }
-        let (max_line, skipping) = (self.max_line, self.skipping);
+        let (max_line, skipping) = (self.max_line, self.skipping_on_resume().0);
         let long = self.long.get_or_insert_with(|| Long {
             header: cri_header(bytes),
             text: Vec::new(),
@@ -534,6 +541,22 @@ mod tests {
         );
         assert_eq!(lines[0], (Stream::Stderr, "say \"hi\"".into(), 0));
         assert_eq!((lines[1].0, lines[1].1.as_str()), (Stream::Stdout, "half whole"));
+    }
+
+    #[test]
+    fn a_resume_between_the_ends_of_two_interleaved_lines_brings_no_piece_of_the_first() {
+        let begin = "2026-11-22T14:11:42.1Z stdout P one \n2026-11-22T14:11:42.2Z stderr P two \n";
+        let end = "2026-11-22T14:11:42.3Z stdout F line\n";
+        let mut framer = Framer::new(1 << 18);
+        assert_eq!(frame(&mut framer, &format!("{begin}{end}")).len(), 1);
+        let (offset, skipping) = framer.pinned().expect("the second line is open");
+        assert_eq!((offset, skipping), (37, Skipping(1)));
+        let mut resumed = Framer::new(1 << 18);
+        resumed.resume(skipping, 1);
+        let rest = format!("{}{end}2026-11-22T14:11:42.4Z stderr F line\n", &begin[37..]);
+        let lines = frame(&mut resumed, &rest);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!((lines[0].0, lines[0].1.as_str()), (Stream::Stderr, "two line"));
     }
 
     #[test]

@@ -96,6 +96,8 @@ impl LineState {
         self.process.set_warming_up(false);
         // What was open before the position is framed anew; the clock of the lines goes on.
         let last_time = self.framer.last_time();
+        // A line that is open here began before the position, so it was out when the position was taken.
+        let skipping = Skipping(skipping.0 | self.framer.skipping_on_resume().0);
         self.framer = Framer::new(settings.max_line);
         self.framer.resume(skipping, last_time);
     }
