@@ -832,6 +832,7 @@ impl Sim {
         {
             let mut world = self.world.lock();
             for (key, mark) in &marks {
+                note(|| format!("             resumes {key} at {:?}", mark.position));
                 world.oracle.check_position(key, &mark.position, true);
             }
         }

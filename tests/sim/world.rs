@@ -1105,6 +1105,12 @@ impl LogFile for SimLog {
             // A read may bring less than there is.
             to = from + (to - from) / 2;
         }
+        if to > from {
+            note(|| {
+                let number = world.inodes[self.inode].number;
+                format!("{:>11.6} agent reads inode {number} {from}..{to}", world.now as f64 / 1e9)
+            });
+        }
         let start = buffer.len();
         buffer.extend_from_slice(&data[from..to]);
         if world.flip && to - from > 200 && world.now > 5 * SECOND {
