@@ -27,6 +27,8 @@ pub const SECOND: u64 = 1_000_000_000;
 pub const BASE: u64 = 1_795_356_000 * SECOND;
 /// Files that the kubelet keeps, the live one included.
 const MAX_FILES: usize = 5;
+/// What the agent needs to see that a log was rotated.
+const FRESH_FILE: u64 = 1600 * MILLI;
 /// An agent that runs for this long has all files open that it needs.
 const AT_HOME: u64 = 5 * SECOND;
 
@@ -189,6 +191,8 @@ struct Container {
     conmon: bool,
     rotated_second: u64,
     born: u64,
+    /// When its newest file was begun.
+    reopened: u64,
     /// Rotations since the agent was last alive.
     missed: u32,
 }
@@ -529,6 +533,7 @@ impl World {
             conmon,
             rotated_second: 0,
             born: self.now,
+            reopened: 0,
             missed: 0,
         });
         let inode = self.new_file(log);
@@ -654,7 +659,9 @@ impl World {
         if self.containers[log].gone {
             return;
         }
-        if self.guarded(log, None) {
+        // A file that lives shorter than the agent's look at its directory is missed, as one that never was.
+        let fresh = self.containers[log].reopened > 0 && self.now < self.containers[log].reopened + FRESH_FILE;
+        if fresh || self.guarded(log, None) {
             self.schedule(500 * MILLI, Act::Purge(log));
             return;
         }
@@ -811,6 +818,7 @@ impl World {
             }
             Op::Reopen => {
                 if self.containers[log].running {
+                    self.containers[log].reopened = self.now;
                     self.new_file(log);
                 }
             }
@@ -1099,12 +1107,7 @@ impl LogFile for SimLog {
         }
         let data = &world.inodes[self.inode].data;
         let from = (offset as usize).min(data.len());
-        let mut to = (from + max).min(data.len());
-        let short = to - from > 64 && world.rng.clone().once_in(40);
-        if short {
-            // A read may bring less than there is.
-            to = from + (to - from) / 2;
-        }
+        let to = (from + max).min(data.len());
         if to > from {
             note(|| {
                 let number = world.inodes[self.inode].number;
