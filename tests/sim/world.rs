@@ -604,8 +604,13 @@ impl World {
             Act::Delete(log) => {
                 if self.containers[log].running {
                     self.stop(log);
-                    let after = self.rng.range(MILLI, 200 * MILLI);
-                    self.schedule(after, Act::Purge(log));
+                    let pod_dir = self.containers[log].pod_dir.clone();
+                    for other in 0..self.containers.len() {
+                        if self.containers[other].pod_dir == pod_dir {
+                            let after = self.rng.range(MILLI, 200 * MILLI);
+                            self.schedule(after, Act::Purge(other));
+                        }
+                    }
                 }
             }
             Act::Purge(log) => self.purge(log),
