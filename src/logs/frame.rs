@@ -161,6 +161,10 @@ pub struct Framed {
     pub marks: Marks,
     /// Length before truncation, else 0.
     pub original_len: u32,
+    /// It was out before the resume: it only teaches.
+    pub known: bool,
+    /// It began in an earlier generation. A resume in this one may not see it, so it teaches nothing.
+    pub carried: bool,
 }
 
 /// Fragments of a line that wait for its end.
@@ -175,6 +179,8 @@ struct Pending {
     skipping: u8,
     /// The line began in an earlier generation: `offset` is not of this file.
     carried: bool,
+    /// The line was out before the resume, which began between its first fragment and its last.
+    known: bool,
 }
 
 /// A physical line that is longer than a read and still without its newline.
@@ -210,10 +216,20 @@ impl Framer {
         Self { max_line, pending: Default::default(), long: None, skipping: 0, last_time: 0, first_time: 0 }
     }
 
-    /// Continues where a checkpoint was taken, after a line stamped `last_time`.
-    pub fn resume(&mut self, skipping: Skipping, last_time: u64) {
-        self.last_time = last_time;
+    /// Continues where a checkpoint was taken, after the stretch before it was framed for warmth.
+    ///
+    /// What is open here began before the position, so it was out when the position was taken: its end comes as
+    /// [`known`](Framed::known).
+    pub fn resume(&mut self, skipping: Skipping) {
+        self.long = None;
         self.skipping = skipping.0;
+        for (stream, pending) in self.pending.iter_mut().enumerate() {
+            if pending.open {
+                pending.known = true;
+                pending.carried = false;
+                self.skipping &= !(1 << stream);
+            }
+        }
     }
 
     /// Sets the stamp for lines that have none, before the first line that has one: a backend refuses 1970.
@@ -231,7 +247,7 @@ impl Framer {
         let pending = self
             .pending
             .iter()
-            .filter(|pending| pending.open && !pending.carried)
+            .filter(|pending| pending.open && !pending.carried && !pending.known)
             .map(|p| (p.offset, Skipping(p.skipping)));
         let long = self.long.iter().map(|long| (long.offset, Skipping(long.skipping)));
         pending.chain(long).min_by_key(|(offset, _)| *offset)
@@ -246,7 +262,7 @@ impl Framer {
 
     /// True while a line is open that began in an earlier generation.
     pub fn carries(&self) -> bool {
-        self.pending.iter().any(|pending| pending.open && pending.carried)
+        self.pending.iter().any(|pending| pending.open && pending.carried && !pending.known)
     }
 
     /// What is being skipped now.
@@ -284,7 +300,16 @@ impl Framer {
             && self.skipping == 0
             && !self.pending[stream as usize].open;
         if simple {
-            let framed = Framed { time_unix_nano, stream, body, offset, marks: Marks::NONE, original_len: 0 };
+            let framed = Framed {
+                time_unix_nano,
+                stream,
+                body,
+                offset,
+                marks: Marks::NONE,
+                original_len: 0,
+                known: false,
+                carried: false,
+            };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
             } else {
@@ -313,6 +338,7 @@ impl Framer {
             pending.offset = offset;
             pending.skipping = skipping;
             pending.carried = false;
+            pending.known = false;
         }
         let room = max_line.saturating_sub(pending.text.len()).min(body.len as usize);
         pending.text.extend_from_slice(&body.of(arena)[..room]);
@@ -338,6 +364,8 @@ impl Framer {
             offset: pending.offset,
             marks: Marks::NONE,
             original_len: 0,
+            known: pending.known,
+            carried: pending.carried,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);
@@ -423,7 +451,8 @@ impl Framer {
         let long = if self.long.is_some() { self.end_long_as(arena, true) } else { None };
         let time = self.last_time;
         let mut rest = [Stream::Stdout, Stream::Stderr].map(|stream| {
-            self.pending[stream as usize].open.then(|| self.finish_pending(arena, stream, time))
+            let pending = &self.pending[stream as usize];
+            (pending.open && !pending.known).then(|| self.finish_pending(arena, stream, time))
         });
         rest.sort_by_key(|framed| framed.map_or(u64::MAX, |framed| framed.offset));
         long.into_iter().chain(rest.into_iter().flatten())
@@ -552,11 +581,23 @@ mod tests {
         let (offset, skipping) = framer.pinned().expect("the second line is open");
         assert_eq!((offset, skipping), (37, Skipping(1)));
         let mut resumed = Framer::new(1 << 18);
-        resumed.resume(skipping, 1);
+        resumed.resume(skipping);
         let rest = format!("{}{end}2026-11-22T14:11:42.4Z stderr F line\n", &begin[37..]);
         let lines = frame(&mut resumed, &rest);
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert_eq!((lines[0].0, lines[0].1.as_str()), (Stream::Stderr, "two line"));
+        // Warm: the first line is put together, since later lines learn from it, and is not given out.
+        let mut warm = Framer::new(1 << 18);
+        assert_eq!(frame(&mut warm, &begin[..37]), []);
+        warm.resume(skipping);
+        assert_eq!(warm.pinned(), None);
+        let mut arena = format!("{}{end}", &begin[37..]).into_bytes();
+        let open = fragment(&mut arena, 0, 36, 37);
+        assert_eq!(warm.accept(&mut arena, open), None);
+        let len = arena.len();
+        let last = fragment(&mut arena, 37, len - 1, 74);
+        let framed = warm.accept(&mut arena, last).expect("whole");
+        assert_eq!((framed.body.of(&arena), framed.known), (&b"one line"[..], true));
     }
 
     #[test]
