@@ -209,11 +209,12 @@ impl Loki {
         let (mut lines, mut bytes) = (0, 0);
         for (index, stream) in request.streams.into_iter().enumerate() {
             let name = stream.labels;
-            let mut complain = |kind: &'static str, text: String| {
-                match errors.iter_mut().find(|(key, ..)| *key == (index, kind)) {
-                    Some((_, count, _)) => *count += 1,
-                    None => errors.push(((index, kind), 1, text)),
-                }
+            let mut complain = |kind: &'static str, text: String| match errors
+                .iter_mut()
+                .find(|(key, ..)| *key == (index, kind))
+            {
+                Some((_, count, _)) => *count += 1,
+                None => errors.push(((index, kind), 1, text)),
             };
             let mut entries = Vec::new();
             for entry in stream.entries {
@@ -229,7 +230,10 @@ impl Loki {
                         ),
                     );
                 } else if time > wall + 600 * SECOND {
-                    complain("new", format!("entry for stream '{name}' has timestamp too new: {}", rfc3339(time)));
+                    complain(
+                        "new",
+                        format!("entry for stream '{name}' has timestamp too new: {}", rfc3339(time)),
+                    );
                 } else if entry.line.len() > limits.max_line {
                     complain(
                         "size",
@@ -249,8 +253,7 @@ impl Loki {
             }
             accepted.push((name, entries));
         }
-        let tenant =
-            self.tenant.get_or_insert_with(|| Bucket { tokens: limits.tenant_rate.1, at: now });
+        let tenant = self.tenant.get_or_insert_with(|| Bucket { tokens: limits.tenant_rate.1, at: now });
         if !tenant.allow(limits.tenant_rate, bytes, now) {
             return Err((
                 429,
@@ -264,7 +267,8 @@ impl Loki {
             [] => None,
             [(_, 1, text)] => Some((400, text.clone())),
             many => {
-                let texts: Vec<_> = many.iter().map(|(_, n, text)| format!("{n} errors like: {text}")).collect();
+                let texts: Vec<_> =
+                    many.iter().map(|(_, n, text)| format!("{n} errors like: {text}")).collect();
                 Some((400, texts.join("; ")))
             }
         };
@@ -337,7 +341,10 @@ impl Loki {
         for (time, _, reason) in failed.iter().take(10) {
             text.push_str(&format!("entry with timestamp {} ignored, reason: '{reason}',\n", go_time(*time)));
         }
-        text.push_str(&format!("user 'fake', total ignored: {} out of {total} for stream: {name}", failed.len()));
+        text.push_str(&format!(
+            "user 'fake', total ignored: {} out of {total} for stream: {name}",
+            failed.len()
+        ));
         Err((*status, text))
     }
 }

@@ -129,7 +129,14 @@ impl Oracle {
     }
 
     /// A line begins to be written.
-    pub fn begin(&mut self, log: usize, stream: &'static str, text: String, generation: usize, now: u64) -> usize {
+    pub fn begin(
+        &mut self,
+        log: usize,
+        stream: &'static str,
+        text: String,
+        generation: usize,
+        now: u64,
+    ) -> usize {
         let poison = text.contains("POISON");
         self.lines.push(Line {
             log,
@@ -164,7 +171,15 @@ impl Oracle {
     }
 
     /// It will not be written any further: a last fragment without an end, whose text is what stands there.
-    pub fn finish_tail(&mut self, index: usize, text: String, time: u64, generation: usize, end: u64, now: u64) {
+    pub fn finish_tail(
+        &mut self,
+        index: usize,
+        text: String,
+        time: u64,
+        generation: usize,
+        end: u64,
+        now: u64,
+    ) {
         self.lines[index].text = text;
         self.finish(index, time, generation, end, now);
         self.lines[index].tail = true;
@@ -212,7 +227,9 @@ impl Oracle {
             Fate::Excused(_) => self.figures.excused -= 1,
             Fate::Stored | Fate::Refused => {
                 let text = text.to_owned();
-                self.fail(|| format!("stored twice, {was:?} before: {labels} {metadata:?} at {time}: {text:?}"));
+                self.fail(|| {
+                    format!("stored twice, {was:?} before: {labels} {metadata:?} at {time}: {text:?}")
+                });
                 return;
             }
         }
@@ -259,7 +276,9 @@ impl Oracle {
     /// True when something of a generation is still to come.
     pub fn needs(&self, log: usize, generation: usize) -> bool {
         self.lines.iter().rev().any(|line| {
-            line.log == log && line.fate == Fate::Open && (line.from..=line.to.max(line.from)).contains(&generation)
+            line.log == log
+                && line.fate == Fate::Open
+                && (line.from..=line.to.max(line.from)).contains(&generation)
         })
     }
 

@@ -96,6 +96,8 @@ pub struct Plan {
     pub orderly: u64,
     pub corrupt: u64,
     pub disk: disk::Faults,
+    /// From when on the disk fails.
+    pub disk_from: u64,
     pub limits: Limits,
     pub weather: Vec<(u64, u64, Fault)>,
     /// One request in so many is taken without the agent learning it.
@@ -129,6 +131,7 @@ impl Plan {
             orderly: 0,
             corrupt: 0,
             disk: disk::Faults::default(),
+            disk_from: 0,
             limits: Limits::default(),
             weather: Vec::new(),
             ack_lost: 0,
@@ -153,8 +156,14 @@ impl Plan {
         let nature = &mut plan.nature;
         nature.strict = !rng.once_in(4);
         nature.events = rng.pick(&[Events::Prompt, Events::Prompt, Events::Late, Events::Lost]);
-        nature.pace = rng.pick(&[(5 * MILLI, 60 * MILLI), (20 * MILLI, 300 * MILLI), (100 * MILLI, 2 * SECOND)]);
-        nature.rotate = rng.pick(&[(1200 * MILLI, 2 * SECOND), (3 * SECOND, 8 * SECOND), (10 * SECOND, 11 * SECOND), (0, 0)]);
+        nature.pace =
+            rng.pick(&[(5 * MILLI, 60 * MILLI), (20 * MILLI, 300 * MILLI), (100 * MILLI, 2 * SECOND)]);
+        nature.rotate = rng.pick(&[
+            (1200 * MILLI, 2 * SECOND),
+            (3 * SECOND, 8 * SECOND),
+            (10 * SECOND, 11 * SECOND),
+            (0, 0),
+        ]);
         nature.fresh_inodes = rng.once_in(4);
         nature.copies = rng.pick(&[0, 3, 20]);
         nature.long = rng.pick(&[0, 4, 20]);
@@ -259,6 +268,7 @@ enum Event {
     End,
     Start,
     Churn(u8),
+    DiskFails,
     Probe,
 }
 
@@ -361,7 +371,6 @@ impl Sim {
         let mut rng = Rng::new(plan.seed ^ 0xabcd);
         let world = World::new(rng.fork(), plan.nature.clone());
         let disk = SimDisk::new(rng.fork());
-        disk.set_faults(plan.disk);
         let mut loki = Loki::default();
         loki.limits = plan.limits;
         let mut sim = Self {
@@ -395,6 +404,7 @@ impl Sim {
         for at in sim.plan.kills.clone() {
             sim.at(at, Event::End);
         }
+        sim.at(sim.plan.disk_from, Event::DiskFails);
         let (restarts, deletions, pods) = sim.plan.churn;
         for (count, kind) in [(restarts, 0), (deletions, 1), (pods, 2)] {
             for _ in 0..count {
@@ -583,7 +593,11 @@ impl Sim {
 
     fn late(&mut self) -> u64 {
         // A thread that the scheduler forgets for a while.
-        if self.rng.once_in(200) { self.rng.below(self.plan.sloth * 20) } else { self.rng.below(self.plan.sloth) }
+        if self.rng.once_in(200) {
+            self.rng.below(self.plan.sloth * 20)
+        } else {
+            self.rng.below(self.plan.sloth)
+        }
     }
 
     fn step_tail(&mut self) {
@@ -671,15 +685,21 @@ impl Sim {
 
     fn send(&mut self, id: u64, body: Vec<u8>, now: u64) {
         self.outcome.requests += 1;
-        let mut fault =
-            self.plan.weather.iter().find(|(from, to, _)| (*from..*to).contains(&now)).map(|(_, _, fault)| *fault);
+        let mut fault = self
+            .plan
+            .weather
+            .iter()
+            .find(|(from, to, _)| (*from..*to).contains(&now))
+            .map(|(_, _, fault)| *fault);
         if fault.is_none() && self.rng.once_in(self.plan.ack_lost) {
             fault = Some(self.rng.pick(&[Fault::AckLost, Fault::Hang]));
         }
         let (from, to) = self.plan.latency;
         let latency = self.rng.range(from, to);
         let life = self.life;
-        note(|| format!("{:>11.6} request {id} of life {life}, {} B, {fault:?}", now as f64 / 1e9, body.len()));
+        note(|| {
+            format!("{:>11.6} request {id} of life {life}, {} B, {fault:?}", now as f64 / 1e9, body.len())
+        });
         let lost = |error: &str| Answer::Unreachable { error: error.to_owned() };
         match fault {
             None => self.at(now + latency, Event::Arrive { life, id, body, fault }),
@@ -719,7 +739,12 @@ impl Sim {
                 if life != self.life || self.agent.is_none() {
                     return;
                 }
-                note(|| format!("{:>11.6} answer to {id}: {answer:?}", now as f64 / 1e9).chars().take(240).collect());
+                note(|| {
+                    format!("{:>11.6} answer to {id}: {answer:?}", now as f64 / 1e9)
+                        .chars()
+                        .take(240)
+                        .collect()
+                });
                 let Some(agent) = &mut self.agent else { return };
                 let outcome = agent.lane.answer(id, &answer, Duration::from_nanos(now));
                 let mut world = self.world.lock();
@@ -734,7 +759,14 @@ impl Sim {
                         let text = String::from_utf8_lossy(batch.body(record)).into_owned();
                         let stream = record.stream.name();
                         let why = format!("{:?}: {}", refusal.reason, refusal.message);
-                        world.oracle.refused(&labels, &container.pod, stream, record.time_unix_nano, &text, &why);
+                        world.oracle.refused(
+                            &labels,
+                            &container.pod,
+                            stream,
+                            record.time_unix_nano,
+                            &text,
+                            &why,
+                        );
                     }
                 }
                 drop(world);
@@ -744,7 +776,8 @@ impl Sim {
             Event::Start => {
                 if self.agent.is_none() {
                     let missed = self.world.lock().missed_rotations();
-                    let wanted = self.plan.missed_rotations.filter(|_| self.life > 0 && self.settling.is_none());
+                    let wanted =
+                        self.plan.missed_rotations.filter(|_| self.life > 0 && self.settling.is_none());
                     if wanted.is_some_and(|wanted| missed < wanted) {
                         self.after(50 * MILLI, Event::Start);
                     } else {
@@ -754,6 +787,11 @@ impl Sim {
                 }
             }
             Event::Churn(kind) => self.churn(kind),
+            Event::DiskFails => {
+                if self.settling.is_none() {
+                    self.disk.set_faults(self.plan.disk);
+                }
+            }
             Event::Probe => {
                 let mut world = self.world.lock();
                 for log in world.running() {
@@ -831,6 +869,7 @@ impl Sim {
         }
         {
             let mut world = self.world.lock();
+            world.expect_pieces(&marks);
             for (key, mark) in &marks {
                 note(|| format!("             resumes {key} at {:?}", mark.position));
                 world.oracle.check_position(key, &mark.position, true);

@@ -438,7 +438,9 @@ impl World {
             return;
         }
         for line in self.oracle.open_in(log, generation) {
-            note(|| format!("{:>11.6} excused ({why}): {}", self.now as f64 / 1e9, self.oracle.lines[line].text));
+            note(|| {
+                format!("{:>11.6} excused ({why}): {}", self.now as f64 / 1e9, self.oracle.lines[line].text)
+            });
             self.oracle.excuse(line, why);
         }
     }
@@ -478,6 +480,26 @@ impl World {
         self.changed = true;
         for container in &mut self.containers {
             container.missed = 0;
+        }
+    }
+
+    /// Where a log's position is not known, or in a file that is gone, the oldest file on disk is read from its
+    /// start, which may be the end of a line that began in the file before.
+    pub fn expect_pieces(&mut self, marks: &nodewick::logs::checkpoint::Marks) {
+        for log in 0..self.oracle.logs.len() {
+            let facts = &self.oracle.logs[log];
+            if facts.generations.len() < 2 {
+                continue;
+            }
+            let known = marks.get(&facts.key).is_some_and(|mark| {
+                let head = mark.position.generation.head;
+                let at = facts.generations.iter().position(|generation| generation.head == head);
+                head != 0 && at.is_some_and(|at| self.reachable(log, at))
+            });
+            if !known {
+                self.oracle.pieces_allowed = true;
+                return;
+            }
         }
     }
 
@@ -665,7 +687,8 @@ impl World {
             return;
         }
         // A file that lives shorter than the agent's look at its directory is missed, as one that never was.
-        let fresh = self.containers[log].reopened > 0 && self.now < self.containers[log].reopened + FRESH_FILE;
+        let fresh =
+            self.containers[log].reopened > 0 && self.now < self.containers[log].reopened + FRESH_FILE;
         if fresh || self.guarded(log, None) {
             self.schedule(500 * MILLI, Act::Purge(log));
             return;
@@ -762,7 +785,11 @@ impl World {
             ops.extend(unused.into_iter().map(Op::Remove));
             ops.extend(used[..excess].iter().cloned().map(Op::Remove));
             for plain in used[excess..].iter().filter(|path| !path.ends_with(".gz")) {
-                ops.extend([Op::MakeTmp(plain.clone()), Op::FinishTmp(plain.clone()), Op::Remove(plain.clone())]);
+                ops.extend([
+                    Op::MakeTmp(plain.clone()),
+                    Op::FinishTmp(plain.clone()),
+                    Op::Remove(plain.clone()),
+                ]);
             }
             let container = &mut self.containers[log];
             container.rotated_second = (self.now / SECOND).max(container.rotated_second + 1);
@@ -1012,7 +1039,8 @@ impl World {
         }
         let long = self.rng.once_in(self.nature.long);
         let pad_len = if long { self.rng.range(200, 1500) } else { self.rng.below(60) } as usize;
-        let pad: String = (0..pad_len).map(|at| char::from(b'a' + ((seq as usize + at) % 26) as u8)).collect();
+        let pad: String =
+            (0..pad_len).map(|at| char::from(b'a' + ((seq as usize + at) % 26) as u8)).collect();
         let poison = if self.rng.once_in(self.nature.poison) { " POISON" } else { "" };
         let body = format!("id={id} {side} n={seq}{poison} len={pad_len} {pad}");
         match self.rng.below(8) {
@@ -1076,7 +1104,14 @@ impl SimLog {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a gzip file").into());
         }
         world.inodes[inode].handles += 1;
-        note(|| format!("{:>11.6} agent opens {} (inode {})", world.now as f64 / 1e9, path.display(), world.inodes[inode].number));
+        note(|| {
+            format!(
+                "{:>11.6} agent opens {} (inode {})",
+                world.now as f64 / 1e9,
+                path.display(),
+                world.inodes[inode].number
+            )
+        });
         Ok(Self { world: Arc::clone(shared), inode, gzip })
     }
 }
@@ -1085,7 +1120,9 @@ impl Drop for SimLog {
     fn drop(&mut self) {
         let mut world = self.world.lock();
         let inode = self.inode;
-        note(|| format!("{:>11.6} agent closes inode {}", world.now as f64 / 1e9, world.inodes[inode].number));
+        note(|| {
+            format!("{:>11.6} agent closes inode {}", world.now as f64 / 1e9, world.inodes[inode].number)
+        });
         world.close(inode);
     }
 }
@@ -1144,11 +1181,8 @@ impl Env for SimEnv {
         }
         let found = dir.to_str().and_then(|dir| world.dirs.get(dir)).ok_or(io::ErrorKind::NotFound)?;
         let kind = |node: &Node| if matches!(node, Node::Dir) { Kind::Directory } else { Kind::File };
-        let mut entries: Vec<Entry> = found
-            .names
-            .iter()
-            .map(|(name, node)| Entry { name: name.clone(), kind: kind(node) })
-            .collect();
+        let mut entries: Vec<Entry> =
+            found.names.iter().map(|(name, node)| Entry { name: name.clone(), kind: kind(node) }).collect();
         // In any order.
         let len = entries.len();
         for at in 1..len {
