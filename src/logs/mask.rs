@@ -246,6 +246,8 @@ fn cover(
         offset: line.start as u64,
         marks: Marks::NONE,
         original_len: 0,
+        known: false,
+        carried: false,
     };
     let record = ingest::read_record(settings.want, &mut arena, framed);
     for cover in settings.chain.covers(state, workload, &record, &arena) {
