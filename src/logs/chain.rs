@@ -5,12 +5,15 @@
 //! never by name: names move on.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::env::{Entry, Env, Kind, LogFile, OpenError};
-use crate::data::position::{Generation, Position};
+use super::resume::Missing;
+use crate::data::position::Generation;
 
 /// Bytes of a file's first line that its fingerprint covers. The CRI stamp and its nanoseconds lie within.
 const HEAD: usize = 256;
@@ -22,7 +25,7 @@ pub struct Open<F> {
     pub file: F,
     /// Its identity.
     pub generation: Generation,
-    /// Its number in the log's life, see [`Position::ordinal`].
+    /// Its number in the log's life, see [`Position`](crate::data::position::Position).
     pub ordinal: u64,
     /// Where the next read begins.
     pub offset: u64,
@@ -32,6 +35,10 @@ pub struct Open<F> {
     pub torn_at: u64,
     /// How often its end was found reached after the next generation had begun.
     pub ends_seen: u8,
+    /// When it was first seen without a name: what is not read of it goes with the process.
+    pub unlinked_since: Option<Duration>,
+    /// What is lost between the file before and this one.
+    pub missing_before: Option<Missing>,
 }
 
 impl<F: LogFile> Open<F> {
@@ -39,10 +46,34 @@ impl<F: LogFile> Open<F> {
     pub fn new(file: F) -> Result<Self, OpenError> {
         let stat = file.stat()?;
         let generation = Generation { device: stat.device, inode: stat.inode, head: 0 };
-        let mut open =
-            Self { file, generation, ordinal: 0, offset: 0, size: stat.size, torn_at: 0, ends_seen: 0 };
+        let mut open = Self {
+            file,
+            generation,
+            ordinal: 0,
+            offset: 0,
+            size: stat.size,
+            torn_at: 0,
+            ends_seen: 0,
+            unlinked_since: None,
+            missing_before: None,
+        };
         open.learn_head()?;
         Ok(open)
+    }
+
+    /// The generation that the spill keeps, known to have `start..size`.
+    pub fn kept(file: F, generation: Generation, ordinal: u64, start: u64, size: u64) -> Self {
+        Self {
+            file,
+            generation,
+            ordinal,
+            offset: start,
+            size,
+            torn_at: 0,
+            ends_seen: 0,
+            unlinked_since: None,
+            missing_before: None,
+        }
     }
 
     /// Takes the fingerprint once the file has enough of its first line.
@@ -80,6 +111,23 @@ impl<F: LogFile> Open<F> {
     }
 }
 
+impl<F> Open<F> {
+    /// The same generation behind another kind of file.
+    pub fn map<G>(self, wrap: impl FnOnce(F) -> G) -> Open<G> {
+        Open {
+            file: wrap(self.file),
+            generation: self.generation,
+            ordinal: self.ordinal,
+            offset: self.offset,
+            size: self.size,
+            torn_at: self.torn_at,
+            ends_seen: self.ends_seen,
+            unlinked_since: self.unlinked_since,
+            missing_before: self.missing_before,
+        }
+    }
+}
+
 /// A rotated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rotated {
@@ -87,6 +135,8 @@ struct Rotated {
     path: PathBuf,
     /// The kubelet has compressed it.
     gzip: bool,
+    /// Who has the name now, for docker's files: their names do not change with a rotation once all are in use.
+    inode: u64,
 }
 
 /// What rotation left of a log beside its live file, oldest first. `.tmp` files are still being written.
@@ -109,7 +159,12 @@ fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<Rotated> {
     found.sort();
     // For a moment the plain file and its compressed form are both there; the plain one sorts first.
     found.dedup_by(|later, earlier| later.0 == earlier.0);
-    found.into_iter().map(|(name, gzip, path)| Rotated { name, path, gzip }).collect()
+    let inode = |path: &Path| env.identity(path).map_or(0, |(_, inode)| inode);
+    let rotated = |(name, gzip, path): (RotatedName, bool, PathBuf)| {
+        let inode = if linked { inode(&path) } else { 0 };
+        Rotated { name, path, gzip, inode }
+    };
+    found.into_iter().map(rotated).collect()
 }
 
 /// Orders rotated files from the oldest.
@@ -161,7 +216,8 @@ pub fn open_all<E: Env>(
     for _ in 0..LISTINGS {
         let files = open_listed(env, live, &listed, which)?;
         let after = rotated(env, live, linked);
-        let names = |files: &[Rotated]| files.iter().map(|file| file.name.clone()).collect::<Vec<_>>();
+        let names =
+            |files: &[Rotated]| files.iter().map(|file| (file.name.clone(), file.inode)).collect::<Vec<_>>();
         if names(&after) == names(&listed) {
             return Ok(files);
         }
@@ -191,8 +247,14 @@ fn open_listed<E: Env>(
             }
             opened => opened,
         };
-        if let Ok(file) = opened.and_then(Open::new) {
-            files.push_back(file);
+        match opened.and_then(Open::new) {
+            Ok(file) => files.push_back(file),
+            // The system may do it the next time, and without this file there would be a hole.
+            Err(OpenError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+                return Err(OpenError::Io(error));
+            }
+            // Damaged, no file at all, or gone with a rotation, which the caller finds out.
+            Err(_) => {}
         }
     }
     let live = Open::new(env.open(live)?)?;
@@ -210,36 +272,6 @@ pub fn same_generation(a: &Generation, b: &Generation) -> bool {
 /// True when both are the same inode.
 pub fn same_file(a: &Generation, b: &Generation) -> bool {
     (a.device, a.inode) == (b.device, b.inode)
-}
-
-/// What a saved position means for the files on disk.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// Go on in the file at this index, at the position's offset.
-    At(usize),
-    /// The file is there, but shorter than what was acknowledged: it was truncated. Start it anew.
-    Truncated(usize),
-    /// The file is not among them.
-    Missing,
-}
-
-/// Finds the generation of a saved position.
-pub fn locate<F>(files: &VecDeque<Open<F>>, position: &Position) -> Resume {
-    let wanted = position.generation;
-    let same_inode = |file: &Open<F>| same_file(&file.generation, &wanted);
-    // The inode alone is reused at once by most file systems; the device number may change with a reboot.
-    let index = files
-        .iter()
-        .position(|file| same_inode(file) && file.generation.head == wanted.head)
-        .or_else(|| files.iter().position(|file| wanted.head != 0 && file.generation.head == wanted.head))
-        .or_else(|| {
-            files.iter().position(|file| same_inode(file) && wanted.head == 0 && position.offset == 0)
-        });
-    match index {
-        None => Resume::Missing,
-        Some(index) if files[index].size < position.offset => Resume::Truncated(index),
-        Some(index) => Resume::At(index),
-    }
 }
 
 #[cfg(test)]

@@ -39,9 +39,11 @@ pub struct Mark {
     pub service_name_guessed: bool,
     /// The environment under which the lines went out.
     pub environment: Option<String>,
-    /// Later files of the log, oldest first, as they were last seen. Without it a file that came and went while
-    /// the agent was away could not be told from one that never was.
-    pub later: Vec<Seen>,
+    /// The log's last words have been told.
+    pub last_words_told: bool,
+    /// The files of the log from the position's on, oldest first, as they were last seen; empty when the position's
+    /// is the newest. With it, a file that was deleted while the agent was away is told as lost, in bytes.
+    pub files: Vec<Seen>,
 }
 
 /// A file of a log that is not read to its end.
@@ -49,6 +51,8 @@ pub struct Mark {
 pub struct Seen {
     /// The file.
     pub generation: Generation,
+    /// Its number in the log's life.
+    pub ordinal: u64,
     /// Its size.
     pub size: u64,
 }
@@ -201,14 +205,17 @@ fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, o
         put_text(&mut entry, key);
         put_generation(&mut entry, generation);
         put_number(&mut entry, offset);
-        let flags = u64::from(mark.service_name_guessed) | u64::from(mark.environment.is_some()) << 1;
+        let flags = u64::from(mark.service_name_guessed)
+            | u64::from(mark.environment.is_some()) << 1
+            | u64::from(mark.last_words_told) << 2;
         put_number(&mut entry, u64::from(skipping.0));
         put_number(&mut entry, flags);
         put_text(&mut entry, &mark.service_name);
         put_text(&mut entry, mark.environment.as_deref().unwrap_or(""));
         put_number(&mut entry, ordinal);
-        for seen in &mark.later {
+        for seen in &mark.files {
             put_generation(&mut entry, seen.generation);
+            put_number(&mut entry, seen.ordinal);
             put_number(&mut entry, seen.size);
         }
         // The length lets a later version append to an entry.
@@ -250,16 +257,22 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         let service_name = take_text(&mut entry)?;
         let environment = take_text(&mut entry)?;
         let ordinal = if entry.is_empty() { 0 } else { take_number(&mut entry)? };
-        let mut later = Vec::new();
+        let mut files = Vec::new();
         while !entry.is_empty() {
-            later.push(Seen { generation: take_generation(&mut entry)?, size: take_number(&mut entry)? });
+            let generation = take_generation(&mut entry)?;
+            files.push(Seen {
+                generation,
+                ordinal: take_number(&mut entry)?,
+                size: take_number(&mut entry)?,
+            });
         }
         let mark = Mark {
             position: Position { generation, ordinal, offset, skipping },
             service_name,
             service_name_guessed: flags & 1 != 0,
             environment: (flags & 2 != 0).then_some(environment),
-            later,
+            last_words_told: flags & 4 != 0,
+            files,
         };
         marks.insert(key, mark);
     }
@@ -329,9 +342,14 @@ mod tests {
             service_name: "checkout".into(),
             service_name_guessed: true,
             environment: Some("prod".into()),
-            later: vec![
-                Seen { generation: Generation { device: 66, inode: 1235, head: 1 }, size: 10 << 20 },
-                Seen { generation: Generation::default(), size: 0 },
+            last_words_told: true,
+            files: vec![
+                Seen {
+                    generation: Generation { device: 66, inode: 1235, head: 1 },
+                    ordinal: 3,
+                    size: 10 << 20,
+                },
+                Seen { generation: Generation::default(), ordinal: 4, size: 0 },
             ],
         };
         Marks::from([("shop_checkout_uid/api/0".to_owned(), mark)])

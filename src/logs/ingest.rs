@@ -42,11 +42,16 @@ impl Settings {
 }
 
 impl Settings {
-    /// Bytes before a position that a resume reads again at most, so that what lines learn from earlier ones is as
-    /// it was.
+    /// From which offset a log is read again before a resume at `offset`, so that what lines learn from earlier ones
+    /// is as it was.
+    pub fn warm_up_start(&self, offset: u64) -> u64 {
+        offset.saturating_sub(inherit::REACH).min(self.chain.warm_up_start(offset))
+    }
+
+    /// Bytes before a position that a resume reads again at most.
     pub fn warm_up_reach(&self) -> u64 {
-        let back = u64::MAX / 2;
-        inherit::REACH.max(back - self.chain.warm_up_start(back)) + self.max_line as u64
+        let far = u64::MAX / 2;
+        far - self.warm_up_start(far) + self.max_line as u64
     }
 }
 
@@ -116,6 +121,22 @@ impl LineState {
     /// What processing dropped since this was last asked, for the ledger; `None` when nothing.
     pub fn take_dropped(&mut self) -> Option<Drops> {
         (self.dropped != Dropped::default()).then(|| std::mem::take(&mut self.dropped).into())
+    }
+
+    /// Bytes are missing behind what was read last: gives out what waits for an end that is gone, and begins anew.
+    pub fn interrupt(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        records: &mut Vec<Record>,
+    ) {
+        self.finish(settings, workload, arena, 0, records);
+        let last_time = self.framer.last_time();
+        self.framer = Framer::new(settings.max_line);
+        self.framer.resume(Skipping::default(), last_time);
+        self.inheritance.clear();
+        self.process.reset();
     }
 
     /// True while a line is open that began in an earlier generation.

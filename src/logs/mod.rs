@@ -23,6 +23,8 @@ pub mod parse;
 pub mod process;
 pub mod publish;
 pub mod registry;
+pub mod resume;
+pub mod source;
 pub mod spill;
 pub mod stamp;
 pub mod tail;
@@ -58,6 +60,9 @@ pub struct Config {
     pub per_log: ByteSize,
     /// What is kept when the kubelet deletes logs faster than the backend takes them.
     pub spill: spill::Config,
+    /// When a container is restarted, tell the last lines of the one that ended, with their trace id, as one event of
+    /// its stream.
+    pub last_words: bool,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,
 }
@@ -73,6 +78,7 @@ impl Default for Config {
             max_line: ByteSize::kib(256),
             per_log: ByteSize::mib(1),
             spill: spill::Config::default(),
+            last_words: true,
             exclude_self: true,
         }
     }

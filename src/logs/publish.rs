@@ -118,7 +118,7 @@ mod tests {
         let Identity::Known(workload) = paths.identify(&container) else { unreachable!("paths say it all") };
         let sight = Arc::<Sight>::default();
         let ledger = Ledger::new(Position::default(), Arc::default());
-        registry.enter(container.key().into(), workload, ledger, Arc::clone(&sight));
+        registry.enter(container.key().into(), workload, ledger, Arc::clone(&sight), false);
         sight
     }
 

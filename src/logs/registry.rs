@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::checkpoint::{Mark, Marks};
+use super::checkpoint::{Mark, Marks, Seen};
 use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::{Ledger, Totals};
 use crate::data::workload::Workload;
@@ -18,6 +18,9 @@ struct Tracked {
     workload: Arc<Workload>,
     ledger: Arc<Ledger>,
     sight: Arc<Sight>,
+    /// All files of the log that are not done with, oldest first.
+    files: Vec<Seen>,
+    last_words_told: bool,
 }
 
 #[derive(Debug, Default)]
@@ -55,14 +58,14 @@ impl Registry {
         Arc::new(Self { state: Mutex::new(State { unclaimed: marks, ..State::default() }) })
     }
 
-    /// True when the checkpoint speaks of a log.
-    pub(super) fn knows(&self, key: &str) -> bool {
-        self.state.lock().unclaimed.contains_key(key)
+    /// What the checkpoint says of a log that may be [claimed](Self::claim).
+    pub(super) fn mark(&self, key: &str) -> Option<Mark> {
+        self.state.lock().unclaimed.get(key).cloned()
     }
 
-    /// What the checkpoint says of a log that has now been found.
-    pub(super) fn claim(&self, key: &str) -> Option<Mark> {
-        self.state.lock().unclaimed.remove(key)
+    /// A log of the checkpoint has been found and will be [entered](Self::enter).
+    pub(super) fn claim(&self, key: &str) {
+        self.state.lock().unclaimed.remove(key);
     }
 
     /// Forgets logs of the checkpoint that are not on disk any more.
@@ -80,12 +83,34 @@ impl Registry {
         workload: Arc<Workload>,
         ledger: Arc<Ledger>,
         sight: Arc<Sight>,
+        last_words_told: bool,
     ) {
         let mut state = self.state.lock();
-        if let Some(before) = state.logs.insert(key, Tracked { workload, ledger, sight }) {
+        let tracked = Tracked { workload, ledger, sight, files: Vec::new(), last_words_told };
+        if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);
         }
         state.version += 1;
+    }
+
+    /// The files of a log have become others.
+    pub(super) fn set_files(&self, key: &str, files: Vec<Seen>) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key)
+            && tracked.files != files
+        {
+            tracked.files = files;
+            state.version += 1;
+        }
+    }
+
+    /// The last words of a log are told: not again after a restart.
+    pub(super) fn set_last_words_told(&self, key: &str) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key) {
+            tracked.last_words_told = true;
+            state.version += 1;
+        }
     }
 
     pub(super) fn remove(&self, key: &str) {
@@ -124,12 +149,19 @@ impl Registry {
     pub fn marks(&self) -> Vec<(Arc<str>, Mark)> {
         let state = self.state.lock();
         let known = state.logs.iter().map(|(key, tracked)| {
+            let position = tracked.ledger.committed();
+            let files = tracked.files.iter().filter(|seen| seen.ordinal >= position.ordinal);
+            let mut files: Vec<Seen> = files.copied().collect();
+            if files.len() == 1 && files[0].ordinal == position.ordinal {
+                files.clear();
+            }
             let mark = Mark {
-                position: tracked.ledger.committed(),
+                position,
                 service_name: tracked.workload.service_name.clone(),
                 service_name_guessed: tracked.workload.service_name_guessed,
                 environment: tracked.workload.environment.clone(),
-                later: Vec::new(),
+                last_words_told: tracked.last_words_told,
+                files,
             };
             (Arc::clone(key), mark)
         });
@@ -178,7 +210,7 @@ mod tests {
         let mut paths = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
         let Identity::Known(workload) = paths.identify(&container) else { unreachable!("paths say it all") };
         let (ledger, sight) = (Ledger::new(Position::default(), Arc::default()), Arc::<Sight>::default());
-        registry.enter(container.key().into(), workload, Arc::clone(&ledger), Arc::clone(&sight));
+        registry.enter(container.key().into(), workload, Arc::clone(&ledger), Arc::clone(&sight), false);
         (ledger, sight)
     }
 
