@@ -118,11 +118,6 @@ impl LineState {
         self.process.reset();
     }
 
-    /// What processing dropped since this was last asked, for the ledger; `None` when nothing.
-    pub fn take_dropped(&mut self) -> Option<Drops> {
-        (self.dropped != Dropped::default()).then(|| std::mem::take(&mut self.dropped).into())
-    }
-
     /// Bytes are missing behind what was read last: gives out what waits for an end that is gone, and begins anew.
     pub fn interrupt(
         &mut self,
@@ -137,6 +132,11 @@ impl LineState {
         self.framer.resume(Skipping::default(), last_time);
         self.inheritance.clear();
         self.process.reset();
+    }
+
+    /// What processing dropped since this was last asked, for the ledger; `None` when nothing.
+    pub fn take_dropped(&mut self) -> Option<Drops> {
+        (self.dropped != Dropped::default()).then(|| std::mem::take(&mut self.dropped).into())
     }
 
     /// True while a line is open that began in an earlier generation.
@@ -206,7 +206,8 @@ impl LineState {
             at += len + 1;
         }
         // A line that does not fit a read is taken in pieces.
-        if !taken.at_horizon && filled - at > settings.max_line + frame::MAX_HEADER {
+        let patience = frame::patience(&arena[at..filled], settings.max_line);
+        if !taken.at_horizon && filled - at > patience {
             self.framer.more(&arena[at..filled], offset + (at - from) as u64);
             at = filled;
         }

@@ -17,10 +17,10 @@ use crate::data::workload::Workload;
 struct Tracked {
     workload: Arc<Workload>,
     ledger: Arc<Ledger>,
-    sight: Arc<Sight>,
     /// All files of the log that are not done with, oldest first.
     files: Vec<Seen>,
     last_words_told: bool,
+    sight: Arc<Sight>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Registry {
         last_words_told: bool,
     ) {
         let mut state = self.state.lock();
-        let tracked = Tracked { workload, ledger, sight, files: Vec::new(), last_words_told };
+        let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
         if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);
         }
