@@ -84,6 +84,9 @@ impl<E: Env> Tail<E> {
         }
         let log = &self.logs[index];
         log.sight.look(now, log.sight());
+        if log.gone_since.is_some() {
+            log.sight.set_gone();
+        }
     }
 
     /// copytruncate, or a log cut by hand: the file is read from its start, as a new generation.
