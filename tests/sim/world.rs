@@ -880,11 +880,11 @@ impl World {
                     let generation = self.generation_of(log, inode);
                     self.oracle.logs[log].generations[generation].cut = true;
                     for line in self.oracle.open_in(log, generation) {
+                        let age = self.now - self.oracle.lines[line].written_at;
                         if self.oracle.lines[line].done {
-                            let age = self.now - self.oracle.lines[line].written_at;
                             self.cut_lines.push((line, age));
-                            self.oracle.excuse(line, "cut");
                         }
+                        self.oracle.excuse(line, "cut");
                     }
                     self.inodes[inode].data.clear();
                     self.new_generation(log, inode);
@@ -987,7 +987,7 @@ impl World {
         }
         let fragment_limit = self.nature.fragment;
         let container = &mut self.containers[log];
-        if !(alike && container.stamp > 0) {
+        if !(alike && wall < container.stamp + 5 * MILLI) {
             // Stamps have nanoseconds and do not go back.
             let stamp = wall.max(container.stamp + 1);
             container.stamp = stamp;
