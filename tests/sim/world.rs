@@ -852,6 +852,14 @@ impl World {
                 if self.containers[log].running {
                     self.containers[log].reopened = self.now;
                     self.new_file(log);
+                } else if let Some(to) = self.files_of(&self.containers[log].live).last().cloned()
+                    && self.file(&self.containers[log].live).is_none()
+                    && let Some(inode) = self.file(&to)
+                {
+                    // The runtime cannot reopen what has ended: the kubelet renames back.
+                    let live = self.containers[log].live.clone();
+                    self.link(&live, inode);
+                    self.unlink(&to);
                 }
             }
             Op::Swap(pipe) => {
