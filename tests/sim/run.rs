@@ -172,8 +172,11 @@ impl Plan {
             nature.read_error = rng.pick(&[20, 100, 500]);
         }
         if rng.once_in(3) {
-            nature.open_error = rng.pick(&[5, 20, 100]);
-            nature.list_error = rng.pick(&[0, 10, 100]);
+            nature.open_error = rng.pick(&[20, 50, 100]);
+            nature.list_error = rng.pick(&[0, 50, 100]);
+            // Each failure costs a second; files must live for more than a few of them.
+            nature.rotate.0 = nature.rotate.0.max(3 * SECOND).min(nature.rotate.1 * 3);
+            nature.rotate.1 = if nature.rotate.1 == 0 { 0 } else { nature.rotate.1.max(8 * SECOND) };
         }
         if rng.once_in(3) {
             nature.poison = rng.pick(&[15, 80]);
