@@ -18,8 +18,8 @@ mod world;
 use std::panic::AssertUnwindSafe;
 
 use parking_lot::RwLock;
-use plan::Plan;
-use run::{Outcome, Sim};
+use plan::{Outcome, Plan};
+use run::Sim;
 
 /// The agent's metrics belong to the process: who looks at them runs alone.
 static METRICS: RwLock<()> = RwLock::new(());

@@ -1,4 +1,4 @@
-//! What a run is made of: the calm one that scenarios change, and whatever a seed comes up with.
+//! What a run is made of: the calm one that scenarios change, and whatever a seed comes up with. And what it came to.
 
 use nodewick::data::units::{ByteSize, Span};
 use nodewick::sink::lane;
@@ -6,6 +6,7 @@ use nodewick::sink::lane;
 use crate::chance::Rng;
 use crate::disk;
 use crate::loki::Limits;
+use crate::oracle::Figures;
 use crate::world::{Events, MILLI, Nature, SECOND};
 
 /// What happens to requests on their way.
@@ -207,4 +208,26 @@ impl Plan {
         plan.sloth = rng.pick(&[MILLI, 5 * MILLI, 40 * MILLI]);
         plan
     }
+}
+
+/// What a run came to.
+#[derive(Debug, Default, Clone)]
+pub struct Outcome {
+    pub figures: Figures,
+    pub lives: u32,
+    pub rotations: u64,
+    pub requests: u64,
+    pub statuses: Vec<(u16, u64)>,
+    pub masked: u64,
+    /// From the end of the faults until everything was in Loki.
+    pub settled_in: u64,
+    /// Age of the lines that a truncation took with it.
+    pub cut: Vec<u64>,
+    /// Highest fill of the memory budget.
+    pub held: u64,
+    /// Lines received again that were not to be expected after a kill.
+    pub duplicates_expected: u64,
+    /// Files of the state directory and their sizes.
+    pub state_files: Vec<(String, usize)>,
+    pub missed: u32,
 }

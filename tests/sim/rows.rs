@@ -4,8 +4,8 @@ use nodewick::data::units::ByteSize;
 
 use crate::chance::Rng;
 use crate::disk::Faults;
-use crate::plan::{Fault, Plan, Planted};
-use crate::run::{Outcome, Sim};
+use crate::plan::{Fault, Outcome, Plan, Planted};
+use crate::run::Sim;
 use crate::world::{Events, MILLI, SECOND};
 use crate::{METRICS, attempt};
 

@@ -28,8 +28,7 @@ use parking_lot::Mutex;
 use crate::chance::{Rng, note};
 use crate::disk::{self, SimDisk};
 use crate::loki::{self, Limits, Loki};
-use crate::oracle::Figures;
-use crate::plan::{Fault, Plan, Planted};
+use crate::plan::{Fault, Outcome, Plan, Planted};
 use crate::world::{MILLI, ROOT, SECOND, Shared, SimEnv, World};
 
 /// Longest line of these runs.
@@ -42,28 +41,6 @@ const SETTLE: u64 = 180 * SECOND;
 const TIMEOUT: u64 = 30 * SECOND;
 /// An agent that is told to stop is killed after this long.
 const GRACE: u64 = 25 * SECOND;
-
-/// What a run came to.
-#[derive(Debug, Default, Clone)]
-pub struct Outcome {
-    pub figures: Figures,
-    pub lives: u32,
-    pub rotations: u64,
-    pub requests: u64,
-    pub statuses: Vec<(u16, u64)>,
-    pub masked: u64,
-    /// From the end of the faults until everything was in Loki.
-    pub settled_in: u64,
-    /// Age of the lines that a truncation took with it.
-    pub cut: Vec<u64>,
-    /// Highest fill of the memory budget.
-    pub held: u64,
-    /// Lines received again that were not to be expected after a kill.
-    pub duplicates_expected: u64,
-    /// Files of the state directory and their sizes.
-    pub state_files: Vec<(String, usize)>,
-    pub missed: u32,
-}
 
 #[derive(Debug)]
 enum Event {
