@@ -183,8 +183,9 @@ pub struct Framed {
     pub original_len: u32,
     /// It was out before the resume: it only teaches.
     pub known: bool,
-    /// It began in an earlier generation. A resume in this one may not see it, so it teaches nothing.
-    pub carried: bool,
+    /// The first of its stream to end in its generation. It may have begun in the one before, where a resume in
+    /// this one does not look: so it teaches nothing.
+    pub first: bool,
 }
 
 /// Fragments of a line that wait for its end.
@@ -229,12 +230,22 @@ pub struct Framer {
     last_time: u64,
     /// Stamp for lines without one before the first line with one.
     first_time: u64,
+    /// Streams of which no line has ended in this generation yet, as bits.
+    firsts: u8,
 }
 
 impl Framer {
     /// A framer that cuts lines above `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
-        Self { max_line, pending: Default::default(), long: None, skipping: 0, last_time: 0, first_time: 0 }
+        Self {
+            max_line,
+            pending: Default::default(),
+            long: None,
+            skipping: 0,
+            last_time: 0,
+            first_time: 0,
+            firsts: 3,
+        }
     }
 
     /// Continues where a checkpoint was taken, after the stretch before it was framed for warmth.
@@ -286,6 +297,7 @@ impl Framer {
         for pending in &mut self.pending {
             pending.carried = pending.open;
         }
+        self.firsts = 3;
     }
 
     /// True while a line is open that began in an earlier generation.
@@ -314,6 +326,10 @@ impl Framer {
     #[inline]
     pub fn accept(&mut self, arena: &mut Vec<u8>, fragment: Fragment) -> Option<Framed> {
         let Fragment { header, body, offset, total } = fragment;
+        if self.last_time == 0 && offset > 0 {
+            // Begun in the middle of a file.
+            self.firsts = 0;
+        }
         let time_unix_nano = if header.well_formed {
             self.last_time = header.time_unix_nano;
             header.time_unix_nano
@@ -336,7 +352,7 @@ impl Framer {
                 marks: Marks::NONE,
                 original_len: 0,
                 known: false,
-                carried: false,
+                first: self.take_first(stream),
             };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
@@ -380,6 +396,13 @@ impl Framer {
         Some(self.finish_pending(arena, header.stream, header.time_unix_nano))
     }
 
+    fn take_first(&mut self, stream: Stream) -> bool {
+        let bit = 1 << stream as usize;
+        let first = self.firsts & bit != 0;
+        self.firsts &= !bit;
+        first
+    }
+
     fn finish_pending(&mut self, arena: &mut Vec<u8>, stream: Stream, time_unix_nano: u64) -> Framed {
         let pending = &mut self.pending[stream as usize];
         pending.open = false;
@@ -393,7 +416,7 @@ impl Framer {
             marks: Marks::NONE,
             original_len: 0,
             known: pending.known,
-            carried: pending.carried,
+            first: false,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);
@@ -411,6 +434,7 @@ impl Framer {
         }
         pending.text.clear();
         pending.text.shrink_to(32 << 10);
+        framed.first = self.take_first(stream);
         if std::str::from_utf8(framed.body.of(arena)).is_err() {
             framed = replace_invalid(arena, framed, self.max_line);
         }

@@ -282,7 +282,7 @@ impl LineState {
         if !record.request_id.is_empty() && settings.fields.contains(Fields::TRACE_ID) {
             let request_id = record.request_id.of(arena);
             if let Some(trace) = record.trace_id {
-                if !framed.carried {
+                if !framed.first {
                     self.inheritance.learn(request_id, trace, record.offset);
                 }
             } else if let Some(trace) = self.inheritance.recall(request_id, record.offset) {

@@ -10,6 +10,7 @@ mod chance;
 mod disk;
 mod loki;
 mod oracle;
+mod plan;
 mod rows;
 mod run;
 mod world;
@@ -17,7 +18,8 @@ mod world;
 use std::panic::AssertUnwindSafe;
 
 use parking_lot::RwLock;
-use run::{Outcome, Plan, Sim};
+use plan::{Outcome, Plan};
+use run::Sim;
 
 /// The agent's metrics belong to the process: who looks at them runs alone.
 static METRICS: RwLock<()> = RwLock::new(());

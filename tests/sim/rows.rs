@@ -1,8 +1,11 @@
 //! The rows of the fault table that a simulation can show, one scenario each, over a few seeds.
 
+use nodewick::data::units::ByteSize;
+
 use crate::chance::Rng;
 use crate::disk::Faults;
-use crate::run::{Fault, Outcome, Plan, Planted, Sim};
+use crate::plan::{Fault, Outcome, Plan, Planted};
+use crate::run::Sim;
 use crate::world::{Events, MILLI, SECOND};
 use crate::{METRICS, attempt};
 
@@ -264,6 +267,7 @@ fn row_47_no_success_hides_a_refusal() {
         plan.pods = 5;
         plan.nature.pace = (5 * MILLI, 40 * MILLI);
         plan.limits.stream_rate = (12_000.0, 30_000.0);
+        plan.lane.stream_rate = ByteSize(12_000);
         plan.limits.shard_streams = plan.seed % 2 == 0;
         plan.weather = vec![(3 * SECOND, 8 * SECOND, Fault::EmptyRing)];
     };
@@ -271,6 +275,18 @@ fn row_47_no_success_hides_a_refusal() {
         nothing_excused(outcome);
         assert!(outcome.statuses.iter().any(|(status, _)| *status == 429), "{outcome:?}");
     });
+}
+
+#[test]
+#[ignore = "known: a limit lower than the configured one can be hidden behind a 204 before it is learned"]
+fn row_47_no_success_hides_a_refusal_by_a_limit_lower_than_configured() {
+    let change = |plan: &mut Plan| {
+        plan.pods = 5;
+        plan.nature.pace = (5 * MILLI, 40 * MILLI);
+        plan.limits.stream_rate = (20_000.0, 40_000.0);
+        plan.weather = vec![(3 * SECOND, 8 * SECOND, Fault::EmptyRing)];
+    };
+    over(0..40, change, nothing_excused);
 }
 
 #[test]
