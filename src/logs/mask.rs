@@ -295,7 +295,7 @@ fn cover(
         marks: Marks::NONE,
         original_len: 0,
         known: false,
-        carried: false,
+        first: false,
     };
     let record = ingest::read_record(settings.want, &mut arena, framed);
     let covers = if open {

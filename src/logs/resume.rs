@@ -51,24 +51,28 @@ pub fn plan<F>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Opt
     };
     let found = |ordinal| files.iter().any(|(known, file)| *known && file.ordinal == ordinal);
     let here = found(position.ordinal);
+    // The kubelet deletes the oldest first: behind a file that is still there nothing is missing.
+    let on_disk_from = files
+        .iter()
+        .filter(|(known, file)| *known && file.file.is_file() && file.ordinal >= position.ordinal)
+        .map(|(_, file)| file.ordinal)
+        .min();
     let mut bytes = 0;
-    let mut whole = true;
     for seen in &known {
         let begin = if seen.ordinal == position.ordinal { position.offset } else { 0 };
-        if seen.ordinal >= position.ordinal && !found(seen.ordinal) && seen.size > begin {
-            bytes += seen.size - begin;
-            whole = false;
+        let behind = on_disk_from.is_some_and(|from| seen.ordinal >= from);
+        if seen.ordinal >= position.ordinal && !behind && !found(seen.ordinal) {
+            bytes += seen.size.saturating_sub(begin);
         }
     }
-    let newest = known.last().is_some_and(|newest| {
-        // A file that had no line yet cannot be told from others; nothing is missing while the kubelet need not delete.
-        found(newest.ordinal) || (newest.generation.head == 0 && on_disk < KUBELET_FILES)
-    });
-    // Of a log that is gone from disk nothing newer can be asked for.
-    let newest_on_disk =
-        files.iter().any(|(known, file)| *known && file.file.is_file() && file.ordinal >= position.ordinal);
-    let unnamed = known.last().is_some_and(|newest| newest.generation.head == 0);
-    let exact = newest && (newest_on_disk || unnamed || on_disk == 0);
+    let whole = bytes == 0;
+    let newest =
+        known.last().copied().unwrap_or(Seen { generation: position.generation, ordinal: 0, size: 0 });
+    let exact = on_disk_from.is_some()
+        // Of a log that is gone from disk nothing newer can be asked for.
+        || (on_disk == 0 && found(newest.ordinal))
+        // A file that had no line yet cannot be told from others; while the kubelet need not delete, none is missing.
+        || (newest.generation.head == 0 && on_disk < KUBELET_FILES);
     let newest_found = files.iter().filter(|(known, _)| *known).map(|(_, file)| file.ordinal).max();
     let mut files: VecDeque<_> =
         files.into_iter().map(|(_, file)| file).filter(|file| file.ordinal >= position.ordinal).collect();

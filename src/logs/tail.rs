@@ -308,7 +308,12 @@ impl<E: Env> Tail<E> {
         }
         let ended: Vec<bool> = self.logs.iter().map(|log| newest[log.place.as_str()] > log.restart).collect();
         for (log, ended) in self.logs.iter_mut().zip(ended) {
-            log.ended = ended;
+            if ended && !log.ending {
+                log.ending = true;
+                // It may have been rotated just before: its end is where its newest file ends.
+                log.next_check = Duration::ZERO;
+                log.dir_modified = 0;
+            }
         }
     }
 }

@@ -83,6 +83,8 @@ pub struct Figures {
     pub refused: u64,
     /// Pieces of lines whose beginning was gone.
     pub pieces: u64,
+    /// Gap markers in the streams.
+    pub gaps: u64,
     /// Worst time from writing to storing, nanoseconds.
     pub worst_latency: u64,
 }
@@ -197,7 +199,16 @@ impl Oracle {
     ) {
         let value = |name: &str| metadata.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
         let key = hash(labels, value("pod"), value("stream"), time, text);
+        if text.contains(r#""event":"nodewick.gap""#) {
+            self.figures.gaps += u64::from(fresh);
+            return;
+        }
         let Some(&index) = self.by_hash.get(&key) else {
+            // What was open when the rest of it went missing comes out as far as it is known.
+            if self.figures.gaps > 0 && self.lines.iter().any(|line| line.text.starts_with(text)) {
+                self.figures.pieces += u64::from(fresh);
+                return;
+            }
             let known = self.lines.iter().find(|line| line.text == text);
             if known.is_none()
                 && self.pieces_allowed

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::log::Log;
 use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
@@ -20,6 +21,20 @@ use crate::logs::ingest::LineState;
 use crate::logs::resume::Missing;
 use crate::logs::source::Source;
 use crate::metrics;
+
+/// How long reads of a deleted file may fail before it is given up.
+const FAILING_GRACE: Duration = Duration::from_secs(60);
+/// How often the same, for the end of a file.
+const END_TRIES: u8 = 100;
+
+impl<F> Log<F> {
+    /// Counts a failure to read a file's end. False when it has failed too often.
+    fn may_try_again(&mut self) -> bool {
+        metrics::LOG_READ_ERRORS.inc();
+        self.end_errors = self.end_errors.saturating_add(1);
+        self.end_errors < END_TRIES
+    }
+}
 
 impl<E: Env> Tail<E> {
     /// Looks at every log for what has changed since the last tick.
@@ -48,15 +63,20 @@ impl<E: Env> Tail<E> {
         log.waiting = false;
         let before = log.lag();
         let front_before = log.files.front().map_or(0, |front| front.size);
+        let mut failing = false;
         for file in log.all_files() {
-            if let Ok(stat) = file.file.stat() {
-                file.size = stat.size;
-                let _ = file.learn_head();
-                if stat.links == 0 {
-                    file.unlinked_since.get_or_insert(now);
+            match file.file.stat() {
+                Ok(stat) => {
+                    file.size = stat.size;
+                    let _ = file.learn_head();
+                    if stat.links == 0 {
+                        file.unlinked_since.get_or_insert(now);
+                    }
                 }
+                Err(_) => failing = true,
             }
         }
+        log.failing |= failing;
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
         if truncated {
             self.truncated(index, front_before);
@@ -72,7 +92,9 @@ impl<E: Env> Tail<E> {
         if stopped || now >= log.next_check {
             let busy = now < log.last_growth + BUSY_FOR;
             log.next_check = now + if busy { DIR_CHECK_BUSY } else { DIR_CHECK };
-            self.check_rotation(index, now, wall);
+            let certain = self.check_rotation(index, now, wall);
+            let log = &mut self.logs[index];
+            log.ended |= certain && log.ending;
         }
         self.advance(index, now);
         let lines = &self.logs[index].lines;
@@ -116,9 +138,10 @@ impl<E: Env> Tail<E> {
         self.seal(index, arena, records, 0);
     }
 
-    fn check_rotation(&mut self, index: usize, now: Duration, wall: u64) {
+    /// Looks whether another file has the live name. False when that cannot be told now.
+    fn check_rotation(&mut self, index: usize, now: Duration, wall: u64) -> bool {
         let log = &mut self.logs[index];
-        let Some(newest) = log.files.back() else { return };
+        let Some(newest) = log.files.back() else { return true };
         if let Some(dir) = log.live.parent()
             && let Ok(modified) = self.env.modified(dir)
         {
@@ -127,7 +150,7 @@ impl<E: Env> Tail<E> {
             if modified == log.dir_modified && settled && log.gone_since.is_none() {
                 // docker rotates behind a link, in another directory.
                 if !log.linked {
-                    return;
+                    return true;
                 }
             } else if modified != log.dir_modified {
                 log.dir_modified = modified;
@@ -146,25 +169,27 @@ impl<E: Env> Tail<E> {
                     // It has grown beyond its old size meanwhile: how much is lost cannot be told.
                     self.truncated(index, 0);
                 }
+                true
             }
             Ok(_) => {
                 log.gone_since = None;
-                self.follow_rotation(index);
+                self.follow_rotation(index)
             }
             Err(_) => {
                 log.gone_since.get_or_insert(now);
+                true
             }
         }
     }
 
     /// Another file has the live name: appends it and whatever came between.
-    fn follow_rotation(&mut self, index: usize) {
+    fn follow_rotation(&mut self, index: usize) -> bool {
         let log = &mut self.logs[index];
         let open = |which| chain::open_all(&self.env, &log.live, log.linked, which).ok();
         let Some(mut found) = open(Which::Plain) else {
             // Overtaken by a further rotation: the next look must not take the directory for unchanged.
             log.dir_modified = 0;
-            return;
+            return false;
         };
         let newest = log.files.back().map(|file| file.generation);
         let place = |found: &VecDeque<Open<E::File>>| {
@@ -176,7 +201,7 @@ impl<E: Env> Tail<E> {
         if at.is_none() {
             let Some(all) = open(Which::All) else {
                 log.dir_modified = 0;
-                return;
+                return false;
             };
             found = all;
             at = place(&found);
@@ -199,6 +224,7 @@ impl<E: Env> Tail<E> {
         if found_new {
             self.remember_files(index);
         }
+        true
     }
 
     /// Tells the checkpoint which files the log has.
@@ -234,14 +260,15 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         let front = &log.files[0];
-        let rest = front.rest();
+        let (rest, offset) = (front.rest(), front.offset);
         let mut taken = 0;
         if rest > 0 {
             // A torn last line whose newline will not come any more.
             let max = rest.min(self.settings.max_line as u64 + frame::MAX_HEADER as u64) as usize;
-            let _ = front.file.read_at(front.offset, max, &mut arena);
+            if front.file.read_at(offset, max, &mut arena).is_err() && log.may_try_again() {
+                return;
+            }
             taken = rest;
-            let offset = front.offset;
             log.lines.take_torn(&self.settings, &log.workload, &mut arena, offset, &mut records);
             log.files[0].offset += rest;
         }
@@ -279,7 +306,9 @@ impl<E: Env> Tail<E> {
         while index < self.logs.len() {
             let log = &self.logs[index];
             let gone = log.gone_since.is_some_and(|since| now >= since + GONE_GRACE) && log.files.len() == 1;
-            if !gone || log.unread() > 0 {
+            // A failed read hides what is unread until the next look.
+            let hidden = log.failing && log.gone_since.is_some_and(|since| now < since + FAILING_GRACE);
+            if !gone || log.unread() > 0 || hidden {
                 index += 1;
                 continue;
             }
@@ -288,7 +317,7 @@ impl<E: Env> Tail<E> {
                 self.ship();
             }
             let log = &self.logs[index];
-            if log.ledger.has_in_flight() {
+            if !log.finished || log.ledger.has_in_flight() {
                 index += 1;
                 continue;
             }
@@ -308,13 +337,16 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         log.finished = true;
         let (mut arena, mut records) = (Vec::new(), Vec::new());
-        let front = &mut log.files[0];
+        let front = &log.files[0];
         let rest = front.rest();
         let offset = front.offset;
         if rest > 0 {
             let max = rest.min(self.settings.max_line as u64 + frame::MAX_HEADER as u64) as usize;
-            let _ = front.file.read_at(offset, max, &mut arena);
-            front.offset += rest;
+            if front.file.read_at(offset, max, &mut arena).is_err() && log.may_try_again() {
+                log.finished = false;
+                return;
+            }
+            log.files[0].offset += rest;
         }
         log.lines.finish(&self.settings, &log.workload, &mut arena, offset, &mut records);
         self.seal(index, arena, records, rest);

@@ -56,6 +56,8 @@ pub(super) struct Log<F> {
     pub(super) last_growth: Duration,
     pub(super) gone_since: Option<Duration>,
     /// A later restart of the container exists: no line will come any more.
+    pub(super) ending: bool,
+    /// And all of its files are known.
     pub(super) ended: bool,
     pub(super) finished: bool,
     /// What others are told of the files.
@@ -75,6 +77,8 @@ pub(super) struct Log<F> {
     pub(super) waiting: bool,
     /// The last read failed.
     pub(super) failing: bool,
+    /// How often the end of a file could not be read.
+    pub(super) end_errors: u8,
     /// A read that was too short for its line makes the next one longer.
     pub(super) long_read: bool,
 }

@@ -214,6 +214,7 @@ impl<E: Env> Tail<E> {
             grew: false,
             last_growth: now,
             gone_since: None,
+            ending: false,
             ended: false,
             finished: false,
             sight: Arc::default(),
@@ -225,6 +226,7 @@ impl<E: Env> Tail<E> {
             deficit: 0,
             waiting: false,
             failing: false,
+            end_errors: 0,
             long_read: false,
             key: Arc::clone(&key),
         };
