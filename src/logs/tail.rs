@@ -46,8 +46,9 @@ const DIR_CHECK: Duration = Duration::from_secs(1);
 const DIR_CHECK_BUSY: Duration = Duration::from_millis(400);
 const BUSY_FOR: Duration = Duration::from_secs(10);
 
-/// How soon a log root that cannot be listed is tried again.
+/// How soon what cannot be listed or opened is tried again, once that has lasted.
 const ROOT_RETRY: Duration = Duration::from_secs(1);
+const TROUBLE_IS_NEW: Duration = Duration::from_secs(10);
 
 /// How soon the end of a rotated file is looked at again, so that its successor need not wait for ticks.
 const END_CHECK: Duration = Duration::from_millis(25);
@@ -140,6 +141,10 @@ pub struct Tail<E: Env> {
     first_listing_done: Option<Duration>,
     unclaimed_forgotten: bool,
     root_readable: bool,
+    /// Since when something that is there cannot be listed or opened.
+    trouble_since: Option<Duration>,
+    /// Log files that may be open at once as experience has it, and when it last taught.
+    open_limit: (usize, Duration),
     last_large_read: Duration,
     /// A rotated file is at its end, as far as one look tells.
     end_check: bool,
@@ -186,6 +191,8 @@ impl<E: Env> Tail<E> {
             first_listing_done: None,
             unclaimed_forgotten: false,
             root_readable: true,
+            trouble_since: None,
+            open_limit: (usize::MAX, Duration::ZERO),
             last_large_read: Duration::ZERO,
             end_check: false,
             even_tick: false,
@@ -231,6 +238,8 @@ impl<E: Env> Tail<E> {
 
     fn discover(&mut self, now: Duration) {
         self.next_discovery = now + self.options.rescan;
+        let trouble = self.trouble_since.take();
+        self.forgive(now);
         let found = match discover::list(&self.env, &self.options.root) {
             Ok(found) => found,
             Err(error) => {
@@ -239,7 +248,7 @@ impl<E: Env> Tail<E> {
                     warn!(%root, %error, "cannot list the log root; nothing is read until it can be (check the mount and [logs] root)");
                 }
                 self.root_readable = false;
-                self.next_discovery = now + ROOT_RETRY.min(self.options.rescan);
+                self.try_again(trouble, now);
                 return;
             }
         };
@@ -249,11 +258,13 @@ impl<E: Env> Tail<E> {
         }
         self.watch(&found.directories);
         if found.incomplete {
-            self.next_discovery = self.next_discovery.min(now + ROOT_RETRY);
+            self.try_again(trouble, now);
         }
         let first = self.first_listing_done.is_none();
         for candidate in found.logs {
-            self.consider(candidate, first, now);
+            if !self.consider(candidate, first, now) {
+                self.try_again(trouble, now);
+            }
         }
         self.consider_spilled(now);
         self.note_empty_dirs(found.empty, now);
@@ -269,6 +280,13 @@ impl<E: Env> Tail<E> {
         if now > self.last_large_read + Duration::from_secs(5) {
             self.budget.trim();
         }
+    }
+
+    /// Something that is there cannot be had now: looks again soon, and less often when that lasts.
+    fn try_again(&mut self, since: Option<Duration>, now: Duration) {
+        let since = *self.trouble_since.get_or_insert(since.unwrap_or(now));
+        let delay = if now < since + TROUBLE_IS_NEW { EMPTY_DIR_CHECK } else { ROOT_RETRY };
+        self.next_discovery = self.next_discovery.min(now + delay);
     }
 
     fn watch(&mut self, directories: &[PathBuf]) {

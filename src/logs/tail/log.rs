@@ -1,6 +1,7 @@
 //! One container log as the tail follows it.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::logs::env::LogFile;
 use crate::logs::ingest::{LineState, Settings};
 use crate::logs::mask::Masker;
 use crate::logs::resume::KUBELET_FILES;
-use crate::logs::source::Source;
+use crate::logs::source::{Gap, Source};
 
 /// Where the kubelet rotates unless it is told otherwise: `containerLogMaxSize`.
 pub(super) const KUBELET_SIZE: u64 = 10 << 20;
@@ -160,19 +161,23 @@ impl<F: LogFile> Log<F> {
 }
 
 /// Re-reads a bounded stretch before a resumed position, so that what lines learn from earlier ones is as it was.
-pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) {
+pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) -> io::Result<()> {
     let file = &log.files[0];
     // A line that ends in the stretch may have begun before it.
     let begin = settings.warm_up_start(file.offset).saturating_sub(settings.max_line as u64);
     log.lines.begin_warm_up();
     let mut arena = Vec::new();
-    if file.file.read_at(begin, (file.offset - begin) as usize, &mut arena).is_err() {
-        return;
+    match file.file.read_at(begin, (file.offset - begin) as usize, &mut arena) {
+        Ok(_) => {}
+        // Of what is spilled the stretch before may be gone; then lines learn nothing from it.
+        Err(error) if Gap::of(&error).is_some() => return Ok(()),
+        Err(error) => return Err(error),
     }
     let from = if begin == 0 { 0 } else { memchr::memchr(b'\n', &arena).map_or(arena.len(), |at| at + 1) };
     let mut records = Vec::new();
     let (offset, horizon) = (begin + from as u64, u64::MAX);
     log.lines.ingest(settings, &log.workload, &mut arena, from, offset, horizon, &mut records);
+    Ok(())
 }
 
 /// What a person can find a lost file by, since its name has gone with it.

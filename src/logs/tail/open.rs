@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::log::{KUBELET_SIZE, Log, stream_hash, warm_up};
-use super::{EMPTY_DIR_CHECK, ROOT_RETRY, Start, Tail};
+use super::{EMPTY_DIR_CHECK, Start, Tail};
 use crate::data::delivery::Ledger;
 use crate::data::position::{Generation, Position};
 use crate::data::workload::{ContainerRef, Identity, Workload};
@@ -23,15 +23,15 @@ use crate::logs::spill::Stretch;
 use crate::metrics;
 
 impl<E: Env> Tail<E> {
-    /// Takes up a log that a listing found, unless it is followed already.
-    pub(super) fn consider(&mut self, candidate: Candidate, first_listing: bool, now: Duration) {
+    /// Takes up a log that a listing found, unless it is followed already. False when it should be tried again soon.
+    pub(super) fn consider(&mut self, candidate: Candidate, first_listing: bool, now: Duration) -> bool {
         let key = candidate.container.key();
         if self.by_key.contains_key(key.as_str()) || self.is_own(&candidate.container) {
-            return;
+            return true;
         }
         let Identity::Known(workload) = self.identify.identify(&candidate.container) else {
             self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
-            return;
+            return true;
         };
         let key: Arc<str> = key.into();
         let spilled = self.spilled(&key);
@@ -40,8 +40,7 @@ impl<E: Env> Tail<E> {
         let named = mark.as_ref().is_some_and(|mark| mark.position.generation.head != 0);
         let plain = spilled.is_empty() && (named || self.options.start == Start::Newest);
         if !self.make_room() {
-            self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
-            return;
+            return false;
         }
         let which = if plain { Which::Plain } else { Which::All };
         let planned = self.plan(&candidate, which, spilled, mark.as_ref());
@@ -49,17 +48,11 @@ impl<E: Env> Tail<E> {
             Ok(plan) => plan,
             Err(error) => {
                 // In the middle of a rotation, already gone, or short of something that will be there again.
-                match error {
-                    OpenError::Missing => {
-                        self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK)
-                    }
-                    OpenError::Io(_) => self.next_discovery = self.next_discovery.min(now + ROOT_RETRY),
-                    _ => {}
-                }
-                if !matches!(error, OpenError::Missing) && !self.out_of_descriptors(&error) {
+                let soon = matches!(error, OpenError::Missing | OpenError::Io(_));
+                if !matches!(error, OpenError::Missing) && !self.out_of_descriptors(&error, now) {
                     self.skip(&candidate, &error);
                 }
-                return;
+                return !soon;
             }
         };
         self.skipped.remove(&candidate.path);
@@ -67,7 +60,7 @@ impl<E: Env> Tail<E> {
             plan.files.drain(..plan.files.len() - 1);
             plan.files[0].offset = plan.files[0].size;
         }
-        self.open(key, candidate, workload, plan, mark, now);
+        self.open(key, candidate, workload, plan, mark, now)
     }
 
     /// How to go on with a log that is on disk. An error says that it cannot be told now.
@@ -127,7 +120,9 @@ impl<E: Env> Tail<E> {
             }
             info!(log = %key, "log is gone from disk; what was spilled of it is delivered");
             let candidate = Candidate { container, path, linked: false };
-            self.open(Arc::clone(&key), candidate, workload, plan, mark, now);
+            if !self.open(Arc::clone(&key), candidate, workload, plan, mark, now) {
+                self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+            }
             if let Some(index) = self.by_key.get(&key) {
                 self.logs[*index].gone_since = Some(now);
             }
@@ -167,6 +162,7 @@ impl<E: Env> Tail<E> {
         Source::Spilled(Spilled::new(Arc::clone(&self.spill), Arc::clone(key), ordinal, generation, size))
     }
 
+    /// Begins to follow a log. False when what is to be read first cannot be read now.
     fn open(
         &mut self,
         key: Arc<str>,
@@ -175,12 +171,11 @@ impl<E: Env> Tail<E> {
         plan: Plan<E::File>,
         mark: Option<Mark>,
         now: Duration,
-    ) {
+    ) -> bool {
         let Plan { files, skipping, resumed, truncated } = plan;
         if files.is_empty() {
-            return;
+            return true;
         }
-        self.registry.claim(&key);
         if let Some(mark) = &mark
             && (mark.service_name != workload.service_name || mark.environment != workload.environment)
         {
@@ -230,9 +225,15 @@ impl<E: Env> Tail<E> {
             long_read: false,
             key: Arc::clone(&key),
         };
-        if resumed && log.files[0].offset > 0 {
-            warm_up(&mut log, &self.settings);
+        if resumed
+            && log.files[0].offset > 0
+            && let Err(error) = warm_up(&mut log, &self.settings)
+        {
+            metrics::LOG_READ_ERRORS.inc();
+            warn!(log = %key, %error, "cannot read log; trying again");
+            return false;
         }
+        self.registry.claim(&key);
         log.lines.resume(skipping);
         log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
@@ -245,5 +246,6 @@ impl<E: Env> Tail<E> {
         self.logs.push(log);
         self.order_stale = true;
         self.remember_files(self.logs.len() - 1);
+        true
     }
 }

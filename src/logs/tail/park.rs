@@ -21,6 +21,8 @@ use crate::metrics;
 
 /// Fewer logs are never kept open.
 const FEWEST: usize = 8;
+/// How long a want of descriptors is remembered before twice as many are tried.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 
 impl<F: LogFile> Log<F> {
     /// True when nothing of the log needs its descriptor now.
@@ -42,7 +44,7 @@ impl<E: Env> Tail<E> {
     /// Closes idle logs until another file may be opened. False when none is idle.
     pub(super) fn make_room(&mut self) -> bool {
         let mut open: usize = self.logs.iter().map(Log::descriptors).sum();
-        while open >= self.options.max_open.max(FEWEST) {
+        while open >= self.options.max_open.min(self.open_limit.0).max(FEWEST) {
             // The one that has been quiet for longest will be missed least.
             let idle = self.logs.iter_mut().filter(|log| log.is_idle()).min_by_key(|log| log.last_growth);
             let Some(log) = idle else { return false };
@@ -59,19 +61,27 @@ impl<E: Env> Tail<E> {
     }
 
     /// The system has no descriptor left: from now on fewer logs are kept open.
-    pub(super) fn out_of_descriptors(&mut self, error: &OpenError) -> bool {
+    pub(super) fn out_of_descriptors(&mut self, error: &OpenError, now: Duration) -> bool {
         let OpenError::Io(error) = error else { return false };
         // EMFILE and ENFILE.
         if !matches!(error.raw_os_error(), Some(23 | 24)) {
             return false;
         }
         let open: usize = self.logs.iter().map(Log::descriptors).sum();
-        self.options.max_open = open.saturating_sub(2).max(FEWEST);
+        self.open_limit = (open.saturating_sub(2).max(FEWEST), now);
         warn!(
-            kept_open = self.options.max_open,
+            kept_open = self.open_limit.0,
             "no file descriptor is left; quiet logs are closed and looked at by name (raise the limit of open files)"
         );
         true
+    }
+
+    /// Tries with more open files again after a while without want of descriptors.
+    pub(super) fn forgive(&mut self, now: Duration) {
+        let (limit, taught) = self.open_limit;
+        if limit < self.options.max_open && now >= taught + FORGIVEN_AFTER {
+            self.open_limit = (limit.saturating_mul(2), now);
+        }
     }
 
     /// Looks at a parked log by name, and takes it up again when something has happened. True while it is parked.
@@ -97,11 +107,11 @@ impl<E: Env> Tail<E> {
         if !self.make_room() {
             return true;
         }
-        self.unpark(index);
+        self.unpark(index, now);
         self.logs[index].is_parked()
     }
 
-    fn unpark(&mut self, index: usize) {
+    fn unpark(&mut self, index: usize, now: Duration) {
         let log = &self.logs[index];
         let front = &log.files[0];
         let position = Position {
@@ -123,7 +133,7 @@ impl<E: Env> Tail<E> {
         let plan = match plan {
             Ok(plan) => plan,
             Err(error) => {
-                self.out_of_descriptors(&error);
+                self.out_of_descriptors(&error, now);
                 return;
             }
         };
