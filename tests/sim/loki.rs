@@ -134,6 +134,8 @@ pub struct Loki {
 }
 
 type Reply = (u16, String);
+/// Streams with what passed, in the request's order.
+type Accepted = Vec<(String, Entries)>;
 type Entries = Vec<(u64, String, Vec<(String, String)>)>;
 
 /// The answer with a text, as Loki ends it.
@@ -201,7 +203,7 @@ impl Loki {
         request: wire::PushRequest,
         limits: Limits,
         now: u64,
-    ) -> Result<(Vec<(String, Entries)>, Option<Reply>), Reply> {
+    ) -> Result<(Accepted, Option<Reply>), Reply> {
         let wall = BASE + now;
         let oldest = wall - 7 * 24 * HOUR;
         let mut errors: Vec<((usize, &str), usize, String)> = Vec::new();
@@ -253,7 +255,7 @@ impl Loki {
             }
             accepted.push((name, entries));
         }
-        let tenant = self.tenant.get_or_insert_with(|| Bucket { tokens: limits.tenant_rate.1, at: now });
+        let tenant = self.tenant.get_or_insert(Bucket { tokens: limits.tenant_rate.1, at: now });
         if !tenant.allow(limits.tenant_rate, bytes, now) {
             return Err((
                 429,

@@ -253,7 +253,7 @@ fn row_46_two_replicas_catch_up_after_two_hours_and_none_is_too_far_behind() {
         plan.nature.pace = (4 * SECOND, 12 * SECOND);
         plan.weather = vec![(200 * SECOND, 7400 * SECOND, Fault::Refused)];
         plan.per_log = 16 << 10;
-        plan.kills = if plan.seed % 2 == 0 { Vec::new() } else { vec![7000 * SECOND] };
+        plan.kills = if plan.seed.is_multiple_of(2) { Vec::new() } else { vec![7000 * SECOND] };
     };
     over(0..2, change, |outcome| {
         nothing_excused(outcome);
@@ -268,7 +268,7 @@ fn row_47_no_success_hides_a_refusal() {
         plan.nature.pace = (5 * MILLI, 40 * MILLI);
         plan.limits.stream_rate = (12_000.0, 30_000.0);
         plan.lane.stream_rate = ByteSize(12_000);
-        plan.limits.shard_streams = plan.seed % 2 == 0;
+        plan.limits.shard_streams = plan.seed.is_multiple_of(2);
         plan.weather = vec![(3 * SECOND, 8 * SECOND, Fault::EmptyRing)];
     };
     over(0..4, change, |outcome| {

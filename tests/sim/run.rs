@@ -602,11 +602,13 @@ impl Sim {
 
     fn plant(&mut self, request: &mut loki::wire::PushRequest, now: u64) {
         match self.plan.planted {
-            Planted::WrongStream if now > 8 * SECOND => {
-                if request.streams.len() > 1 && !request.streams[0].entries.is_empty() {
-                    let entry = request.streams[0].entries.remove(0);
-                    request.streams[1].entries.push(entry);
-                }
+            Planted::WrongStream
+                if now > 8 * SECOND
+                    && request.streams.len() > 1
+                    && !request.streams[0].entries.is_empty() =>
+            {
+                let entry = request.streams[0].entries.remove(0);
+                request.streams[1].entries.push(entry);
             }
             Planted::SendTime => {
                 for entry in request.streams.iter_mut().flat_map(|stream| &mut stream.entries) {

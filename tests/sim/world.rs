@@ -226,6 +226,8 @@ pub struct World {
     /// Reads of the agent that flip a bit: a defect, to see that the oracle finds it.
     pub flip: bool,
     pub rotations: u64,
+    /// Calls of the agent fail, or did until the faults ended.
+    errors: bool,
 }
 
 pub type Shared = Arc<Mutex<World>>;
@@ -262,7 +264,10 @@ impl World {
             cut_lines: Vec::new(),
             flip: false,
             rotations: 0,
+            errors: false,
         };
+        let nature = &world.nature;
+        world.errors = nature.read_error + nature.open_error + nature.list_error > 0;
         world.make_dir(ROOT);
         world
     }

@@ -174,8 +174,10 @@ impl World {
             return;
         }
         // A file that lives shorter than the agent's look at its directory is missed, as one that never was.
-        let fresh =
-            self.containers[log].reopened > 0 && self.now < self.containers[log].reopened + FRESH_FILE;
+        // Each failed call costs another look.
+        let seen = if self.errors { 6 * FRESH_FILE } else { FRESH_FILE };
+        let reopened = self.containers[log].reopened;
+        let fresh = reopened > 0 && self.now < reopened + seen;
         if fresh || self.guarded(log, None) {
             self.schedule(500 * MILLI, Act::Purge(log));
             return;
