@@ -61,6 +61,8 @@ struct Inner {
 
 struct State {
     file: File,
+    /// False when the test keeps its own books: ten million lines are too many to remember.
+    keep: bool,
     lines: Vec<Line>,
     /// Seconds in the name of the latest rotated file.
     rotated_at: i64,
@@ -70,7 +72,9 @@ struct State {
 
 impl State {
     fn finish(&mut self, pipe: Pipe, text: &[u8]) {
-        self.lines.push(Line { pipe, text: text.to_vec(), generation: self.rotations });
+        if self.keep {
+            self.lines.push(Line { pipe, text: text.to_vec(), generation: self.rotations });
+        }
     }
 }
 
@@ -80,8 +84,30 @@ impl ContainerLog {
         let directory = root.join(pod_dir).join(container);
         fs::create_dir_all(&directory)?;
         let live = directory.join(format!("{restart}.log"));
-        let state = State { file: append_to(&live)?, lines: Vec::new(), rotated_at: 0, rotations: 0 };
+        let state = State { file: append_to(&live)?, keep: true, lines: Vec::new(), rotated_at: 0, rotations: 0 };
         Ok(Self(Arc::new(Inner { live, state: Mutex::new(state) })))
+    }
+
+    /// Remembers no line from now on: the test keeps its own books.
+    pub fn without_books(self) -> Self {
+        self.state().keep = false;
+        self
+    }
+
+    /// Writes one record by hand: its tag is `P` or `F`, its text as given.
+    pub fn write_record(&self, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<()> {
+        frame(&mut self.state().file, pipe, tag, text)
+    }
+
+    /// Writes bytes as they are into the live file, framed by nobody.
+    pub fn write_raw(&self, bytes: &[u8]) -> io::Result<()> {
+        self.state().file.write_all(bytes)
+    }
+
+    /// Holds the writer while `change` works on the file behind its back: copytruncate, a swap.
+    pub fn held<T>(&self, change: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let _state = self.state();
+        change(&self.0.live)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

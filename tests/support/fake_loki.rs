@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +20,11 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
+
+#[path = "fake_loki/text.rs"]
+mod text;
+
+use text::{byte_text, go_time, parse_labels, print_labels, rfc3339};
 
 const SECOND: i128 = 1_000_000_000;
 const HOUR: i128 = 3600 * SECOND;
@@ -83,6 +89,32 @@ pub struct Entry {
     pub time_unix_nano: i128,
     pub line: String,
     pub metadata: Vec<(String, String)>,
+}
+
+/// An entry that was taken, as an [`Observer`] is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub tenant: &'a str,
+    /// The stream's label set, as Loki prints it.
+    pub labels: &'a str,
+    pub entry: &'a Entry,
+    /// False when the same entry was there before.
+    pub stored: bool,
+}
+
+/// Told of every entry that is taken, in the order of arrival, while the fake answers its request.
+pub type Observer = Box<dyn Fn(Arrival<'_>) + Send>;
+
+struct Watch {
+    observer: Observer,
+    /// Entries and bodies are kept too.
+    keep: bool,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("keep", &self.keep).finish_non_exhaustive()
+    }
 }
 
 /// A request as it was seen.
@@ -165,7 +197,8 @@ impl Bucket {
 struct Stored {
     newest: i128,
     entries: Vec<Entry>,
-    known: HashSet<Entry>,
+    /// Hashes of all entries.
+    known: HashSet<u64, foldhash::fast::FixedState>,
     rate: Bucket,
 }
 
@@ -177,6 +210,7 @@ struct State {
     once: VecDeque<Fault>,
     standing: Option<Fault>,
     seen: Vec<Seen>,
+    watch: Option<Watch>,
 }
 
 /// A running fake. Ends when dropped.
@@ -224,6 +258,12 @@ impl FakeLoki {
     /// What befalls every request from now on.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().standing = fault;
+    }
+
+    /// Tells `observer` of every entry from now on. With `keep` false neither entries nor the bodies of requests
+    /// are remembered: a soak has ten million of them.
+    pub fn observe(&self, keep: bool, observer: Observer) {
+        self.state().watch = Some(Watch { observer, keep });
     }
 
     /// Changes limits.
@@ -342,6 +382,9 @@ async fn handle(
             },
         };
         state.seen[at].status = reply.0;
+        if state.watch.as_ref().is_some_and(|watch| !watch.keep) {
+            state.seen[at].body = Bytes::new();
+        }
         state.seen[at].text.clone_from(&reply.1);
         (fault, reply)
     };
@@ -579,7 +622,7 @@ impl State {
         let stored = self.streams.entry(key).or_insert_with(|| Stored {
             newest: i128::MIN,
             entries: Vec::new(),
-            known: HashSet::new(),
+            known: HashSet::default(),
             rate: Bucket::full(limits.stream_rate.1),
         });
         let total = entries.len();
@@ -626,7 +669,12 @@ impl State {
         }
         stored.newest = newest;
         for entry in taken {
-            if stored.known.insert(entry.clone()) {
+            let hash = foldhash::fast::FixedState::with_seed(0).hash_one(&entry);
+            let new = stored.known.insert(hash);
+            if let Some(watch) = &self.watch {
+                (watch.observer)(Arrival { tenant, labels: &name, entry: &entry, stored: new });
+            }
+            if new && self.watch.as_ref().is_none_or(|watch| watch.keep) {
                 stored.entries.push(entry);
             }
         }
@@ -647,123 +695,6 @@ impl State {
 
 pub fn now_unix_nano() -> i128 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as i128
-}
-
-fn timestamp(time: i128) -> jiff::Timestamp {
-    jiff::Timestamp::from_nanosecond(time).expect("in range")
-}
-
-/// Go's `time.RFC3339`: whole seconds.
-fn rfc3339(time: i128) -> String {
-    timestamp(time.div_euclid(SECOND) * SECOND).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// Go's `Time.String()` in UTC: trailing zeros of the fraction are cut.
-fn go_time(time: i128) -> String {
-    let fraction = format!("{:09}", time.rem_euclid(SECOND));
-    let fraction = fraction.trim_end_matches('0');
-    let dot = if fraction.is_empty() { "" } else { "." };
-    format!("{}{dot}{fraction} +0000 UTC", timestamp(time).strftime("%Y-%m-%d %H:%M:%S"))
-}
-
-/// Loki's byte sizes: the largest unit of 1024 that leaves at least one.
-fn byte_text(bytes: usize) -> String {
-    for (unit, name) in [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")] {
-        if bytes >= unit {
-            let value = format!("{:.1}", bytes as f64 / unit as f64);
-            return format!("{}{name}", value.trim_end_matches(".0"));
-        }
-    }
-    format!("{bytes}B")
-}
-
-fn print_labels(labels: &[(String, String)]) -> String {
-    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-    format!("{{{}}}", pairs.join(", "))
-}
-
-/// `{a="b", c="d"}` with Go's escapes.
-fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
-    let unexpected = |at: usize, what: &str| format!("1:{}: parse error: {what}", at + 1);
-    let chars: Vec<char> = text.chars().collect();
-    let mut labels = Vec::new();
-    let mut at = 0;
-    let skip = |at: &mut usize| {
-        while chars.get(*at).is_some_and(|c| *c == ' ') {
-            *at += 1;
-        }
-    };
-    if chars.is_empty() {
-        return Ok(labels);
-    }
-    if chars[0] != '{' {
-        return Err(unexpected(0, "expected a label set"));
-    }
-    at += 1;
-    loop {
-        skip(&mut at);
-        if chars.get(at) == Some(&'}') {
-            return if at + 1 == chars.len() {
-                Ok(labels)
-            } else {
-                Err(unexpected(at + 1, "unexpected end"))
-            };
-        }
-        let mut name = String::new();
-        while let Some(c) = chars.get(at).filter(|c| c.is_ascii_alphanumeric() || **c == '_') {
-            name.push(*c);
-            at += 1;
-        }
-        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            let what = chars
-                .get(at)
-                .map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
-            return Err(unexpected(at, &what));
-        }
-        if chars.get(at) != Some(&'=') {
-            let what = chars
-                .get(at)
-                .map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
-            return Err(unexpected(at, &what));
-        }
-        at += 1;
-        if chars.get(at) != Some(&'"') {
-            return Err(unexpected(at, "unexpected identifier in label set, expected string"));
-        }
-        at += 1;
-        let mut value = String::new();
-        loop {
-            match chars.get(at) {
-                None => return Err(unexpected(at, "unterminated quoted string")),
-                Some('"') => break,
-                Some('\\') => {
-                    at += 1;
-                    match chars.get(at) {
-                        Some('n') => value.push('\n'),
-                        Some('t') => value.push('\t'),
-                        Some('r') => value.push('\r'),
-                        Some('x') => {
-                            let hex: String = chars.iter().skip(at + 1).take(2).collect();
-                            let code =
-                                u8::from_str_radix(&hex, 16).map_err(|_| unexpected(at, "bad escape"))?;
-                            value.push(char::from(code));
-                            at += 2;
-                        }
-                        Some(c @ ('"' | '\\')) => value.push(*c),
-                        _ => return Err(unexpected(at, "bad escape")),
-                    }
-                }
-                Some(c) => value.push(*c),
-            }
-            at += 1;
-        }
-        at += 1;
-        labels.push((name, value));
-        skip(&mut at);
-        if chars.get(at) == Some(&',') {
-            at += 1;
-        }
-    }
 }
 
 /// Waits until `done` says so, at most `limit`.
