@@ -84,7 +84,8 @@ impl ContainerLog {
         let directory = root.join(pod_dir).join(container);
         fs::create_dir_all(&directory)?;
         let live = directory.join(format!("{restart}.log"));
-        let state = State { file: append_to(&live)?, keep: true, lines: Vec::new(), rotated_at: 0, rotations: 0 };
+        let state =
+            State { file: append_to(&live)?, keep: true, lines: Vec::new(), rotated_at: 0, rotations: 0 };
         Ok(Self(Arc::new(Inner { live, state: Mutex::new(state) })))
     }
 
