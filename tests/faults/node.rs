@@ -105,15 +105,14 @@ impl Container {
         seq
     }
 
-    /// Lends its next line's number and text to `write`, which puts them into the file by itself.
-    pub fn write_by(&self, bytes: usize, write: impl FnOnce(&ContainerLog, &[u8])) -> u64 {
+    /// Composes its next line and enters it in the books; the row puts it into the file by itself, in `fragments`.
+    pub fn compose(&self, bytes: usize, fragments: usize) -> (u64, Vec<u8>) {
         let mut pen = self.pen();
         let seq = pen.0;
         line::write(&self.name.uid, &self.name.container, seq, bytes, &mut pen.1);
         pen.0 += 1;
-        self.oracle.writes(self.index, pen.1.len() + HEADER + 1);
-        write(&self.log, pen.1.as_bytes());
-        seq
+        self.oracle.writes(self.index, pen.1.len() + fragments * (HEADER + 1));
+        (seq, pen.1.as_bytes().to_vec())
     }
 
     /// Lines written so far.

@@ -44,6 +44,8 @@ impl Default for Pass {
 /// A row that runs. When dropped without [`finish`](Self::finish), it is recorded as failed.
 pub struct Row {
     number: u32,
+    /// Of a row that is several tests: which.
+    part: &'static str,
     title: &'static str,
     injected: String,
     notes: Vec<String>,
@@ -58,6 +60,7 @@ impl Row {
     pub fn begin(number: u32, title: &'static str, injected: impl Into<String>) -> Self {
         Self {
             number,
+            part: "",
             title,
             injected: injected.into(),
             notes: Vec::new(),
@@ -66,6 +69,12 @@ impl Row {
             began: Instant::now(),
             done: false,
         }
+    }
+
+    /// Names this part of a row that is several tests.
+    pub fn part(mut self, part: &'static str) -> Self {
+        self.part = part;
+        self
     }
 
     /// A fact for the scoreboard.
@@ -135,6 +144,7 @@ impl Row {
         notes.extend(self.failed.iter().cloned());
         let mut record = json!({
             "row": self.number,
+            "part": self.part,
             "title": self.title,
             "injected": self.injected,
             "verdict": verdict,
@@ -161,7 +171,7 @@ impl Row {
             }
         }
         let directory = directory();
-        let file = directory.join(format!("row-{:02}.json", self.number));
+        let file = directory.join(format!("row-{:02}{}.json", self.number, self.part));
         let written = fs::create_dir_all(&directory).and_then(|()| fs::write(&file, format!("{record}\n")));
         assert!(written.is_ok() || std::thread::panicking(), "{}: {written:?}", file.display());
     }

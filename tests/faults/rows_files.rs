@@ -1,20 +1,22 @@
 //! Rows 1 to 8: files and rotation.
 
-use std::time::Duration;
+use std::fs::{self, OpenOptions};
+use std::time::{Duration, Instant};
 
-use crate::node::Rotation;
+use crate::node::{Load, Rotation};
 use crate::report::{Pass, Row};
-use crate::rig::{Rig, Scale, Setup};
+use crate::rig::{Outcome, Rig, Scale, Setup};
+use crate::support::fake_loki::Fault;
+
+/// Rotations after which a file that was live is gone: the kubelet keeps five files, four of them rotated.
+const KEPT: usize = 4;
 
 #[test]
 fn row_01_rename_rotation_under_load() {
     let scale = Scale::of_run();
     let (max_bytes, every) = scale.pick((32 << 10, 100), (2 << 20, 1000));
-    let mut row = Row::begin(
-        1,
-        "Rename rotation under load",
-        format!("rotated at {} KiB, looked at every {every} ms", max_bytes >> 10),
-    );
+    let injected = format!("renamed over {} KiB, looked at every {every} ms", max_bytes >> 10);
+    let mut row = Row::begin(1, "Rename rotation under load", injected);
     let rotation = Rotation { max_bytes, every: Duration::from_millis(every) };
     let mut rig = Rig::start(Setup { rotation: Some(rotation), ..Setup::default() });
     rig.load_for(scale.time(4000));
@@ -23,4 +25,318 @@ fn row_01_rename_rotation_under_load() {
     row.note(format!("{rotations} rotations"));
     row.check(rotations >= scale.pick(24, 100), format!("only {rotations} rotations"));
     row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
+}
+
+#[test]
+fn row_02_compressed_and_unlinked_before_it_is_read() {
+    let scale = Scale::of_run();
+    let (every, loud) = scale.pick((800, 4000.0), (10_000, 33_000.0));
+    let every = Duration::from_millis(every);
+    // Not quite three looks: of what the agent has not read, the first file is compressed, the others are near.
+    let frozen = every * 5 / 2;
+    let injected = format!("SIGSTOP {frozen:?}, one container at {loud} lines/s, rotated every {every:?}");
+    let mut row = Row::begin(2, "Plain file compressed and unlinked before its end is read", injected);
+    let rotation = Rotation { max_bytes: scale.pick(64 << 10, 10 << 20), every };
+    let load = Load { containers: 4, lines_per_second: 400, ..scale.load() };
+    let mut rig = Rig::start(Setup { load, rotation: Some(rotation), ..Setup::default() });
+    rig.node.container(0).set_rate(loud);
+    rig.load_for(every / 2);
+    rig.node.start();
+    let before = rig.node.container(0).log.rotations();
+    rig.freeze(frozen);
+    rig.fault_ends();
+    let during = rig.node.container(0).log.rotations() - before;
+    std::thread::sleep(scale.pick(Duration::from_millis(500), Duration::from_secs(5)));
+    let outcome = rig.settle();
+    row.note(format!("{during} rotations while it was stopped"));
+    row.check((2..=KEPT).contains(&during), format!("{during} rotations while it was stopped"));
+    row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
+}
+
+#[test]
+fn row_03_down_for_up_to_four_rotations() {
+    let scale = Scale::of_run();
+    let mut row =
+        Row::begin(3, "Agent down across rotations", "kill -9, then 1, 2, 3, 4 rotations, then a start");
+    let mut rig = Rig::start(Setup::default());
+    let piece = scale.time(2500) / 20;
+    for rotations in 1..=KEPT {
+        rig.node.start();
+        // Past a checkpoint, so that there is a position to come back to.
+        std::thread::sleep(Duration::from_millis(700).max(piece));
+        rig.kill();
+        for _ in 0..rotations {
+            std::thread::sleep(piece);
+            rig.node.rotate_all();
+        }
+        std::thread::sleep(piece);
+        rig.launch();
+        rig.agent.wait_ready();
+        rig.node.pause();
+        rig.fault_ends();
+        let arrived = rig.wait_arrived(scale.settle());
+        row.check(arrived, format!("not all had arrived after {rotations} rotations"));
+    }
+    let outcome = rig.settle();
+    let second = scale.load().lines_per_second;
+    row.note(format!("{} resent over {KEPT} kills", outcome.tally.duplicated));
+    row.finish(&outcome, Pass { duplicated: Some(KEPT as u64 * second), ..Pass::default() });
+}
+
+#[test]
+fn row_04_down_for_eight_rotations() {
+    let scale = Scale::of_run();
+    let mut row = Row::begin(4, "Agent down for more rotations than are kept", "kill -9, 8 rotations, start");
+    let mut rig = Rig::start(Setup::default());
+    let piece = scale.time(2500) / 20;
+    rig.node.start();
+    std::thread::sleep(Duration::from_millis(1500));
+    rig.kill();
+    // Numbers of the first lines that are still on disk when the agent starts again.
+    let mut kept_from = Vec::new();
+    for rotation in 0..8 {
+        std::thread::sleep(piece);
+        rig.node.pause();
+        rig.node.rotate_all();
+        if rotation + KEPT + 1 == 8 {
+            kept_from = rig.node.containers().iter().map(|container| container.written()).collect();
+        }
+        rig.node.start();
+    }
+    std::thread::sleep(piece);
+    rig.launch();
+    rig.agent.wait_ready();
+    rig.fault_ends();
+    std::thread::sleep(Duration::from_millis(500));
+    let outcome = rig.settle();
+    let (mut bytes, mut logs) = (0, 0);
+    for (container, from) in rig.node.containers().iter().zip(&kept_from) {
+        let lost = rig.oracle.lost(container.index);
+        logs += u64::from(!lost.is_empty());
+        bytes += lost.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let (first, last) = (lost.first().map(|line| line.0), lost.last().map(|line| line.0));
+        let whole = first.zip(last).is_none_or(|(first, last)| last - first + 1 == lost.len() as u64);
+        row.check(whole, format!("{}: the loss has holes", container.name.pod));
+        let on_disk = last.is_none_or(|last| last < *from);
+        row.check(
+            on_disk,
+            format!("{}: line {last:?} is lost, {from} and later are on disk", container.name.pod),
+        );
+    }
+    let metric = |name| outcome.after.get(name).copied().unwrap_or(0.0) as u64;
+    let (gaps, told) = (metric("nodewick_log_gaps_total"), metric("nodewick_log_lost_bytes_total"));
+    row.note(format!("{bytes} bytes of {logs} logs gone, {gaps} gaps and {told} bytes reported"));
+    row.check(logs > 0, "nothing was lost: the fault is no fault");
+    row.check(gaps == logs, format!("{gaps} gaps reported, {logs} logs have one"));
+    // The end of what was lost is never known when its file is gone; what is told must then be told as a gap.
+    row.check(told == 0 || told == bytes, format!("{told} lost bytes reported, {bytes} are lost"));
+    let outcome = Outcome { tally: crate::oracle::Tally { lost: 0, ..outcome.tally }, ..outcome };
+    let second = scale.load().lines_per_second;
+    row.finish(&outcome, Pass { duplicated: Some(second), ..Pass::default() });
+}
+
+#[test]
+fn row_05_copytruncate() {
+    let scale = Scale::of_run();
+    // Longer than a tick: a copy of ten megabytes takes its time.
+    let copying = Duration::from_millis(400);
+    let mut row =
+        Row::begin(5, "copytruncate", format!("copied and truncated each second, {copying:?} apart"));
+    let load = Load { containers: 4, lines_per_second: scale.pick(400, 4000), ..scale.load() };
+    let mut rig = Rig::start(Setup { load, ..Setup::default() });
+    rig.node.start();
+    let (end, mut cuts) = (Instant::now() + scale.time(3500), 0);
+    // What may be lost: lines from the copy to the cut, by container.
+    let mut between: Vec<Vec<(u64, u64)>> = vec![Vec::new(); load.containers];
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(600));
+        let containers = rig.node.containers();
+        let copied: Vec<u64> = containers
+            .iter()
+            .map(|container| {
+                let live = container.log.live();
+                fs::copy(live, live.with_extension("log.1")).expect("a copy");
+                container.written().saturating_sub(1)
+            })
+            .collect();
+        std::thread::sleep(copying);
+        for (number, container) in containers.iter().enumerate() {
+            let cut = container.log.held(|live| OpenOptions::new().write(true).open(live)?.set_len(0));
+            cut.expect("a cut");
+            between[number].push((copied[number], container.written()));
+            cuts += 1;
+        }
+    }
+    rig.fault_ends();
+    let outcome = rig.settle();
+    let mut lost = 0;
+    for (container, between) in rig.node.containers().iter().zip(&between) {
+        for (seq, _) in rig.oracle.lost(container.index) {
+            lost += 1;
+            let allowed = between.iter().any(|(from, to)| (*from..=*to).contains(&seq));
+            row.check(allowed, format!("{} line {seq} is lost outside {between:?}", container.name.pod));
+        }
+    }
+    let counted = outcome.rose("nodewick_log_truncations_total");
+    row.note(format!("{cuts} cuts, {counted} counted, {lost} lines lost between copy and cut"));
+    row.check(counted as usize == cuts, format!("{counted} truncations counted, there were {cuts}"));
+    // A line that is cut in its middle is the cut's doing.
+    let outcome = Outcome { tally: crate::oracle::Tally { lost: 0, ..outcome.tally }, ..outcome };
+    row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
+}
+
+#[test]
+fn row_05_truncated_and_outgrown_between_two_looks() {
+    let scale = Scale::of_run();
+    let mut row =
+        Row::begin(5, "copytruncate", "truncated, and longer than before by the next look").part("outgrown");
+    let load = Load { containers: 4, lines_per_second: 0, ..scale.load() };
+    let mut rig = Rig::start(Setup { load, ..Setup::default() });
+    for round in 0..3 {
+        for container in rig.node.containers() {
+            for _ in 0..20 {
+                container.write();
+            }
+        }
+        row.check(rig.wait_arrived(scale.settle()), format!("round {round}: not all arrived before the cut"));
+        for container in rig.node.containers() {
+            let cut = container.log.held(|live| OpenOptions::new().write(true).open(live)?.set_len(0));
+            cut.expect("a cut");
+            for _ in 0..90 {
+                container.write();
+            }
+        }
+        row.check(
+            rig.wait_arrived(Duration::from_secs(5)),
+            format!("round {round}: lines are missing after the cut"),
+        );
+    }
+    let outcome = rig.settle();
+    row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
+}
+
+#[test]
+fn row_06_inodes_that_come_again_and_equal_beginnings() {
+    let scale = Scale::of_run();
+    let (rounds, at_once, equal) = scale.pick((5, 40, 1000), (100, 100, 1000));
+    let injected = format!(
+        "{rounds} × {at_once} pods unlinked and others created at once, {equal} equal first KiB, empty files"
+    );
+    let mut row = Row::begin(6, "Inode reuse, equal and empty first lines", injected);
+    let load = Load { containers: 0, lines_per_second: 0, ..scale.load() };
+    let mut rig = Rig::start(Setup { load, ..Setup::default() });
+    rig.oracle.accept_foreign(|text| text.starts_with("EQUAL "));
+    let (mut number, mut reused) = (0, 0);
+    let mut inodes = std::collections::HashSet::new();
+    let mut before: Vec<String> = Vec::new();
+    for round in 0..rounds {
+        for uid in before.drain(..) {
+            rig.node.delete_pod(&uid).expect("a pod that can be deleted");
+        }
+        for _ in 0..at_once {
+            number += 1;
+            let container = rig.node.add("churn", &format!("pod-{number:05}"), number, "main");
+            let meta = fs::metadata(container.log.live()).expect("a live log");
+            reused += usize::from(!inodes.insert(std::os::unix::fs::MetadataExt::ino(&meta)));
+            // As many bytes as the one before: an offset that is taken over hides them all.
+            for _ in 0..5 {
+                container.write();
+            }
+            before.push(container.name.uid.clone());
+        }
+        row.check(rig.wait_arrived(scale.settle()), format!("round {round}: lines are missing"));
+    }
+    // One head for all, and every fifth stays empty for a while.
+    let head = format!("EQUAL {}", "x".repeat(1024));
+    let stamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.9fZ");
+    let record = format!("{stamp} stdout F {head}\n");
+    let mut all = Vec::new();
+    for _ in 0..equal {
+        number += 1;
+        let container = rig.node.add("equal", &format!("twin-{number:05}"), number, "main");
+        if number % 5 != 0 {
+            container.log.write_raw(record.as_bytes()).expect("a log that can be written");
+            container.write();
+        }
+        all.push((container, number % 5 == 0));
+    }
+    row.check(rig.wait_arrived(scale.settle()), "lines behind equal beginnings are missing");
+    rig.kill();
+    for (container, empty) in &all {
+        if *empty {
+            container.log.write_raw(record.as_bytes()).expect("a log that can be written");
+        }
+        container.write();
+    }
+    rig.launch();
+    rig.agent.wait_ready();
+    rig.fault_ends();
+    let outcome = rig.settle();
+    let heads = rig.oracle.foreign().len();
+    row.note(format!("{reused} inodes came again; {heads} equal heads arrived"));
+    row.check(heads == equal, format!("{heads} of {equal} equal first lines arrived"));
+    row.check(reused > 0, "no inode came again: this file system does not reuse them");
+    let second = equal as u64 * 2;
+    row.finish(&outcome, Pass { duplicated: Some(second), ..Pass::default() });
+}
+
+#[test]
+fn row_07_pods_deleted_unread_and_pods_of_half_a_second() {
+    let scale = Scale::of_run();
+    let (pods, backlog, short) = scale.pick((3, 9000, 12), (20, 60_000, 1000));
+    let injected =
+        format!("{pods} pods deleted with {backlog} lines unread, backend refusing; {short} pods of 0.5 s");
+    let mut row = Row::begin(7, "Pod deleted with a backlog, pods of half a second", injected);
+    let load = Load { containers: 4, lines_per_second: 200, ..scale.load() };
+    let mut rig = Rig::start(Setup { load, ..Setup::default() });
+    rig.node.start();
+    rig.loki.set_fault(Some(Fault::EmptyRing));
+    let mut doomed = Vec::new();
+    for number in 0..pods {
+        let container = rig.node.add("doomed", &format!("doomed-{number}"), 10_000 + number, "main");
+        for _ in 0..backlog {
+            container.write();
+        }
+        doomed.push(container);
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    for container in &doomed {
+        rig.node.delete_pod(&container.name.uid).expect("a pod that can be deleted");
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let unread = rig.oracle.written() - rig.oracle.distinct();
+    row.check(unread > pods as u64 * backlog, "the backlog had been read before the pods went");
+    rig.loki.set_fault(None);
+    rig.fault_ends();
+    for batch in 0..short / 4 {
+        let pods: Vec<_> = (0..4)
+            .map(|number| {
+                let number = 20_000 + batch * 4 + number;
+                let container = rig.node.add("short", &format!("job-{number}"), number, "main");
+                container.write();
+                container
+            })
+            .collect();
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(100));
+            pods.iter().for_each(|container| drop(container.write()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        for container in pods {
+            // Its last line is as old as the kubelet makes it: the container has ended before its pod is removed.
+            rig.node.delete_pod(&container.name.uid).expect("a pod that can be deleted");
+        }
+    }
+    let outcome = rig.settle_within(scale.settle(), Duration::from_secs(6));
+    let missing = |prefix: &str| {
+        let all = rig.node.containers();
+        let of = all.iter().filter(|container| container.name.pod.starts_with(prefix));
+        of.map(|container| rig.oracle.lost(container.index).len()).sum::<usize>()
+    };
+    row.note(format!(
+        "{unread} lines were unread when the pods went; missing: {} of deleted pods, {} of short ones",
+        missing("doomed"),
+        missing("job")
+    ));
+    row.finish(&outcome, Pass::default());
 }
