@@ -120,7 +120,7 @@ impl Container {
         self.pen().0
     }
 
-    /// True once its pod was deleted.
+    /// True once its pod was deleted, or it was retired.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
@@ -265,15 +265,20 @@ impl Node {
         self.containers().iter().map(|container| container.log.rotations()).sum()
     }
 
+    /// A container writes no more and is asked for no probe; its files stay as they are.
+    pub fn retire(&self, container: &Container) {
+        container.set_rate(0.0);
+        let _pen = container.pen();
+        container.gone.store(true, Ordering::Release);
+    }
+
     /// Deletes a pod: its containers write no more, its directory goes.
     pub fn delete_pod(&self, uid: &str) -> io::Result<()> {
         let all = self.containers();
         let pod: Vec<_> = all.iter().filter(|container| container.name.uid == uid).collect();
         let mut result = Ok(());
         for container in &pod {
-            container.set_rate(0.0);
-            let _pen = container.pen();
-            container.gone.store(true, Ordering::Release);
+            self.retire(container);
         }
         if let Some(container) = pod.first() {
             result = fs::remove_dir_all(&container.directory);

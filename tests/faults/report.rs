@@ -132,7 +132,12 @@ impl Row {
         if let (Some(reason), false) = (&self.pending, self.failed.is_empty()) {
             eprintln!("PENDING row {number}: {reason}");
         }
-        assert_ne!(verdict, "fail", "row {number}, {}:\n  {failed}\n{outcome:#?}", self.title);
+        let (broken, moved) = (&outcome.broken, outcome.moved());
+        assert!(
+            verdict != "fail",
+            "row {number}, {}:\n  {failed}\nbroken lines: {broken:#?}\nmetrics: {moved:#?}",
+            self.title
+        );
     }
 
     fn record(&mut self, outcome: Option<&Outcome>, verdict: &str) {
