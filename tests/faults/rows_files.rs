@@ -193,6 +193,7 @@ fn row_05_truncated_and_outgrown_between_two_looks() {
     let scale = Scale::of_run();
     let mut row =
         Row::begin(5, "copytruncate", "truncated, and longer than before by the next look").part("outgrown");
+    row.pending("a file that is cut and outgrows its old length within a tick is read on at the old offset");
     let load = Load { containers: 4, lines_per_second: 0, ..scale.load() };
     let mut rig = Rig::start(Setup { load, ..Setup::default() });
     for round in 0..3 {
