@@ -17,7 +17,7 @@ const KEPT: usize = 4;
 #[test]
 fn row_01_rename_rotation_under_load() {
     let scale = Scale::of_run();
-    let (max_bytes, every) = scale.pick((32 << 10, 100), (2 << 20, 1000));
+    let (max_bytes, every) = scale.pick((32 << 10, 100), (512 << 10, 1000));
     let injected = format!("renamed over {} KiB, looked at every {every} ms", max_bytes >> 10);
     let mut row = Row::begin(1, "Rename rotation under load", injected);
     let rotation = Rotation { max_bytes, every: Duration::from_millis(every) };
@@ -26,7 +26,11 @@ fn row_01_rename_rotation_under_load() {
     let outcome = rig.settle();
     let rotations = rig.node.rotations();
     row.note(format!("{rotations} rotations"));
-    row.check(rotations >= scale.pick(24, 100), format!("only {rotations} rotations"));
+    let could = (scale.load().lines_per_second * scale.time(4000).as_secs() * 300 / max_bytes) as usize;
+    row.check(
+        rotations >= could / 2 && rotations > 0,
+        format!("only {rotations} rotations, {could} were possible"),
+    );
     row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
 }
 
@@ -336,7 +340,9 @@ fn row_07_pods_deleted_unread_and_pods_of_half_a_second() {
             .collect();
         for _ in 0..5 {
             std::thread::sleep(Duration::from_millis(100));
-            pods.iter().for_each(|container| drop(container.write()));
+            for container in &pods {
+                container.write();
+            }
         }
         std::thread::sleep(Duration::from_millis(50));
         for container in pods {

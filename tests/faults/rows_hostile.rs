@@ -72,7 +72,7 @@ fn row_09_links_fifos_devices_and_swapped_directories() {
     node(&fifo, FileType::Fifo, 0).expect("a FIFO");
     let open = rustix::fs::open(&fifo, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, Mode::empty());
     let mut open = File::from(open.expect("a FIFO that opens"));
-    open.write_all(text[..4000].as_bytes()).expect("a FIFO that takes it");
+    open.write_all(&text.as_bytes()[..4000]).expect("a FIFO that takes it");
     // Directories that are links: a container's, and a pod's.
     let pod = dir("aaa", "own").parent().expect("a pod").to_owned();
     symlink(&outside, pod.join("swapped")).expect("a link");
@@ -80,7 +80,9 @@ fn row_09_links_fifos_devices_and_swapped_directories() {
         .expect("a link");
     // One that is followed already is swapped in the middle: file, and directory.
     let victims = [rig.node.add("evil", "victim", 900, "file"), rig.node.add("evil", "other", 901, "dir")];
-    victims.iter().for_each(|victim| drop(victim.write()));
+    for victim in &victims {
+        victim.write();
+    }
     let arrived = rig.wait(scale.settle(), || victims.iter().all(|victim| rig.oracle.has(victim.index, 0)));
     row.check(arrived, "the victims' lines did not arrive before the swap");
     let live = victims[0].log.live();
