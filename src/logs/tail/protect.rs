@@ -147,7 +147,7 @@ impl<E: Env> Tail<E> {
                 None if torn && is_newest => return Spilled::Whole,
                 None => {}
             }
-            mask::mask(&self.settings.chain, &workload, &mut chunk);
+            mask::mask(&self.settings, &workload, &mut chunk);
             match self.spill.append(&key, file.generation, file.ordinal, from, &chunk) {
                 Ok(()) => {}
                 Err(Refused::Failed(error)) => {
