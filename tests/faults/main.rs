@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod gate;
 mod line;
 mod node;
 mod oracle;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,6 +50,10 @@ pub struct Limits {
     pub max_body: usize,
     /// Listing of refused entries stops here.
     pub listed: usize,
+    /// Rates and bursts of streams whose label set contains the text, instead of `stream_rate`.
+    pub stream_rates: Vec<(String, (f64, f64))>,
+    /// A request with a line that contains this is refused as a whole, in words that say nothing.
+    pub poison: Option<&'static str>,
 }
 
 impl Default for Limits {
@@ -64,6 +69,8 @@ impl Default for Limits {
             max_label_names: 15,
             max_body: 100 << 20,
             listed: 10,
+            stream_rates: Vec::new(),
+            poison: None,
         }
     }
 }
@@ -79,6 +86,8 @@ pub enum Fault {
     Closed,
     /// Taken, then closed without a response.
     AckLost,
+    /// Taken, then reset without a response.
+    AckReset,
     /// Read, and never answered.
     Hang,
 }
@@ -319,10 +328,16 @@ async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = service_fn(move |request| handle(request, Arc::clone(&state)));
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
+            let reset = Arc::new(AtomicBool::new(false));
+            let flag = Arc::clone(&reset);
+            let service = service_fn(move |request| handle(request, Arc::clone(&state), Arc::clone(&flag)));
+            let mut connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            let _ = (&mut connection).await;
+            if reset.load(Ordering::Acquire) {
+                // Closing a socket that does not linger resets its connection.
+                let _ = connection.into_parts().io.into_inner().set_zero_linger();
+            }
         });
     }
 }
@@ -348,6 +363,7 @@ impl From<Infallible> for Closed {
 async fn handle(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
+    reset: Arc<AtomicBool>,
 ) -> Result<Response<Full<Bytes>>, Closed> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
@@ -373,7 +389,7 @@ async fn handle(
             Some(Fault::EmptyRing) => (500, "empty ring".to_owned()),
             Some(Fault::Status(status, _, text)) => (*status, (*text).to_owned()),
             Some(Fault::Closed | Fault::Hang) => (0, String::new()),
-            None | Some(Fault::AckLost) => match (parts.method.as_str(), parts.uri.path()) {
+            None | Some(Fault::AckLost | Fault::AckReset) => match (parts.method.as_str(), parts.uri.path()) {
                 ("POST", "/loki/api/v1/push") => {
                     state.push(at).map_or_else(|reply| reply, |()| (204, String::new()))
                 }
@@ -391,6 +407,10 @@ async fn handle(
     match fault {
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Closed | Fault::AckLost) => return Err(Closed),
+        Some(Fault::AckReset) => {
+            reset.store(true, Ordering::Release);
+            return Err(Closed);
+        }
         _ => {}
     }
     let (status, text) = reply;
@@ -453,6 +473,10 @@ impl State {
         self.seen[at].streams = request.streams.iter().map(|s| (s.labels.clone(), s.entries.len())).collect();
         if request.streams.is_empty() {
             return Err((422, "error at least one valid stream is required for ingestion".to_owned()));
+        }
+        let poisoned = |line: &str| limits.poison.is_some_and(|poison| line.contains(poison));
+        if request.streams.iter().flat_map(|stream| &stream.entries).any(|entry| poisoned(&entry.line)) {
+            return Err((400, "unprocessable".to_owned()));
         }
         let (accepted, complaint) = self.distribute(request, &tenant, &limits)?;
         self.ingest(accepted, &tenant, &limits)?;
@@ -609,6 +633,8 @@ impl State {
         tenant: &str,
         limits: &Limits,
     ) -> Result<(), Reply> {
+        let own = limits.stream_rates.iter().find(|(part, _)| name.contains(part.as_str()));
+        let stream_rate = own.map_or(limits.stream_rate, |(_, rate)| *rate);
         let key = (tenant.to_owned(), name.clone());
         let active = self.streams.keys().filter(|(of, _)| of == tenant).count();
         if !self.streams.contains_key(&key) && active >= limits.max_streams {
@@ -623,7 +649,7 @@ impl State {
             newest: i128::MIN,
             entries: Vec::new(),
             known: HashSet::default(),
-            rate: Bucket::full(limits.stream_rate.1),
+            rate: Bucket::full(stream_rate.1),
         });
         let total = entries.len();
         // Time, status and reason of each refused entry.
@@ -633,7 +659,7 @@ impl State {
         let rate_text = |bytes: usize| {
             format!(
                 "Per stream rate limit exceeded (limit: {}/sec) while attempting to ingest for stream '{name}' totaling {}, consider splitting a stream via additional labels or contact your Loki administrator to see if the limit can be increased",
-                byte_text(limits.stream_rate.0 as usize),
+                byte_text(stream_rate.0 as usize),
                 byte_text(bytes)
             )
         };
@@ -644,7 +670,7 @@ impl State {
         for entry in entries {
             let time = entry.time_unix_nano;
             let bytes = size(&entry);
-            if !limits.shard_streams && !stored.rate.allow(limits.stream_rate, bytes) {
+            if !limits.shard_streams && !stored.rate.allow(stream_rate, bytes) {
                 failed.push((time, 429, rate_text(bytes)));
             } else if newest != i128::MIN && time < newest - HOUR {
                 failed.push((
@@ -662,7 +688,7 @@ impl State {
             }
         }
         let sum: usize = taken.iter().map(size).sum();
-        if limits.shard_streams && !stored.rate.allow(limits.stream_rate, sum) {
+        if limits.shard_streams && !stored.rate.allow(stream_rate, sum) {
             failed =
                 taken.drain(..).map(|entry| (entry.time_unix_nano, 429, rate_text(size(&entry)))).collect();
             newest = stored.newest;
