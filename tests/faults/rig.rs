@@ -136,6 +136,7 @@ impl Outcome {
         sum.corrupt += more.corrupt;
         sum.misattributed += more.misattributed;
         sum.reordered += more.reordered;
+        sum.gaps += more.gaps;
         sum.worst_latency_millis = sum.worst_latency_millis.max(more.worst_latency_millis);
         self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
         self.recovery = self.recovery.max(other.recovery);
