@@ -201,10 +201,10 @@ async fn spoil(socket: TcpStream, way: Way, mut ways: watch::Receiver<Way>, held
     let swallow = async { while matches!(from.read(&mut room).await, Ok(1..)) {} };
     let answer = async {
         let (head, piece, pause): (&[u8], Vec<u8>, u64) = match way {
-            Way::Drip => {
-                (b"HTTP/1.1 503 Slow\r\nContent-Length: 60000\r\n\r\n", b"x".to_vec(), 1000)
+            Way::Drip => (b"HTTP/1.1 503 Slow\r\nContent-Length: 60000\r\n\r\n", b"x".to_vec(), 1000),
+            Way::HeaderFlood => {
+                (b"HTTP/1.1 204 No Content\r\n", b"X-Flood: aaaaaaaaaaaaaaaa\r\n".to_vec(), 1)
             }
-            Way::HeaderFlood => (b"HTTP/1.1 204 No Content\r\n", b"X-Flood: aaaaaaaaaaaaaaaa\r\n".to_vec(), 1),
             _ => (b"HTTP/1.1 503 Huge\r\nContent-Length: 10737418240\r\n\r\n", vec![b'x'; 64 << 10], 0),
         };
         if to.write_all(head).await.is_err() {

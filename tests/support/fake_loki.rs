@@ -389,13 +389,15 @@ async fn handle(
             Some(Fault::EmptyRing) => (500, "empty ring".to_owned()),
             Some(Fault::Status(status, _, text)) => (*status, (*text).to_owned()),
             Some(Fault::Closed | Fault::Hang) => (0, String::new()),
-            None | Some(Fault::AckLost | Fault::AckReset) => match (parts.method.as_str(), parts.uri.path()) {
-                ("POST", "/loki/api/v1/push") => {
-                    state.push(at).map_or_else(|reply| reply, |()| (204, String::new()))
+            None | Some(Fault::AckLost | Fault::AckReset) => {
+                match (parts.method.as_str(), parts.uri.path()) {
+                    ("POST", "/loki/api/v1/push") => {
+                        state.push(at).map_or_else(|reply| reply, |()| (204, String::new()))
+                    }
+                    (_, "/loki/api/v1/push") => (405, String::new()),
+                    _ => (404, "404 page not found".to_owned()),
                 }
-                (_, "/loki/api/v1/push") => (405, String::new()),
-                _ => (404, "404 page not found".to_owned()),
-            },
+            }
         };
         state.seen[at].status = reply.0;
         if state.watch.as_ref().is_some_and(|watch| !watch.keep) {
