@@ -44,6 +44,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 const NEAR: u64 = 30 * 60 * 1_000_000_000;
 /// Nor anything further in the future. Loki refuses at 10 minutes.
 const AHEAD: u64 = 5 * 60 * 1_000_000_000;
+/// After this long without a refusal for a stream's rate, twice the learned rate is tried.
+const LEARNED_FOR: Duration = Duration::from_secs(3600);
 /// Requests are never cut below this for a 413.
 const SMALLEST_REQUEST: u64 = 1 << 10;
 /// Streams that are remembered before those without work are forgotten.
@@ -182,6 +184,8 @@ pub struct Lane<W> {
     next_id: u64,
     max_request: u64,
     stream_rate: u64,
+    /// When the backend last named a rate, while `stream_rate` is below the configured one.
+    rate_learned_at: Option<Duration>,
     held_bytes: u64,
     draining: bool,
 }
@@ -205,6 +209,7 @@ impl<W: Wire> Lane<W> {
             parked: VecDeque::new(),
             endpoint: Endpoint::default(),
             next_id: 0,
+            rate_learned_at: None,
             held_bytes: 0,
             draining: false,
         }
@@ -289,9 +294,7 @@ impl<W: Wire> Lane<W> {
             self.endpoint.probe = None;
         }
         let lesson = self.wire.lesson(answer);
-        if let Some(rate) = lesson.stream_rate {
-            self.stream_rate = self.stream_rate.min(rate.max(1));
-        }
+        self.learn_rate(lesson.stream_rate, now);
         let mut outcome = Outcome::default();
         match self.wire.judge(answer, request.records) {
             Verdict::Delivered => {
@@ -647,6 +650,19 @@ impl<W: Wire> Lane<W> {
                 };
             }
             self.send_again(index, items);
+        }
+    }
+
+    /// Takes in a rate that the backend named. What was learned from one tenant or from one evening is not held for
+    /// ever: limits are raised too. At twice the old rate a stream that shares a request is still within the old one.
+    fn learn_rate(&mut self, named: Option<u64>, now: Duration) {
+        let configured = self.config.stream_rate.0.max(1);
+        if let Some(rate) = named {
+            self.stream_rate = self.stream_rate.min(rate.max(1));
+            self.rate_learned_at = (self.stream_rate < configured).then_some(now);
+        } else if self.rate_learned_at.is_some_and(|at| now.saturating_sub(at) >= LEARNED_FOR) {
+            self.stream_rate = self.stream_rate.saturating_mul(2).min(configured);
+            self.rate_learned_at = (self.stream_rate < configured).then_some(now);
         }
     }
 

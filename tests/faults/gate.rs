@@ -58,7 +58,11 @@ struct Held {
 impl Gate {
     /// A gate on a free port of the loopback interface. It leads nowhere yet.
     pub fn start() -> Self {
-        let address = crate::support::agent::free_address();
+        Self::start_at(crate::support::agent::free_address())
+    }
+
+    /// The same at an address of the loopback network.
+    pub fn start_at(address: SocketAddr) -> Self {
         let (way, ways) = watch::channel(Way::Through);
         let (stop, stopped) = oneshot::channel::<()>();
         let (upstream, held) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Arc::<Held>::default());
@@ -79,6 +83,11 @@ impl Gate {
     /// Base URL, for the agent.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Leads to this base URL from now on.

@@ -15,6 +15,7 @@ mod oracle;
 mod report;
 mod rig;
 mod rows_backend;
+mod rows_clients;
 mod rows_files;
 mod rows_hostile;
 mod rows_process;

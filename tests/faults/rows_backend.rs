@@ -1,4 +1,4 @@
-//! Rows 24 to 35, 39, 46 and 47: backends, networks, storms.
+//! Rows 24 to 30, 39, 46 and 47: backends that are down, refuse, lie or hang, and storms.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,17 +16,17 @@ use crate::support::cri_writer::Pipe;
 use crate::support::fake_loki::{Fault, Limits};
 
 /// Neither a stream nor a tenant is limited, unless the row says so.
-fn boundless() -> Limits {
+pub fn boundless() -> Limits {
     Limits { tenant_rate: (1e9, 1e9), stream_rate: (1e9, 1e9), ..Limits::default() }
 }
 
 /// A sink whose way leads through `gate`.
-fn through(gate: &Gate, keys: &str) -> Option<String> {
+pub fn through(gate: &Gate, keys: &str) -> Option<String> {
     Some(format!("[sink.loki.main]\nurl = \"{}\"\n{keys}\n", gate.url()))
 }
 
 /// Lines in the agent's file of refused lines.
-fn dead_letters(rig: &Rig) -> Vec<serde_json::Value> {
+pub fn dead_letters(rig: &Rig) -> Vec<serde_json::Value> {
     let file = rig.agent.directory().join("state/dead-letter.jsonl");
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).expect("one JSON document a line")).collect()
@@ -49,14 +49,14 @@ fn spilled_on_disk(rig: &Rig) -> u64 {
 }
 
 /// A time of the past as a CRI record's stamp.
-fn stamp_ago(nanos: i128) -> String {
+pub fn stamp_ago(nanos: i128) -> String {
     let at = jiff::Timestamp::now().as_nanosecond() - nanos;
     let at = jiff::Timestamp::from_nanosecond(at).expect("a time of this century");
     at.strftime("%Y-%m-%dT%H:%M:%S%.9fZ").to_string()
 }
 
-const SECOND: i128 = 1_000_000_000;
-const HOUR: i128 = 3600 * SECOND;
+pub const SECOND: i128 = 1_000_000_000;
+pub const HOUR: i128 = 3600 * SECOND;
 
 /// While containers go on writing: how fast the agent catches up, in lines per second, from the first line that arrives
 /// after the fault until it is at most a second behind.
@@ -593,7 +593,6 @@ fn row_46_replicas_of_one_stream_after_two_hours() {
         rig.agent.wait_ready();
         rig.fault_ends();
         let outcome = rig.settle();
-        eprintln!("STREAMS {:?} {:?}", rig.loki.streams(), rig.loki.requests().iter().map(|s| (s.status, s.streams.clone(), s.text.clone())).take(12).collect::<Vec<_>>());
         let refused: Vec<_> = rig.loki.requests().into_iter().filter(|seen| seen.status == 400).collect();
         let behind = refused.iter().filter(|seen| seen.text.contains("too far behind")).count();
         row.check(behind == 0, format!("{behind} requests refused as too far behind"));
