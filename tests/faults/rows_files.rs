@@ -416,7 +416,7 @@ fn held_deleted_bytes(pid: i32) -> u64 {
 fn row_08_deleted_files_do_not_fill_the_node() {
     let scale = Scale::of_run();
     let (pods, each, disk, budget, held) = scale
-        .pick((10, 3 << 20, 24 << 20, 2 << 20, 1 << 20), (50, 40 << 20, 4 << 30, 200 << 20, 100 << 20_u64));
+        .pick((6, 3 << 20, 24 << 20, 1 << 20, 1 << 20), (50, 40 << 20, 4 << 30, 200 << 20, 100 << 20_u64));
     let injected = format!(
         "backend down, {pods} pods deleted with {} MiB unread each, spill budget {} MiB on {} MiB",
         each >> 20,
@@ -431,7 +431,7 @@ fn row_08_deleted_files_do_not_fill_the_node() {
     let load = Load { containers: 2, lines_per_second: 100, ..scale.load() };
     let agent = Settings {
         agent: "memory = \"8MiB\"".to_owned(),
-        logs: format!("[logs.spill]\nbudget = {budget}\nheld_deleted = {held}"),
+        logs: format!("[logs.spill]\nbudget = \"{}MiB\"\nheld_deleted = \"{}MiB\"", budget >> 20, held >> 20),
         state_dir: Some(tmpfs.0.clone()),
         ..Settings::default()
     };
@@ -472,7 +472,7 @@ fn row_08_deleted_files_do_not_fill_the_node() {
     }
     rig.loki.set_fault(None);
     rig.fault_ends();
-    let outcome = rig.settle_within(scale.settle(), Duration::from_secs(8));
+    let outcome = rig.settle_within(scale.settle(), Duration::from_secs(4));
     let lost: u64 =
         doomed.iter().flat_map(|container| rig.oracle.lost(container.index)).map(|(_, bytes)| bytes).sum();
     let metric = |name: &str| outcome.after.get(name).copied().unwrap_or(0.0) as u64;
