@@ -195,6 +195,10 @@ impl Env for Os {
         Ok((meta.dev(), meta.ino()))
     }
 
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn link_target(&self, path: &Path) -> Option<PathBuf> {
         let target = fs::canonicalize(path).ok()?;
         self.symlink_roots.iter().any(|root| target.starts_with(root)).then_some(target)
