@@ -197,6 +197,13 @@ impl Oracle {
         self.written.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The line took so many bytes on disk: fractions of seconds have no trailing zeros, so that is known only then.
+    pub fn wrote(&self, index: usize, seq: u64, bytes: usize) {
+        if let Some(known) = lock(&self.book(index).column).bytes.get_mut(seq as usize) {
+            *known = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
+    }
+
     /// An entry was taken by the backend. `labels` is its stream's label set, the rest is its metadata.
     pub fn arrived(&self, labels: &str, pod: Option<&str>, pipe: Option<&str>, text: &str, stored: bool) {
         let said = match line::read(text) {
