@@ -19,3 +19,4 @@ mod rows_clients;
 mod rows_files;
 mod rows_hostile;
 mod rows_process;
+mod secure;

@@ -1,6 +1,6 @@
-//! Rows 31, 33, 34 and 44: names, tokens, clocks, and lines that would be more than lines.
+//! Rows 31 to 34 and 44: names, certificates, tokens, clocks, and lines that would be more than lines.
 //!
-//! Rows 32 (TLS) and 35 (OTLP) are proven where the clients are tested: `tests/http_client.rs` and `tests/otlp_sink.rs`.
+//! Client certificates (of row 32) and row 35 (OTLP) are proven in `tests/http_client.rs` and `tests/otlp_sink.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +18,7 @@ use crate::node::Load;
 use crate::report::{Pass, Row};
 use crate::rig::{Rig, Scale, Setup};
 use crate::rows_backend::{HOUR, SECOND, boundless, dead_letters, stamp_ago};
+use crate::secure::{Authority, Front};
 use crate::support::agent::Settings;
 use crate::support::cri_writer::Pipe;
 use crate::support::fake_loki::Limits;
@@ -155,18 +156,79 @@ fn row_31_names_that_do_not_resolve() {
 }
 
 /// Publishes a file as the kubelet does with a Secret: a new directory, then `..data` is swapped to it.
-fn publish(volume: &Path, version: u32, text: &str) {
+fn publish(volume: &Path, version: u32, file: &str, text: &str) {
     let fresh = volume.join(format!("..version_{version}"));
     fs::create_dir_all(&fresh).expect("a directory");
-    fs::write(fresh.join("token"), text).expect("written");
+    fs::write(fresh.join(file), text).expect("written");
     let temporary = volume.join("..data_tmp");
     symlink(fresh.file_name().expect("a name"), &temporary).expect("a link");
     fs::rename(temporary, volume.join("..data")).expect("swapped");
     if version == 0 {
-        symlink("..data/token", volume.join("token")).expect("a link");
+        symlink(format!("..data/{file}"), volume.join(file)).expect("a link");
     } else {
         fs::remove_dir_all(volume.join(format!("..version_{}", version - 1))).expect("removed");
     }
+}
+
+#[test]
+fn row_32_certificates_that_are_exchanged() {
+    let scale = Scale::of_run();
+    let mut row = Row::begin(
+        32,
+        "TLS: server certificate, authority, wrong name",
+        "each exchanged under load, the authority's file by `..data` as the kubelet does",
+    );
+    let (old, new) = (Authority::new(), Authority::new());
+    let volume = tempfile::tempdir().expect("a directory");
+    publish(volume.path(), 0, "ca.pem", &old.pem());
+    let front = Front::start(old.server("127.0.0.1"));
+    let sink = format!(
+        "[sink.loki.main]\nurl = \"{}\"\ntls.ca_file = {:?}\n",
+        front.url(),
+        volume.path().join("ca.pem")
+    );
+    let load = Load { lines_per_second: scale.pick(200, 20_000), ..scale.load() };
+    let mut rig = Rig::start(Setup { load, sink: Some(sink), ..Setup::default() });
+    front.lead_to(&rig.loki.url());
+    rig.node.start();
+    let flows = |rig: &Rig| {
+        let (before, began) = (rig.oracle.distinct(), Instant::now());
+        let flows = rig.wait(Duration::from_secs(61), || rig.oracle.distinct() > before + 20);
+        flows.then(|| began.elapsed())
+    };
+    let seconds = |time: Option<Duration>| time.map_or(f64::INFINITY, |time| time.as_secs_f64());
+    row.check(flows(&rig).is_some(), "nothing arrives before the fault");
+    front.exchange(old.server("127.0.0.1"));
+    let renewed = flows(&rig);
+    row.check(renewed.is_some(), "nothing arrives at a renewed certificate");
+    // A server that nobody is told to trust yet gets nothing.
+    front.exchange(new.server("127.0.0.1"));
+    let before = front.received();
+    std::thread::sleep(scale.time(1000));
+    row.check(front.received() == before, "an untrusted server was sent a request");
+    publish(volume.path(), 1, "ca.pem", &new.pem());
+    let trusted = flows(&rig);
+    row.check(trusted.is_some(), "the new authority is not trusted within 60 s");
+    front.exchange(new.server("elsewhere.example"));
+    let before = front.received();
+    std::thread::sleep(scale.time(1000));
+    row.check(front.received() == before, "a server of another name was sent a request");
+    // Half a file is no reason to trust nobody.
+    publish(volume.path(), 2, "ca.pem", "-----BEGIN CERTIFICATE-----\nMIIB");
+    front.exchange(new.server("127.0.0.1"));
+    let back = flows(&rig);
+    row.check(back.is_some(), "the last good authority is not kept");
+    rig.node.pause();
+    rig.fault_ends();
+    let outcome = rig.settle();
+    row.note(format!(
+        "back after {:.1} s with a renewed certificate, {:.1} s after the new authority's file, {:.1} s after the right name",
+        seconds(renewed),
+        seconds(trusted),
+        seconds(back)
+    ));
+    row.check(rig.agent.runs(), "the agent has ended");
+    row.finish(&outcome, Pass::default());
 }
 
 #[test]
@@ -179,7 +241,7 @@ fn row_33_tokens_that_are_rotated() {
         format!("{rotations} rotations: the backend wants the new token before the file has it"),
     );
     let volume = tempfile::tempdir().expect("a directory");
-    publish(volume.path(), 0, "token-0\n");
+    publish(volume.path(), 0, "token", "token-0\n");
     let limits = Limits { authorization: Some("Bearer token-0".to_owned()), ..boundless() };
     let sink_keys = format!("auth.token_file = {:?}", volume.path().join("token"));
     let mut rig = Rig::start(Setup { limits, sink_keys, ..Setup::default() });
@@ -193,7 +255,7 @@ fn row_33_tokens_that_are_rotated() {
         );
         rig.loki.limit(|limits| limits.authorization = Some(format!("Bearer token-{version}")));
         std::thread::sleep(scale.time(700));
-        publish(volume.path(), version, &format!("token-{version}\n"));
+        publish(volume.path(), version, "token", &format!("token-{version}\n"));
         let (began, before) = (Instant::now(), rig.oracle.distinct());
         row.check(
             rig.wait(Duration::from_secs(61), || rig.oracle.distinct() > before),
