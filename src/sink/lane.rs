@@ -289,6 +289,7 @@ impl<W: Wire> Lane<W> {
             return Outcome::default();
         };
         let request = self.in_flight.swap_remove(index);
+        let sent_at = request.sent_at;
         if self.endpoint.probe == Some(id) {
             self.endpoint.probe = None;
         }
@@ -297,12 +298,12 @@ impl<W: Wire> Lane<W> {
         let mut outcome = Outcome::default();
         match self.wire.judge(answer, request.records) {
             Verdict::Delivered => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "delivered";
                 self.delivered(request, now, &mut outcome);
             }
             Verdict::Partial { refused, message } => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "delivered";
                 self.partly_delivered(request, refused, message, now, &mut outcome);
             }
@@ -318,7 +319,7 @@ impl<W: Wire> Lane<W> {
                         self.slow_down(request, None, now);
                     }
                     Scope::Stream => {
-                        self.endpoint_answered(now);
+                        self.endpoint_answered(sent_at, now);
                         self.slow_down(request, Some(after), now);
                     }
                 }
@@ -329,7 +330,7 @@ impl<W: Wire> Lane<W> {
                 self.park(request, None, now);
             }
             Verdict::Split => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "split";
                 if request.records == 1 {
                     let message: Arc<str> = "the backend says that this record alone is too large".into();
@@ -344,7 +345,7 @@ impl<W: Wire> Lane<W> {
                 }
             }
             Verdict::Refused { reason, all, message } => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "refused";
                 let message: Arc<str> = message.into();
                 if request.parts.len() > 1 {
@@ -694,7 +695,11 @@ impl<W: Wire> Lane<W> {
         self.endpoint.retry_at = self.endpoint.retry_at.max(now + wait).max(gap);
     }
 
-    fn endpoint_answered(&mut self, now: Duration) {
+    fn endpoint_answered(&mut self, sent_at: Duration, now: Duration) {
+        // What was under way when the endpoint failed says nothing about it since.
+        if self.endpoint.failures > 0 && sent_at < self.endpoint.failed_at {
+            return;
+        }
         if self.endpoint.failures >= OPEN_AFTER {
             for request in &mut self.parked {
                 request.retry_at = request.retry_at.min(now);

@@ -103,6 +103,11 @@ impl Gate {
         std::thread::sleep(Duration::from_millis(if way == Way::BlackHole { 400 } else { 20 }));
     }
 
+    /// True once a spoilt connection was given up by the agent since the last [`take_held`](Self::take_held).
+    pub fn was_given_up(&self) -> bool {
+        self.held.longest_millis.load(Ordering::Acquire) > 0
+    }
+
     /// Spoilt connections since the last call, and how long the longest was held by the agent, which closed it.
     pub fn take_held(&self) -> (u64, Duration) {
         let connections = self.held.connections.swap(0, Ordering::AcqRel);
@@ -230,5 +235,5 @@ async fn spoil(socket: TcpStream, way: Way, mut ways: watch::Receiver<Way>, held
         _ = ways.wait_for(|now| *now != way) => return,
     }
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    held.longest_millis.fetch_max(millis, Ordering::AcqRel);
+    held.longest_millis.fetch_max(millis.max(1), Ordering::AcqRel);
 }

@@ -667,3 +667,20 @@ fn a_learned_rate_rises_again_by_the_hour_up_to_the_configured_one() {
         assert_eq!(bench.lane.stream_rate, rate, "{at}");
     }
 }
+
+#[test]
+fn an_answer_to_what_was_sent_before_a_failure_does_not_undo_it() {
+    let mut bench = Bench::new(true);
+    for pod in ["a", "b", "c"] {
+        bench.offer(pod, 1, secs(0.0));
+    }
+    let (first, second) = (bench.next(secs(0.0)), bench.next(secs(0.0)));
+    bench.lane.answer(first.id, &Answer::Unreachable { error: "reset".to_owned() }, secs(0.1));
+    let outcome = bench.lane.answer(second.id, &http(204, ""), secs(0.2));
+    assert_eq!(outcome.delivered, 1);
+    assert!(bench.lane.next(secs(0.2), WALL).is_none(), "the endpoint failed since");
+    let probe = bench.next(secs(1.1));
+    assert!(bench.lane.next(secs(1.1), WALL).is_none(), "one probe");
+    bench.lane.answer(probe.id, &http(204, ""), secs(1.2));
+    bench.next(secs(1.2));
+}
