@@ -170,9 +170,11 @@ impl<E: Env> Tail<E> {
         };
         let mut at = place(&found);
         // Compressed already: the agent was held up over several rotations. What came between may be, too.
-        if at.is_none()
-            && let Some(all) = open(Which::All)
-        {
+        if at.is_none() {
+            let Some(all) = open(Which::All) else {
+                log.dir_modified = 0;
+                return;
+            };
             found = all;
             at = place(&found);
         }
