@@ -171,7 +171,10 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                 Some((id, answer, took)) = under_way.next(), if !under_way.is_empty() => {
                     self.meter.seconds.observe(took.as_secs_f64());
                     let outcome = self.lane.answer(id, &answer, start.elapsed());
-                    account(&self.name, &self.meter, self.required, self.dead.as_mut(), outcome);
+                    let refused = account(&self.name, &self.meter, self.required, outcome);
+                    if let Some(dead) = self.dead.as_ref().filter(|_| !refused.is_empty()) {
+                        bury(dead.clone(), self.name.clone(), refused).await;
+                    }
                     let now_up = self.lane.is_up();
                     if now_up != self.up {
                         self.up = now_up;
@@ -210,7 +213,8 @@ async fn until(start: Instant, wake: Option<Duration>) {
     }
 }
 
-fn account(name: &str, meter: &Meter, required: bool, dead: Option<&mut DeadLetters>, outcome: Outcome) {
+/// Counts what an answer came to; the records that are refused for good.
+fn account(name: &str, meter: &Meter, required: bool, outcome: Outcome) -> Vec<Refusal> {
     if !outcome.kind.is_empty() {
         metrics::SINK_REQUESTS.with_label_values(&[name, outcome.kind]).inc();
     }
@@ -222,7 +226,7 @@ fn account(name: &str, meter: &Meter, required: bool, dead: Option<&mut DeadLett
         }
     }
     if outcome.refused.is_empty() {
-        return;
+        return Vec::new();
     }
     for refusal in &outcome.refused {
         lost(meter, required, refusal.reason.name(), refusal.parcel.records().len() as u64);
@@ -230,10 +234,16 @@ fn account(name: &str, meter: &Meter, required: bool, dead: Option<&mut DeadLett
     let first = &outcome.refused[0];
     let records: usize = outcome.refused.iter().map(|refusal| refusal.parcel.records().len()).sum();
     tracing::warn!(sink = name, records, reason = first.reason.name(), message = %first.message, "backend refused lines for good");
-    if let Some(dead) = dead
-        && let Err(error) = dead.write(name, &outcome.refused)
-    {
-        tracing::warn!(sink = name, %error, "cannot write refused lines to the dead-letter file");
+    outcome.refused
+}
+
+/// Writes refused records to the dead-letter file on a thread that may wait for the disk: a slow one holds up this
+/// sink's next answer and nothing else. With the file's limit, and one answer at a time, this is bounded.
+async fn bury(mut dead: DeadLetters, name: String, refused: Vec<Refusal>) {
+    let written =
+        tokio::task::spawn_blocking(move || dead.write(&name, &refused).map_err(|error| (name, error)));
+    if let Ok(Err((sink, error))) = written.await {
+        tracing::warn!(%sink, %error, "cannot write refused lines to the dead-letter file");
     }
 }
 

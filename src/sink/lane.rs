@@ -44,6 +44,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 const NEAR: u64 = 30 * 60 * 1_000_000_000;
 /// Nor anything further in the future. Loki refuses at 10 minutes.
 const AHEAD: u64 = 5 * 60 * 1_000_000_000;
+/// After this long without a refusal for a stream's rate, twice the learned rate is tried.
+const LEARNED_FOR: Duration = Duration::from_secs(3600);
 /// Requests are never cut below this for a 413.
 const SMALLEST_REQUEST: u64 = 1 << 10;
 /// Streams that are remembered before those without work are forgotten.
@@ -181,6 +183,8 @@ pub struct Lane<W> {
     next_id: u64,
     max_request: u64,
     stream_rate: u64,
+    /// When the backend last named a rate, while `stream_rate` is below the configured one.
+    rate_learned_at: Option<Duration>,
     held_bytes: u64,
     draining: bool,
 }
@@ -204,6 +208,7 @@ impl<W: Wire> Lane<W> {
             parked: VecDeque::new(),
             endpoint: Endpoint::default(),
             next_id: 0,
+            rate_learned_at: None,
             held_bytes: 0,
             draining: false,
         }
@@ -284,22 +289,21 @@ impl<W: Wire> Lane<W> {
             return Outcome::default();
         };
         let request = self.in_flight.swap_remove(index);
+        let sent_at = request.sent_at;
         if self.endpoint.probe == Some(id) {
             self.endpoint.probe = None;
         }
         let lesson = self.wire.lesson(answer);
-        if let Some(rate) = lesson.stream_rate {
-            self.stream_rate = self.stream_rate.min(rate.max(1));
-        }
+        self.learn_rate(lesson.stream_rate, now);
         let mut outcome = Outcome::default();
         match self.wire.judge(answer, request.records) {
             Verdict::Delivered => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "delivered";
                 self.delivered(request, now, &mut outcome);
             }
             Verdict::Partial { refused, message } => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "delivered";
                 self.partly_delivered(request, refused, message, now, &mut outcome);
             }
@@ -315,7 +319,7 @@ impl<W: Wire> Lane<W> {
                         self.slow_down(request, None, now);
                     }
                     Scope::Stream => {
-                        self.endpoint_answered(now);
+                        self.endpoint_answered(sent_at, now);
                         self.slow_down(request, Some(after), now);
                     }
                 }
@@ -326,7 +330,7 @@ impl<W: Wire> Lane<W> {
                 self.park(request, None, now);
             }
             Verdict::Split => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "split";
                 if request.records == 1 {
                     let message: Arc<str> = "the backend says that this record alone is too large".into();
@@ -341,7 +345,7 @@ impl<W: Wire> Lane<W> {
                 }
             }
             Verdict::Refused { reason, all, message } => {
-                self.endpoint_answered(now);
+                self.endpoint_answered(sent_at, now);
                 outcome.kind = "refused";
                 let message: Arc<str> = message.into();
                 if request.parts.len() > 1 {
@@ -656,6 +660,19 @@ impl<W: Wire> Lane<W> {
         }
     }
 
+    /// Takes in a rate that the backend named. What was learned from one tenant or from one evening is not held for
+    /// ever: limits are raised too. At twice the old rate a stream that shares a request is still within the old one.
+    fn learn_rate(&mut self, named: Option<u64>, now: Duration) {
+        let configured = self.config.stream_rate.0.max(1);
+        if let Some(rate) = named {
+            self.stream_rate = self.stream_rate.min(rate.max(1));
+            self.rate_learned_at = (self.stream_rate < configured).then_some(now);
+        } else if self.rate_learned_at.is_some_and(|at| now.saturating_sub(at) >= LEARNED_FOR) {
+            self.stream_rate = self.stream_rate.saturating_mul(2).min(configured);
+            self.rate_learned_at = (self.stream_rate < configured).then_some(now);
+        }
+    }
+
     /// Full jitter over an exponential that starts at half a second and ends at thirty.
     fn backoff(&mut self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(6);
@@ -678,7 +695,11 @@ impl<W: Wire> Lane<W> {
         self.endpoint.retry_at = self.endpoint.retry_at.max(now + wait).max(gap);
     }
 
-    fn endpoint_answered(&mut self, now: Duration) {
+    fn endpoint_answered(&mut self, sent_at: Duration, now: Duration) {
+        // What was under way when the endpoint failed says nothing about it since.
+        if self.endpoint.failures > 0 && sent_at < self.endpoint.failed_at {
+            return;
+        }
         if self.endpoint.failures >= OPEN_AFTER {
             for request in &mut self.parked {
                 request.retry_at = request.retry_at.min(now);

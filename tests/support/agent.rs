@@ -1,5 +1,6 @@
 //! The real agent as a child process: started with a config of its own, killed, ended, started again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,10 +16,30 @@ const START: Duration = Duration::from_secs(20);
 /// Time that the agent has to flush and end: it promises 25 seconds.
 const STOP: Duration = Duration::from_secs(30);
 
+/// What a test changes of the agent's config and of how it is started.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Lines for the table `[agent]`, beside cluster and node.
+    pub agent: String,
+    /// Lines for the table `[logs]`, beside the root.
+    pub logs: String,
+    /// Further tables: sinks, and whatever the test is about.
+    pub rest: String,
+    /// The state directory, when it is not to be `state` below the agent's own directory.
+    pub state_dir: Option<PathBuf>,
+    /// A program and its arguments that end by executing the agent in their own place: `prlimit --nofile=64`,
+    /// `strace -D …`. Its process id must stay the agent's.
+    pub under: Vec<String>,
+    /// Variables of the agent's environment.
+    pub env: Vec<(String, String)>,
+}
+
 /// An agent and its directory. Killed by its id when dropped.
 pub struct Agent {
     directory: PathBuf,
     admin: SocketAddr,
+    under: Vec<String>,
+    env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -27,17 +48,25 @@ impl Agent {
     ///
     /// `rest` is further config: sinks, and whatever the test is about.
     pub fn start(directory: &Path, logs: &Path, rest: &str) -> Self {
-        fs::create_dir_all(directory.join("state")).expect("a directory for the agent's state");
-        let admin = free_address();
-        let config = format!(
-            "[agent]\ncluster = \"test\"\nnode = \"node-1\"\nstate_dir = {:?}\n\n[logs]\nroot = {:?}\n\n[admin]\nlisten = \"{admin}\"\n\n{rest}",
-            directory.join("state"),
-            logs,
-        );
-        fs::write(directory.join("agent.toml"), config).expect("a config file");
-        let mut agent = Self { directory: directory.to_owned(), admin, child: None };
+        let mut agent =
+            Self::prepare(directory, logs, &Settings { rest: rest.to_owned(), ..Settings::default() });
         agent.launch();
         agent
+    }
+
+    /// Writes the config below `directory`; [`launch`](Self::launch) starts the agent.
+    pub fn prepare(directory: &Path, logs: &Path, settings: &Settings) -> Self {
+        let state = settings.state_dir.clone().unwrap_or_else(|| directory.join("state"));
+        fs::create_dir_all(directory).expect("a directory for the agent");
+        fs::create_dir_all(&state).expect("a directory for the agent's state");
+        let admin = free_address();
+        let config = format!(
+            "[agent]\ncluster = \"test\"\nnode = \"node-1\"\nstate_dir = {state:?}\n{}\n\n[logs]\nroot = {logs:?}\n{}\n\n[admin]\nlisten = \"{admin}\"\n\n{}",
+            settings.agent, settings.logs, settings.rest,
+        );
+        fs::write(directory.join("agent.toml"), config).expect("a config file");
+        let (under, env) = (settings.under.clone(), settings.env.clone());
+        Self { directory: directory.to_owned(), admin, under, env, child: None }
     }
 
     /// Starts the agent again, with the same config and the same state.
@@ -45,13 +74,18 @@ impl Agent {
         assert!(self.child.is_none(), "the agent runs");
         let output =
             OpenOptions::new().create(true).append(true).open(self.output()).expect("a file for its output");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nodewick"));
+        // A soak may name another build of the same program.
+        let program = std::env::var("NODEWICK_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nodewick").into());
+        let words: Vec<String> = self.under.iter().cloned().chain([program]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         // The environment is config too, and cargo has some of its own for tests.
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NODEWICK_"))
         {
             command.env_remove(name);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let child = command
             .arg("run")
             .arg("-c")
@@ -76,6 +110,32 @@ impl Agent {
             assert!(Instant::now() < deadline, "the agent is not ready after {START:?}:\n{}", self.said());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// True while the process has neither been ended by the test nor ended by itself.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|ended| ended.is_none()))
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let child = self.child.as_ref()?;
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+    }
+
+    /// Sends a signal: SIGSTOP and SIGCONT are what it is for.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid().expect("the agent runs"), signal).expect("our own child");
+    }
+
+    /// The agent's own directory: config, output and, unless the test says otherwise, `state`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Address of the admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// kill -9.
@@ -130,6 +190,19 @@ impl Agent {
             sum = Some(sum.unwrap_or(0.0) + value.expect("a number"));
         }
         sum
+    }
+
+    /// Sums of every metric over all its series; empty when the agent does not answer.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        let Ok((200, page)) = self.get("/metrics") else { return sums };
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let Some(name) = line.split(['{', ' ']).next() else { continue };
+            if let Some(value) = line.rsplit(' ').next().and_then(|text| text.parse::<f64>().ok()) {
+                *sums.entry(name.to_owned()).or_insert(0.0) += value;
+            }
+        }
+        sums
     }
 
     fn output(&self) -> PathBuf {

@@ -61,6 +61,8 @@ struct Inner {
 
 struct State {
     file: File,
+    /// False when the test keeps its own books: ten million lines are too many to remember.
+    keep: bool,
     lines: Vec<Line>,
     /// Seconds in the name of the latest rotated file.
     rotated_at: i64,
@@ -70,7 +72,9 @@ struct State {
 
 impl State {
     fn finish(&mut self, pipe: Pipe, text: &[u8]) {
-        self.lines.push(Line { pipe, text: text.to_vec(), generation: self.rotations });
+        if self.keep {
+            self.lines.push(Line { pipe, text: text.to_vec(), generation: self.rotations });
+        }
     }
 }
 
@@ -80,8 +84,31 @@ impl ContainerLog {
         let directory = root.join(pod_dir).join(container);
         fs::create_dir_all(&directory)?;
         let live = directory.join(format!("{restart}.log"));
-        let state = State { file: append_to(&live)?, lines: Vec::new(), rotated_at: 0, rotations: 0 };
+        let state =
+            State { file: append_to(&live)?, keep: true, lines: Vec::new(), rotated_at: 0, rotations: 0 };
         Ok(Self(Arc::new(Inner { live, state: Mutex::new(state) })))
+    }
+
+    /// Remembers no line from now on: the test keeps its own books.
+    pub fn without_books(self) -> Self {
+        self.state().keep = false;
+        self
+    }
+
+    /// Writes one record by hand: its tag is `P` or `F`, its text as given. Gives the number of bytes that it takes.
+    pub fn write_record(&self, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<usize> {
+        frame(&mut self.state().file, pipe, tag, text)
+    }
+
+    /// Writes bytes as they are into the live file, framed by nobody.
+    pub fn write_raw(&self, bytes: &[u8]) -> io::Result<()> {
+        self.state().file.write_all(bytes)
+    }
+
+    /// Holds the writer while `change` works on the file behind its back: copytruncate, a swap.
+    pub fn held<T>(&self, change: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let _state = self.state();
+        change(&self.0.live)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,18 +131,19 @@ impl ContainerLog {
         Ok(())
     }
 
-    /// Writes one line, in fragments when it is long. Another pipe may write between two fragments.
-    pub fn write_line(&self, pipe: Pipe, text: &[u8]) -> io::Result<()> {
-        let mut rest = text;
+    /// Writes one line, in fragments when it is long. Another pipe may write between two fragments. Gives the number
+    /// of bytes that it takes in the file.
+    pub fn write_line(&self, pipe: Pipe, text: &[u8]) -> io::Result<usize> {
+        let (mut rest, mut bytes) = (text, 0);
         while rest.len() > FRAGMENT {
             let (fragment, after) = rest.split_at(FRAGMENT);
-            frame(&mut self.state().file, pipe, 'P', fragment)?;
+            bytes += frame(&mut self.state().file, pipe, 'P', fragment)?;
             rest = after;
         }
         let mut state = self.state();
-        frame(&mut state.file, pipe, 'F', rest)?;
+        bytes += frame(&mut state.file, pipe, 'F', rest)?;
         state.finish(pipe, text);
-        Ok(())
+        Ok(bytes)
     }
 
     /// Writes text that has no newline when the container ends: its last fragment stays a `P`.
@@ -221,14 +249,15 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Appends one record in one write, as the runtime does.
-fn frame(file: &mut File, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<()> {
+/// Appends one record in one write, as the runtime does; its length.
+fn frame(file: &mut File, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<usize> {
     // `%.f` writes as many digits as there are, like Go's RFC3339Nano.
     let stamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.fZ");
     let mut record = format!("{stamp} {} {tag} ", pipe.name()).into_bytes();
     record.extend_from_slice(text);
     record.push(b'\n');
-    file.write_all(&record)
+    file.write_all(&record)?;
+    Ok(record.len())
 }
 
 /// `X` becomes `X.gz`, by way of `X.tmp`.

@@ -8,7 +8,9 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,6 +21,11 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
+
+#[path = "fake_loki/text.rs"]
+mod text;
+
+use text::{byte_text, go_time, parse_labels, print_labels, rfc3339};
 
 const SECOND: i128 = 1_000_000_000;
 const HOUR: i128 = 3600 * SECOND;
@@ -43,6 +50,10 @@ pub struct Limits {
     pub max_body: usize,
     /// Listing of refused entries stops here.
     pub listed: usize,
+    /// Rates and bursts of streams whose label set contains the text, instead of `stream_rate`.
+    pub stream_rates: Vec<(String, (f64, f64))>,
+    /// A request with a line that contains this is refused as a whole, in words that say nothing.
+    pub poison: Option<&'static str>,
 }
 
 impl Default for Limits {
@@ -58,6 +69,8 @@ impl Default for Limits {
             max_label_names: 15,
             max_body: 100 << 20,
             listed: 10,
+            stream_rates: Vec::new(),
+            poison: None,
         }
     }
 }
@@ -73,6 +86,8 @@ pub enum Fault {
     Closed,
     /// Taken, then closed without a response.
     AckLost,
+    /// Taken, then reset without a response.
+    AckReset,
     /// Read, and never answered.
     Hang,
 }
@@ -83,6 +98,32 @@ pub struct Entry {
     pub time_unix_nano: i128,
     pub line: String,
     pub metadata: Vec<(String, String)>,
+}
+
+/// An entry that was taken, as an [`Observer`] is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub tenant: &'a str,
+    /// The stream's label set, as Loki prints it.
+    pub labels: &'a str,
+    pub entry: &'a Entry,
+    /// False when the same entry was there before.
+    pub stored: bool,
+}
+
+/// Told of every entry that is taken, in the order of arrival, while the fake answers its request.
+pub type Observer = Box<dyn Fn(Arrival<'_>) + Send>;
+
+struct Watch {
+    observer: Observer,
+    /// Entries and bodies are kept too.
+    keep: bool,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("keep", &self.keep).finish_non_exhaustive()
+    }
 }
 
 /// A request as it was seen.
@@ -165,7 +206,8 @@ impl Bucket {
 struct Stored {
     newest: i128,
     entries: Vec<Entry>,
-    known: HashSet<Entry>,
+    /// Hashes of all entries.
+    known: HashSet<u64, foldhash::fast::FixedState>,
     rate: Bucket,
 }
 
@@ -177,6 +219,7 @@ struct State {
     once: VecDeque<Fault>,
     standing: Option<Fault>,
     seen: Vec<Seen>,
+    watch: Option<Watch>,
 }
 
 /// A running fake. Ends when dropped.
@@ -224,6 +267,12 @@ impl FakeLoki {
     /// What befalls every request from now on.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().standing = fault;
+    }
+
+    /// Tells `observer` of every entry from now on. With `keep` false neither entries nor the bodies of requests
+    /// are remembered: a soak has ten million of them.
+    pub fn observe(&self, keep: bool, observer: Observer) {
+        self.state().watch = Some(Watch { observer, keep });
     }
 
     /// Changes limits.
@@ -279,10 +328,16 @@ async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = service_fn(move |request| handle(request, Arc::clone(&state)));
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
+            let reset = Arc::new(AtomicBool::new(false));
+            let flag = Arc::clone(&reset);
+            let service = service_fn(move |request| handle(request, Arc::clone(&state), Arc::clone(&flag)));
+            let mut connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            let _ = (&mut connection).await;
+            if reset.load(Ordering::Acquire) {
+                // Closing a socket that does not linger resets its connection.
+                let _ = connection.into_parts().io.into_inner().set_zero_linger();
+            }
         });
     }
 }
@@ -308,6 +363,7 @@ impl From<Infallible> for Closed {
 async fn handle(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
+    reset: Arc<AtomicBool>,
 ) -> Result<Response<Full<Bytes>>, Closed> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
@@ -333,21 +389,30 @@ async fn handle(
             Some(Fault::EmptyRing) => (500, "empty ring".to_owned()),
             Some(Fault::Status(status, _, text)) => (*status, (*text).to_owned()),
             Some(Fault::Closed | Fault::Hang) => (0, String::new()),
-            None | Some(Fault::AckLost) => match (parts.method.as_str(), parts.uri.path()) {
-                ("POST", "/loki/api/v1/push") => {
-                    state.push(at).map_or_else(|reply| reply, |()| (204, String::new()))
+            None | Some(Fault::AckLost | Fault::AckReset) => {
+                match (parts.method.as_str(), parts.uri.path()) {
+                    ("POST", "/loki/api/v1/push") => {
+                        state.push(at).map_or_else(|reply| reply, |()| (204, String::new()))
+                    }
+                    (_, "/loki/api/v1/push") => (405, String::new()),
+                    _ => (404, "404 page not found".to_owned()),
                 }
-                (_, "/loki/api/v1/push") => (405, String::new()),
-                _ => (404, "404 page not found".to_owned()),
-            },
+            }
         };
         state.seen[at].status = reply.0;
+        if state.watch.as_ref().is_some_and(|watch| !watch.keep) {
+            state.seen[at].body = Bytes::new();
+        }
         state.seen[at].text.clone_from(&reply.1);
         (fault, reply)
     };
     match fault {
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Closed | Fault::AckLost) => return Err(Closed),
+        Some(Fault::AckReset) => {
+            reset.store(true, Ordering::Release);
+            return Err(Closed);
+        }
         _ => {}
     }
     let (status, text) = reply;
@@ -410,6 +475,10 @@ impl State {
         self.seen[at].streams = request.streams.iter().map(|s| (s.labels.clone(), s.entries.len())).collect();
         if request.streams.is_empty() {
             return Err((422, "error at least one valid stream is required for ingestion".to_owned()));
+        }
+        let poisoned = |line: &str| limits.poison.is_some_and(|poison| line.contains(poison));
+        if request.streams.iter().flat_map(|stream| &stream.entries).any(|entry| poisoned(&entry.line)) {
+            return Err((400, "unprocessable".to_owned()));
         }
         let (accepted, complaint) = self.distribute(request, &tenant, &limits)?;
         self.ingest(accepted, &tenant, &limits)?;
@@ -566,6 +635,8 @@ impl State {
         tenant: &str,
         limits: &Limits,
     ) -> Result<(), Reply> {
+        let own = limits.stream_rates.iter().find(|(part, _)| name.contains(part.as_str()));
+        let stream_rate = own.map_or(limits.stream_rate, |(_, rate)| *rate);
         let key = (tenant.to_owned(), name.clone());
         let active = self.streams.keys().filter(|(of, _)| of == tenant).count();
         if !self.streams.contains_key(&key) && active >= limits.max_streams {
@@ -579,8 +650,8 @@ impl State {
         let stored = self.streams.entry(key).or_insert_with(|| Stored {
             newest: i128::MIN,
             entries: Vec::new(),
-            known: HashSet::new(),
-            rate: Bucket::full(limits.stream_rate.1),
+            known: HashSet::default(),
+            rate: Bucket::full(stream_rate.1),
         });
         let total = entries.len();
         // Time, status and reason of each refused entry.
@@ -590,7 +661,7 @@ impl State {
         let rate_text = |bytes: usize| {
             format!(
                 "Per stream rate limit exceeded (limit: {}/sec) while attempting to ingest for stream '{name}' totaling {}, consider splitting a stream via additional labels or contact your Loki administrator to see if the limit can be increased",
-                byte_text(limits.stream_rate.0 as usize),
+                byte_text(stream_rate.0 as usize),
                 byte_text(bytes)
             )
         };
@@ -601,7 +672,7 @@ impl State {
         for entry in entries {
             let time = entry.time_unix_nano;
             let bytes = size(&entry);
-            if !limits.shard_streams && !stored.rate.allow(limits.stream_rate, bytes) {
+            if !limits.shard_streams && !stored.rate.allow(stream_rate, bytes) {
                 failed.push((time, 429, rate_text(bytes)));
             } else if newest != i128::MIN && time < newest - HOUR {
                 failed.push((
@@ -619,14 +690,19 @@ impl State {
             }
         }
         let sum: usize = taken.iter().map(size).sum();
-        if limits.shard_streams && !stored.rate.allow(limits.stream_rate, sum) {
+        if limits.shard_streams && !stored.rate.allow(stream_rate, sum) {
             failed =
                 taken.drain(..).map(|entry| (entry.time_unix_nano, 429, rate_text(size(&entry)))).collect();
             newest = stored.newest;
         }
         stored.newest = newest;
         for entry in taken {
-            if stored.known.insert(entry.clone()) {
+            let hash = foldhash::fast::FixedState::with_seed(0).hash_one(&entry);
+            let new = stored.known.insert(hash);
+            if let Some(watch) = &self.watch {
+                (watch.observer)(Arrival { tenant, labels: &name, entry: &entry, stored: new });
+            }
+            if new && self.watch.as_ref().is_none_or(|watch| watch.keep) {
                 stored.entries.push(entry);
             }
         }
@@ -647,123 +723,6 @@ impl State {
 
 pub fn now_unix_nano() -> i128 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as i128
-}
-
-fn timestamp(time: i128) -> jiff::Timestamp {
-    jiff::Timestamp::from_nanosecond(time).expect("in range")
-}
-
-/// Go's `time.RFC3339`: whole seconds.
-fn rfc3339(time: i128) -> String {
-    timestamp(time.div_euclid(SECOND) * SECOND).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// Go's `Time.String()` in UTC: trailing zeros of the fraction are cut.
-fn go_time(time: i128) -> String {
-    let fraction = format!("{:09}", time.rem_euclid(SECOND));
-    let fraction = fraction.trim_end_matches('0');
-    let dot = if fraction.is_empty() { "" } else { "." };
-    format!("{}{dot}{fraction} +0000 UTC", timestamp(time).strftime("%Y-%m-%d %H:%M:%S"))
-}
-
-/// Loki's byte sizes: the largest unit of 1024 that leaves at least one.
-fn byte_text(bytes: usize) -> String {
-    for (unit, name) in [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")] {
-        if bytes >= unit {
-            let value = format!("{:.1}", bytes as f64 / unit as f64);
-            return format!("{}{name}", value.trim_end_matches(".0"));
-        }
-    }
-    format!("{bytes}B")
-}
-
-fn print_labels(labels: &[(String, String)]) -> String {
-    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-    format!("{{{}}}", pairs.join(", "))
-}
-
-/// `{a="b", c="d"}` with Go's escapes.
-fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
-    let unexpected = |at: usize, what: &str| format!("1:{}: parse error: {what}", at + 1);
-    let chars: Vec<char> = text.chars().collect();
-    let mut labels = Vec::new();
-    let mut at = 0;
-    let skip = |at: &mut usize| {
-        while chars.get(*at).is_some_and(|c| *c == ' ') {
-            *at += 1;
-        }
-    };
-    if chars.is_empty() {
-        return Ok(labels);
-    }
-    if chars[0] != '{' {
-        return Err(unexpected(0, "expected a label set"));
-    }
-    at += 1;
-    loop {
-        skip(&mut at);
-        if chars.get(at) == Some(&'}') {
-            return if at + 1 == chars.len() {
-                Ok(labels)
-            } else {
-                Err(unexpected(at + 1, "unexpected end"))
-            };
-        }
-        let mut name = String::new();
-        while let Some(c) = chars.get(at).filter(|c| c.is_ascii_alphanumeric() || **c == '_') {
-            name.push(*c);
-            at += 1;
-        }
-        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            let what = chars
-                .get(at)
-                .map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
-            return Err(unexpected(at, &what));
-        }
-        if chars.get(at) != Some(&'=') {
-            let what = chars
-                .get(at)
-                .map_or_else(String::new, |c| format!("unexpected character inside braces: '{c}'"));
-            return Err(unexpected(at, &what));
-        }
-        at += 1;
-        if chars.get(at) != Some(&'"') {
-            return Err(unexpected(at, "unexpected identifier in label set, expected string"));
-        }
-        at += 1;
-        let mut value = String::new();
-        loop {
-            match chars.get(at) {
-                None => return Err(unexpected(at, "unterminated quoted string")),
-                Some('"') => break,
-                Some('\\') => {
-                    at += 1;
-                    match chars.get(at) {
-                        Some('n') => value.push('\n'),
-                        Some('t') => value.push('\t'),
-                        Some('r') => value.push('\r'),
-                        Some('x') => {
-                            let hex: String = chars.iter().skip(at + 1).take(2).collect();
-                            let code =
-                                u8::from_str_radix(&hex, 16).map_err(|_| unexpected(at, "bad escape"))?;
-                            value.push(char::from(code));
-                            at += 2;
-                        }
-                        Some(c @ ('"' | '\\')) => value.push(*c),
-                        _ => return Err(unexpected(at, "bad escape")),
-                    }
-                }
-                Some(c) => value.push(*c),
-            }
-            at += 1;
-        }
-        at += 1;
-        labels.push((name, value));
-        skip(&mut at);
-        if chars.get(at) == Some(&',') {
-            at += 1;
-        }
-    }
 }
 
 /// Waits until `done` says so, at most `limit`.

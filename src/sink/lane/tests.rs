@@ -57,6 +57,10 @@ impl Wire for Script {
             Answer::Http { status: 429, body, .. } if body.as_ref() == b"stream" => {
                 lesson.scope = Scope::Stream
             }
+            Answer::Http { status: 429, body, .. } if body.starts_with(b"rate=") => {
+                lesson.scope = Scope::Stream;
+                lesson.stream_rate = std::str::from_utf8(&body[5..]).ok().and_then(|text| text.parse().ok());
+            }
             Answer::Http { status: 429, .. } => lesson.scope = Scope::Tenant,
             Answer::Http { status: 400, body, .. } => {
                 lesson.oldest_unix_nano = std::str::from_utf8(body).ok().and_then(|text| text.parse().ok());
@@ -635,4 +639,48 @@ proptest! {
             prop_assert!(before.is_none_or(|before| before < *offset), "out of order in {}", pod);
         }
     }
+}
+
+#[test]
+fn a_learned_rate_rises_again_by_the_hour_up_to_the_configured_one() {
+    let mut bench = Bench::new(true);
+    bench.offer("a", 1, secs(0.0));
+    let refused = bench.next(secs(0.0));
+    bench.lane.answer(refused.id, &http(429, "rate=800000"), secs(0.0));
+    assert_eq!(bench.lane.stream_rate, 800_000);
+    let again = bench.next(secs(60.0));
+    bench.lane.answer(again.id, &http(204, ""), secs(60.0));
+    let steps = [
+        (3599.0, 204, "", 800_000),
+        (3600.0, 204, "", 1_600_000),
+        (7100.0, 204, "", 1_600_000),
+        // Named again: the hour begins anew. A higher rate than what is known, perhaps another tenant's, teaches nothing.
+        (7150.0, 429, "rate=1700000", 1_600_000),
+        (10_700.0, 204, "", 1_600_000),
+        (10_760.0, 204, "", 3_000_000),
+        (99_999.0, 204, "", 3_000_000),
+    ];
+    for (at, status, body, rate) in steps {
+        bench.offer("a", 1, secs(at));
+        let dispatch = bench.next(secs(at));
+        bench.lane.answer(dispatch.id, &http(status, body), secs(at));
+        assert_eq!(bench.lane.stream_rate, rate, "{at}");
+    }
+}
+
+#[test]
+fn an_answer_to_what_was_sent_before_a_failure_does_not_undo_it() {
+    let mut bench = Bench::new(true);
+    for pod in ["a", "b", "c"] {
+        bench.offer(pod, 1, secs(0.0));
+    }
+    let (first, second) = (bench.next(secs(0.0)), bench.next(secs(0.0)));
+    bench.lane.answer(first.id, &Answer::Unreachable { error: "reset".to_owned() }, secs(0.1));
+    let outcome = bench.lane.answer(second.id, &http(204, ""), secs(0.2));
+    assert_eq!(outcome.delivered, 1);
+    assert!(bench.lane.next(secs(0.2), WALL).is_none(), "the endpoint failed since");
+    let probe = bench.next(secs(1.1));
+    assert!(bench.lane.next(secs(1.1), WALL).is_none(), "one probe");
+    bench.lane.answer(probe.id, &http(204, ""), secs(1.2));
+    bench.next(secs(1.2));
 }

@@ -1,0 +1,1 @@
+//! Rows 16 to 23: processes, memory, disks.
