@@ -82,12 +82,15 @@ impl StateDir {
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let name = path.join("lock");
         let lock = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path.join("lock"))?;
+            .open(&name)
+            // A directory that has become read-only still tells where reading stopped.
+            .or_else(|error| std::fs::File::open(&name).map_err(|_| error))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { path: path.to_owned(), _lock: lock })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -58,14 +58,9 @@ impl Registry {
         Arc::new(Self { state: Mutex::new(State { unclaimed: marks, ..State::default() }) })
     }
 
-    /// What the checkpoint says of a log that may be [claimed](Self::claim).
+    /// What the checkpoint says of a log that has not been [entered](Self::enter) yet.
     pub(super) fn mark(&self, key: &str) -> Option<Mark> {
         self.state.lock().unclaimed.get(key).cloned()
-    }
-
-    /// A log of the checkpoint has been found and will be [entered](Self::enter).
-    pub(super) fn claim(&self, key: &str) {
-        self.state.lock().unclaimed.remove(key);
     }
 
     /// Forgets logs of the checkpoint that are not on disk any more.
@@ -86,6 +81,8 @@ impl Registry {
         last_words_told: bool,
     ) {
         let mut state = self.state.lock();
+        // In one step: a checkpoint that is written meanwhile must know the log either way.
+        state.unclaimed.remove(&*key);
         let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
         if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);

@@ -233,7 +233,6 @@ impl<E: Env> Tail<E> {
             warn!(log = %key, %error, "cannot read log; trying again");
             return false;
         }
-        self.registry.claim(&key);
         log.lines.resume(skipping);
         log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
