@@ -200,8 +200,11 @@ impl World {
     /// What lived for less than an agent needs to see it.
     fn excuse_short(&mut self, log: usize) {
         let needed = match self.nature.events {
+            Events::Prompt if self.errors => 10 * SECOND,
+            Events::Late if self.errors => 10 * SECOND,
             Events::Prompt => 500 * MILLI,
             Events::Late => 1600 * MILLI,
+            Events::Lost if self.errors => 20 * SECOND,
             Events::Lost => 10_600 * MILLI,
         };
         let seen_since = self.containers[log].born.max(self.alive_since.unwrap_or(self.now));
