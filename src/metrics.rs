@@ -140,6 +140,16 @@ table! {
         "Files below the log root that are not read, by reason.";
     counter LOG_LOST_BYTES = "nodewick_log_lost_bytes_total" ["reason"],
         "Bytes that were lost before they could be read, by reason.";
+    gauge LOG_HELD_DELETED_BYTES = "nodewick_log_held_deleted_bytes" [],
+        "Bytes of deleted log files that are held open because they are neither delivered nor spilled.";
+    gauge SPILL_BYTES = "nodewick_spill_bytes" [],
+        "Bytes on disk that the spill holds.";
+    counter SPILL_WRITTEN_BYTES = "nodewick_spill_written_bytes_total" [],
+        "Log bytes that were spilled because the kubelet was about to delete them.";
+    counter SPILL_FAILURES = "nodewick_spill_failures_total" [],
+        "Spilled stretches that could not be made durable and are spilled again.";
+    counter SPILL_DAMAGED = "nodewick_spill_damaged_frames_total" [],
+        "Spilled frames that could not be read back.";
     counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason", "rule"],
         "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule.";
     counter REDACTIONS = "nodewick_redactions_total" ["rule"],

@@ -17,6 +17,7 @@ use nodewick::logs::ingest::Settings;
 use nodewick::logs::os::{Os, OsFile};
 use nodewick::logs::process::Chain;
 use nodewick::logs::registry::Registry;
+use nodewick::logs::spill::{self, Spill};
 use nodewick::logs::tail::{Next, Options, Start, Tail};
 use parking_lot::Mutex;
 
@@ -150,6 +151,8 @@ impl Rig {
             rescan: Duration::from_secs(10),
             start,
             per_log: 1 << 20,
+            held_deleted: 1 << 30,
+            last_words: true,
             own_pod: None,
         };
         self.tail = Some(Tail::new(
@@ -169,6 +172,7 @@ impl Rig {
             Arc::clone(&self.budget),
             signal,
             Arc::clone(&self.registry),
+            Spill::new(&spill::Config::default()),
         ));
     }
 
@@ -351,7 +355,9 @@ fn a_restarted_container_is_found_and_the_old_one_read_to_its_end() {
     rig.append(&second, &cri(3, "again"));
     let mut texts = rig.drain();
     texts.sort();
-    assert_eq!(texts, ["again", "last words"]);
+    assert_eq!(texts[..2], ["again", "last words"]);
+    let told = r#"{"level":"error","msg":"container api ended (restart 1 began): its last 2 lines","event":"nodewick.last_words","restart":0,"lines":["a","last words"]}"#;
+    assert_eq!(texts[2..], [told]);
 }
 
 #[test]
@@ -538,6 +544,7 @@ fn a_reused_inode_with_another_first_line_is_another_log() {
     let live = rig.log(POD, "0.log");
     rig.append(&live, &cri(1, "old pod's line, long enough to be beyond"));
     rig.drain();
+    rig.shipped.clear();
     let mut marks = rig.kill();
     fs::remove_file(&live).expect("remove");
     rig.append(&live, &cri(9, "new"));
@@ -547,7 +554,50 @@ fn a_reused_inode_with_another_first_line_is_another_log() {
     let inode = fs::metadata(&live).expect("file").ino();
     marks.values_mut().for_each(|mark| mark.position.generation.inode = inode);
     rig.start(marks);
-    assert_eq!(rig.drain().len(), 2);
+    let texts = rig.drain();
+    assert!(texts[0].contains(r#""event":"nodewick.gap""#), "{}", texts[0]);
+    assert!(texts[0].contains("an unknown number of bytes"), "{}", texts[0]);
+    assert_eq!(texts.len(), 3);
+    assert_eq!(texts[1], "new");
+    assert_eq!(rig.shipped[0].time, BASE + 9, "the marker has the stamp of the line behind the gap");
+}
+
+#[test]
+fn files_that_were_deleted_while_the_agent_was_away_are_told_in_bytes() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "acknowledged"));
+    rig.drain();
+    // Two files behind the live one when the agent ends, nothing of them acknowledged.
+    let lost = [cri(2, "lost with the first"), cri(3, "lost with the second")];
+    for (n, line) in lost.iter().enumerate() {
+        rig.append(&live, line);
+        rig.run(12);
+        rig.rotate(&live, &format!("20261122-14000{n}"));
+        rig.append(&live, &cri(10 + n as u64, "x"));
+        rig.run(12);
+    }
+    let marks = rig.kill();
+    fs::remove_file(live.with_file_name("0.log.20261122-140000")).expect("remove");
+    fs::remove_file(live.with_file_name("0.log.20261122-140001")).expect("remove");
+    rig.append(&live, &cri(20, "y"));
+    rig.start(marks);
+    let texts = rig.drain();
+    let bytes = lost[0].len() + cri(10, "x").len() + lost[1].len();
+    assert!(texts[0].contains(&format!("\"bytes\":{bytes},")), "{bytes}: {}", texts[0]);
+    assert_eq!(texts[1..], ["x", "y"]);
+}
+
+#[test]
+fn last_words_are_told_once_over_all_lives() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "dying"));
+    rig.append(&rig.log(POD, "1.log"), &cri(9, "again"));
+    assert_eq!(rig.drain().iter().filter(|text| text.contains("nodewick.last_words")).count(), 1);
+    let marks = rig.kill();
+    rig.start(marks);
+    assert_eq!(rig.drain(), [""; 0]);
 }
 
 #[test]

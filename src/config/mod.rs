@@ -184,6 +184,7 @@ fn declared_order(section: &str) -> Vec<&'static str> {
     match section {
         "agent" => fields_of::<Agent>(),
         "logs" => fields_of::<logs::Config>(),
+        "logs.spill" => fields_of::<logs::spill::Config>(),
         "record" => fields_of::<Record>(),
         "process" => fields_of::<process::Config>(),
         "sink" => fields_of::<Sinks>(),

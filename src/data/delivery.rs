@@ -50,6 +50,56 @@ impl Reason {
     }
 }
 
+/// Why bytes of a log were lost. Each is a value of `reason` in the loss counters, in `/ledger`, and in the marker
+/// that stands in the stream for what is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// The kubelet deleted the file before it was read.
+    RotatedAway,
+    /// The file was cut short before it was read.
+    Truncated,
+    /// The spill's budget was spent: the oldest of the largest backlog was given up.
+    SpillFull,
+    /// What was spilled could not be read back.
+    SpillDamaged,
+    /// Deleted files held open were over their budget.
+    HeldFull,
+    /// A required sink's backend refused the line for good.
+    Refused(Reason),
+}
+
+impl Loss {
+    /// Number of reasons.
+    pub const COUNT: usize = 5 + Reason::ALL.len();
+
+    /// Every reason.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::RotatedAway,
+        Self::Truncated,
+        Self::SpillFull,
+        Self::SpillDamaged,
+        Self::HeldFull,
+        Self::Refused(Reason::Invalid),
+        Self::Refused(Reason::TooOld),
+        Self::Refused(Reason::TooNew),
+        Self::Refused(Reason::TooFarBehind),
+        Self::Refused(Reason::TooLarge),
+        Self::Refused(Reason::PartialSuccess),
+    ];
+
+    /// The reason as a label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RotatedAway => "rotated_away",
+            Self::Truncated => "truncated",
+            Self::SpillFull => "spill_full",
+            Self::SpillDamaged => "spill_damaged",
+            Self::HeldFull => "held_full",
+            Self::Refused(reason) => reason.name(),
+        }
+    }
+}
+
 /// Sums over the life of a ledger, in bytes of log lines and in records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {

@@ -19,10 +19,19 @@ pub struct Generation {
 pub struct Position {
     /// The file.
     pub generation: Generation,
+    /// Number of the file in the log's life as far as the agent has followed it: each rotation adds 1.
+    pub ordinal: u64,
     /// Bytes from the file's start.
     pub offset: u64,
     /// Streams whose over-long line was cut and whose rest, up to its `F` fragment, is still to be skipped.
     pub skipping: Skipping,
+}
+
+impl Position {
+    /// True when everything before `other` is also before this.
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.ordinal, self.offset) >= (other.ordinal, other.offset)
+    }
 }
 
 /// A set of streams in which the framer skips until the end of an over-long line.

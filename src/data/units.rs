@@ -138,6 +138,11 @@ impl Percent {
     /// All of it.
     pub const ALL: Self = Self { millionths: 1_000_000 };
 
+    /// `percent` in the hundred, at most 100.
+    pub const fn whole(percent: u32) -> Self {
+        Self { millionths: if percent > 100 { 1_000_000 } else { percent * 10_000 } }
+    }
+
     /// The share as millionths of the whole, 0 to 1,000,000.
     pub const fn millionths(self) -> u32 {
         self.millionths

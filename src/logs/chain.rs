@@ -6,11 +6,13 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::env::{Entry, Env, Kind, LogFile, OpenError};
-use crate::data::position::{Generation, Position};
+use super::resume::Missing;
+use crate::data::position::Generation;
 
 /// Bytes of a file's first line that its fingerprint covers. The CRI stamp and its nanoseconds lie within.
 const HEAD: usize = 256;
@@ -22,6 +24,8 @@ pub struct Open<F> {
     pub file: F,
     /// Its identity.
     pub generation: Generation,
+    /// Its number in the log's life, see [`Position`](crate::data::position::Position).
+    pub ordinal: u64,
     /// Where the next read begins.
     pub offset: u64,
     /// Size when last looked at.
@@ -30,6 +34,10 @@ pub struct Open<F> {
     pub torn_at: u64,
     /// How often its end was found reached after the next generation had begun.
     pub ends_seen: u8,
+    /// When it was first seen without a name: what is not read of it goes with the process.
+    pub unlinked_since: Option<Duration>,
+    /// What is lost between the file before and this one.
+    pub missing_before: Option<Missing>,
 }
 
 impl<F: LogFile> Open<F> {
@@ -37,9 +45,34 @@ impl<F: LogFile> Open<F> {
     pub fn new(file: F) -> Result<Self, OpenError> {
         let stat = file.stat()?;
         let generation = Generation { device: stat.device, inode: stat.inode, head: 0 };
-        let mut open = Self { file, generation, offset: 0, size: stat.size, torn_at: 0, ends_seen: 0 };
+        let mut open = Self {
+            file,
+            generation,
+            ordinal: 0,
+            offset: 0,
+            size: stat.size,
+            torn_at: 0,
+            ends_seen: 0,
+            unlinked_since: None,
+            missing_before: None,
+        };
         open.learn_head()?;
         Ok(open)
+    }
+
+    /// The generation that the spill keeps, known to have `start..size`.
+    pub fn kept(file: F, generation: Generation, ordinal: u64, start: u64, size: u64) -> Self {
+        Self {
+            file,
+            generation,
+            ordinal,
+            offset: start,
+            size,
+            torn_at: 0,
+            ends_seen: 0,
+            unlinked_since: None,
+            missing_before: None,
+        }
     }
 
     /// Takes the fingerprint once the file has enough of its first line.
@@ -74,6 +107,23 @@ impl<F: LogFile> Open<F> {
     /// Bytes worth reading: those not yet taken, unless they are known to be the piece of a line.
     pub fn unread(&self) -> u64 {
         if self.size == self.torn_at { 0 } else { self.rest() }
+    }
+}
+
+impl<F> Open<F> {
+    /// The same generation behind another kind of file.
+    pub fn map<G>(self, wrap: impl FnOnce(F) -> G) -> Open<G> {
+        Open {
+            file: wrap(self.file),
+            generation: self.generation,
+            ordinal: self.ordinal,
+            offset: self.offset,
+            size: self.size,
+            torn_at: self.torn_at,
+            ends_seen: self.ends_seen,
+            unlinked_since: self.unlinked_since,
+            missing_before: self.missing_before,
+        }
     }
 }
 
@@ -207,36 +257,6 @@ pub fn same_generation(a: &Generation, b: &Generation) -> bool {
 /// True when both are the same inode.
 pub fn same_file(a: &Generation, b: &Generation) -> bool {
     (a.device, a.inode) == (b.device, b.inode)
-}
-
-/// What a saved position means for the files on disk.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// Go on in the file at this index, at the position's offset.
-    At(usize),
-    /// The file is there, but shorter than what was acknowledged: it was truncated. Start it anew.
-    Truncated(usize),
-    /// The file is not among them.
-    Missing,
-}
-
-/// Finds the generation of a saved position.
-pub fn locate<F>(files: &VecDeque<Open<F>>, position: &Position) -> Resume {
-    let wanted = position.generation;
-    let same_inode = |file: &Open<F>| same_file(&file.generation, &wanted);
-    // The inode alone is reused at once by most file systems; the device number may change with a reboot.
-    let index = files
-        .iter()
-        .position(|file| same_inode(file) && file.generation.head == wanted.head)
-        .or_else(|| files.iter().position(|file| wanted.head != 0 && file.generation.head == wanted.head))
-        .or_else(|| {
-            files.iter().position(|file| same_inode(file) && wanted.head == 0 && position.offset == 0)
-        });
-    match index {
-        None => Resume::Missing,
-        Some(index) if files[index].size < position.offset => Resume::Truncated(index),
-        Some(index) => Resume::At(index),
-    }
 }
 
 #[cfg(test)]

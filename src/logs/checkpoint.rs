@@ -13,13 +13,13 @@
 //! read again: duplicates, no loss. Opening never fails for what a file holds.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::disk::{Disk, DiskFile};
 use crate::data::position::{Generation, Position, Skipping};
 
+const PREFIX: &str = "positions.";
 const MAGIC: &[u8; 8] = b"NWICKPOS";
 const VERSION: u32 = 1;
 const HEADER: usize = 28;
@@ -39,6 +39,22 @@ pub struct Mark {
     pub service_name_guessed: bool,
     /// The environment under which the lines went out.
     pub environment: Option<String>,
+    /// The log's last words have been told.
+    pub last_words_told: bool,
+    /// The files of the log from the position's on, oldest first, as they were last seen; empty when the position's
+    /// is the newest. With it, a file that was deleted while the agent was away is told as lost, in bytes.
+    pub files: Vec<Seen>,
+}
+
+/// A file of a log that is not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The file.
+    pub generation: Generation,
+    /// Its number in the log's life.
+    pub ordinal: u64,
+    /// Its size.
+    pub size: u64,
 }
 
 /// Marks by log key (`<ns>_<pod>_<uid>/<container>/<restart>`).
@@ -50,11 +66,11 @@ pub struct Opened {
     /// The newest intact marks.
     pub marks: Marks,
     /// Files of which no slot was intact.
-    pub corrupt: Vec<PathBuf>,
+    pub corrupt: Vec<String>,
 }
 
 struct Current {
-    file: File,
+    file: Box<dyn DiskFile>,
     number: u64,
     slot: u64,
     next: u64,
@@ -62,7 +78,7 @@ struct Current {
 
 /// Writes checkpoints into a state directory.
 pub struct Store {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     sequence: u64,
     /// Number for the next new file.
     number: u64,
@@ -71,22 +87,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the checkpoint in `dir` and reads it. An error means that the directory cannot be listed.
-    pub fn open(dir: &Path) -> io::Result<(Self, Opened)> {
+    /// Opens the checkpoint on `disk` and reads it. An error means that the directory cannot be listed.
+    pub fn open(disk: Arc<dyn Disk>) -> io::Result<(Self, Opened)> {
         let mut opened = Opened::default();
         let mut newest = 0;
         let mut number = 0;
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(n) = name.to_str().and_then(|name| name.strip_prefix("positions.")?.parse::<u64>().ok())
-            else {
-                continue;
-            };
+        for name in disk.list()? {
+            let Some(n) = number_of(&name) else { continue };
             number = number.max(n + 1);
-            let found = read_file(&entry.path()).unwrap_or_default();
+            let found = read_file(&*disk, &name).unwrap_or_default();
             if found.is_empty() {
-                opened.corrupt.push(entry.path());
+                opened.corrupt.push(name);
             }
             for (sequence, marks) in found {
                 if sequence >= newest {
@@ -95,8 +106,7 @@ impl Store {
                 }
             }
         }
-        let store =
-            Self { dir: dir.to_owned(), sequence: newest + 1, number, current: None, buffer: Vec::new() };
+        let store = Self { disk, sequence: newest + 1, number, current: None, buffer: Vec::new() };
         Ok((store, opened))
     }
 
@@ -125,23 +135,18 @@ impl Store {
             && len <= current.slot
         {
             current.file.write_all_at(bytes, current.next * current.slot)?;
-            current.file.sync_data()?;
+            current.file.sync()?;
             current.next ^= 1;
             return Ok(());
         }
         let slot = (len * 2).next_power_of_two().max(MIN_SLOT);
         let number = self.number;
         self.number += 1;
-        let path = self.dir.join(format!("positions.{number}"));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let prepared = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, slot * 2)
-            .or_else(|_| rustix::fs::ftruncate(&file, slot * 2))
-            .map_err(io::Error::from)
-            .and_then(|()| file.write_all_at(bytes, 0))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| File::open(&self.dir)?.sync_all());
+        let name = format!("{PREFIX}{number}");
+        let file = self.disk.create(&name, slot * 2)?;
+        let prepared = file.write_all_at(bytes, 0).and_then(|()| file.sync()).and_then(|()| self.disk.sync());
         if let Err(error) = prepared {
-            let _ = std::fs::remove_file(&path);
+            let _ = self.disk.remove(&name);
             return Err(error);
         }
         self.current = Some(Current { file, number, slot, next: 1 });
@@ -150,12 +155,9 @@ impl Store {
     }
 
     fn remove_older(&self, keep: u64) {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("positions.")?.parse::<u64>().ok());
-            if number.is_some_and(|number| number < keep) {
-                let _ = std::fs::remove_file(entry.path());
+        for name in self.disk.list().unwrap_or_default() {
+            if number_of(&name).is_some_and(|number| number < keep) {
+                let _ = self.disk.remove(&name);
             }
         }
     }
@@ -166,11 +168,14 @@ impl Store {
     }
 }
 
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
 /// The intact slots of a file, at most two.
-fn read_file(path: &Path) -> io::Result<Vec<(u64, Marks)>> {
-    let file =
-        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
-    let slot = file.metadata()?.len() / 2;
+fn read_file(disk: &dyn Disk, name: &str) -> io::Result<Vec<(u64, Marks)>> {
+    let file = disk.open(name)?;
+    let slot = file.len()? / 2;
     let mut found = Vec::new();
     if !(HEADER as u64..=MAX_SLOT).contains(&slot) {
         return Ok(found);
@@ -196,16 +201,23 @@ fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, o
     let mut entry = Vec::with_capacity(160);
     for (key, mark) in marks {
         entry.clear();
-        let Position { generation, offset, skipping } = mark.position;
+        let Position { generation, ordinal, offset, skipping } = mark.position;
         put_text(&mut entry, key);
-        for number in [generation.device, generation.inode, generation.head, offset] {
-            put_number(&mut entry, number);
-        }
-        let flags = u64::from(mark.service_name_guessed) | u64::from(mark.environment.is_some()) << 1;
+        put_generation(&mut entry, generation);
+        put_number(&mut entry, offset);
+        let flags = u64::from(mark.service_name_guessed)
+            | u64::from(mark.environment.is_some()) << 1
+            | u64::from(mark.last_words_told) << 2;
         put_number(&mut entry, u64::from(skipping.0));
         put_number(&mut entry, flags);
         put_text(&mut entry, &mark.service_name);
         put_text(&mut entry, mark.environment.as_deref().unwrap_or(""));
+        put_number(&mut entry, ordinal);
+        for seen in &mark.files {
+            put_generation(&mut entry, seen.generation);
+            put_number(&mut entry, seen.ordinal);
+            put_number(&mut entry, seen.size);
+        }
         // The length lets a later version append to an entry.
         put_number(out, entry.len() as u64);
         out.extend_from_slice(&entry);
@@ -238,25 +250,43 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         let (mut entry, after) = rest.split_at_checked(len)?;
         rest = after;
         let key = take_text(&mut entry)?;
-        let generation = Generation {
-            device: take_number(&mut entry)?,
-            inode: take_number(&mut entry)?,
-            head: take_number(&mut entry)?,
-        };
+        let generation = take_generation(&mut entry)?;
         let offset = take_number(&mut entry)?;
         let skipping = Skipping(take_number(&mut entry)? as u8);
         let flags = take_number(&mut entry)?;
         let service_name = take_text(&mut entry)?;
         let environment = take_text(&mut entry)?;
+        let ordinal = if entry.is_empty() { 0 } else { take_number(&mut entry)? };
+        let mut files = Vec::new();
+        while !entry.is_empty() {
+            let generation = take_generation(&mut entry)?;
+            files.push(Seen {
+                generation,
+                ordinal: take_number(&mut entry)?,
+                size: take_number(&mut entry)?,
+            });
+        }
         let mark = Mark {
-            position: Position { generation, offset, skipping },
+            position: Position { generation, ordinal, offset, skipping },
             service_name,
             service_name_guessed: flags & 1 != 0,
             environment: (flags & 2 != 0).then_some(environment),
+            last_words_told: flags & 4 != 0,
+            files,
         };
         marks.insert(key, mark);
     }
     Some((sequence, marks))
+}
+
+fn put_generation(out: &mut Vec<u8>, generation: Generation) {
+    for number in [generation.device, generation.inode, generation.head] {
+        put_number(out, number);
+    }
+}
+
+fn take_generation(bytes: &mut &[u8]) -> Option<Generation> {
+    Some(Generation { device: take_number(bytes)?, inode: take_number(bytes)?, head: take_number(bytes)? })
 }
 
 fn put_number(out: &mut Vec<u8>, mut number: u64) {
@@ -295,17 +325,32 @@ fn take_text(bytes: &mut &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::disk::OsDisk;
+
+    fn open(dir: &tempfile::TempDir) -> (Store, Opened) {
+        Store::open(Arc::new(OsDisk::new(dir.path()))).expect("opens")
+    }
 
     fn marks(offset: u64) -> Marks {
         let mark = Mark {
             position: Position {
                 generation: Generation { device: 66, inode: 1234, head: u64::MAX },
+                ordinal: 3,
                 offset,
                 skipping: Skipping(2),
             },
             service_name: "checkout".into(),
             service_name_guessed: true,
             environment: Some("prod".into()),
+            last_words_told: true,
+            files: vec![
+                Seen {
+                    generation: Generation { device: 66, inode: 1235, head: 1 },
+                    ordinal: 3,
+                    size: 10 << 20,
+                },
+                Seen { generation: Generation::default(), ordinal: 4, size: 0 },
+            ],
         };
         Marks::from([("shop_checkout_uid/api/0".to_owned(), mark)])
     }
@@ -317,12 +362,12 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let (mut store, opened) = Store::open(dir.path()).expect("opens");
+        let (mut store, opened) = open(&dir);
         assert!(opened.marks.is_empty());
         for offset in [10, 20, 30] {
             write(&mut store, &marks(offset));
         }
-        let (_, opened) = Store::open(dir.path()).expect("opens");
+        let (_, opened) = open(&dir);
         assert_eq!(opened.marks, marks(30));
         assert!(opened.corrupt.is_empty());
     }
@@ -330,7 +375,7 @@ mod tests {
     #[test]
     fn any_damage_to_the_newest_slot_leaves_the_one_before() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let (mut store, _) = Store::open(dir.path()).expect("opens");
+        let (mut store, _) = open(&dir);
         write(&mut store, &marks(10));
         write(&mut store, &marks(20));
         let path = dir.path().join("positions.0");
@@ -340,7 +385,7 @@ mod tests {
             let mut bad = good.clone();
             bad[slot + at] ^= 0x10;
             std::fs::write(&path, &bad).expect("writes");
-            let (_, opened) = Store::open(dir.path()).expect("opens");
+            let (_, opened) = open(&dir);
             assert_eq!(opened.marks, marks(10), "byte {at}");
         }
     }
@@ -350,12 +395,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         for content in [&b""[..], b"short", &[0; 4096], &[0xff; 300]] {
             std::fs::write(dir.path().join("positions.7"), content).expect("writes");
-            let (mut store, opened) = Store::open(dir.path()).expect("opens");
+            let (mut store, opened) = open(&dir);
             assert!(opened.marks.is_empty());
             assert_eq!(opened.corrupt.len(), 1);
             write(&mut store, &marks(5));
             assert_eq!(store.file_number(), Some(8));
-            let (_, opened) = Store::open(dir.path()).expect("opens");
+            let (_, opened) = open(&dir);
             assert_eq!(opened.marks, marks(5));
             std::fs::remove_file(dir.path().join("positions.8")).expect("removes");
         }
@@ -364,14 +409,14 @@ mod tests {
     #[test]
     fn a_payload_that_outgrows_its_slot_moves_to_a_new_file() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let (mut store, _) = Store::open(dir.path()).expect("opens");
+        let (mut store, _) = open(&dir);
         write(&mut store, &marks(10));
         let many: Marks =
             (0..2000).map(|n| (format!("ns_pod-{n}_uid/container/0"), Mark::default())).collect();
         write(&mut store, &many);
         assert_eq!(store.file_number(), Some(1));
         assert!(!dir.path().join("positions.0").exists());
-        let (_, opened) = Store::open(dir.path()).expect("opens");
+        let (_, opened) = open(&dir);
         assert_eq!(opened.marks.len(), 2000);
     }
 }

@@ -1,7 +1,7 @@
 //! Drives the tail in the real world: one thread reads, one makes checkpoints durable.
 //!
-//! The reading thread sleeps on the signal between ticks. The checkpoint thread writes every second in which
-//! something was acknowledged, and after 8 MiB acknowledged, and once more at the end. It shares no lock with the
+//! The reading thread sleeps on the signal between ticks. The checkpoint thread drives the [`Keeper`]: every second in
+//! which something was acknowledged, after 8 MiB acknowledged, and once more at the end. It shares no lock with the
 //! reader that is held over I/O, so a slow disk delays checkpoints and nothing else.
 
 use std::io;
@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::checkpoint::{Marks, Store};
+use super::disk::{Disk, OsDisk};
 use super::env::Env;
+use super::keeper::Keeper;
 use super::os::Os;
 use super::registry::Registry;
+use super::spill::Spill;
 use super::tail::{Next, Options, Tail};
 use super::{Config, ingest::Settings};
 use crate::data::budget::{Budget, Signal};
@@ -24,12 +27,6 @@ use crate::data::delivery::Fanout;
 use crate::data::workload::Identify;
 use crate::metrics;
 
-/// Longest time between two checkpoints while lines are acknowledged.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-/// Acknowledged bytes after which a checkpoint is due at once.
-const CHECKPOINT_BYTES: u64 = 8 << 20;
-/// How long after the start a backlog is to be expected.
-const BUSY_START: Duration = Duration::from_secs(10);
 /// How often an unusable state directory is tried again.
 const STATE_RETRY: Duration = Duration::from_secs(5);
 
@@ -131,8 +128,9 @@ pub fn spawn(
 ) -> io::Result<Driver> {
     let status = Arc::<Status>::default();
     status.beat();
+    let spill = Spill::new(&config.spill);
     let (store, marks) = match &state {
-        Ok(state) => open_store(state.path()),
+        Ok(state) => open_state(state.path(), &spill),
         Err(_) => (None, Marks::new()),
     };
     status.state_durable.store(store.is_some(), Ordering::Relaxed);
@@ -143,10 +141,13 @@ pub fn spawn(
         rescan: config.rescan.0,
         start: config.start,
         per_log: config.per_log.0,
+        held_deleted: held_deleted(config),
+        last_words: config.last_words,
         own_pod: config.exclude_self.then(own_pod).flatten(),
     };
     let os = Os::new(config.root.clone(), config.symlink_roots.clone(), Arc::clone(&signal));
     metrics::BUDGET_LIMIT_BYTES.set(budget.limit() as i64);
+    let keeper = Keeper::new(Arc::clone(&registry), Arc::clone(&spill), settings.warm_up_reach(), store);
     let tail = Tail::new(
         os,
         options,
@@ -156,6 +157,7 @@ pub fn spawn(
         budget,
         Arc::clone(&signal),
         Arc::clone(&registry),
+        spill,
     );
     let stop_reading = Arc::<AtomicBool>::default();
     let stop_checkpoints = Arc::<AtomicBool>::default();
@@ -167,10 +169,9 @@ pub fn spawn(
         })?
     };
     let checkpoints = {
-        let (stop, status, registry) =
-            (Arc::clone(&stop_checkpoints), Arc::clone(&status), Arc::clone(&registry));
+        let (stop, status) = (Arc::clone(&stop_checkpoints), Arc::clone(&status));
         std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
-            keep_checkpoints(store, state, &registry, &stop, &status);
+            keep(keeper, state, &stop, &status);
         })?
     };
     Ok(Driver {
@@ -218,6 +219,14 @@ fn read<E: Env>(mut tail: Tail<E>, stop: &AtomicBool, status: &Status, signal: &
             signal.wait(duration);
         }
     }
+    tail.rescue();
+}
+
+/// Bytes of deleted log files that may be held open: a twentieth of the file system at most.
+fn held_deleted(config: &Config) -> u64 {
+    let space = OsDisk::new(&config.root).space();
+    let share = space.map_or(u64::MAX, |space| space.total / 20);
+    config.spill.held_deleted.0.min(share)
 }
 
 fn own_pod() -> Option<(String, String)> {
@@ -225,13 +234,18 @@ fn own_pod() -> Option<(String, String)> {
     Some((set("POD_NAMESPACE")?, set("POD_NAME")?))
 }
 
-fn open_store(dir: &Path) -> (Option<Store>, Marks) {
-    match Store::open(dir) {
+/// The checkpoint and the spill of an earlier life.
+fn open_state(dir: &Path, spill: &Spill) -> (Option<Store>, Marks) {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::new(dir));
+    if let Err(error) = spill.attach(Arc::clone(&disk)) {
+        warn!(dir = %dir.display(), %error, "cannot use the state directory for spilling");
+    }
+    match Store::open(disk) {
         Ok((store, opened)) => {
-            for path in &opened.corrupt {
+            for name in &opened.corrupt {
                 metrics::CHECKPOINT_CORRUPT.with_label_values(&["positions"]).inc();
-                let file = path.display();
-                warn!(%file, "no slot of this checkpoint file can be read; if no other file serves, every log on disk is read again (duplicates, no loss)");
+                let file = dir.join(name);
+                warn!(file = %file.display(), "no slot of this checkpoint file can be read; if no other file serves, every log on disk is read again (duplicates, no loss)");
             }
             (Some(store), opened.marks)
         }
@@ -243,21 +257,12 @@ fn open_store(dir: &Path) -> (Option<Store>, Marks) {
     }
 }
 
-fn keep_checkpoints(
-    mut store: Option<Store>,
-    mut state: Result<StateDir, PathBuf>,
-    registry: &Registry,
-    stop: &AtomicBool,
-    status: &Status,
-) {
-    let mut written = None;
+fn keep(mut keeper: Keeper, mut state: Result<StateDir, PathBuf>, stop: &AtomicBool, status: &Status) {
     let started = Instant::now();
-    // The first one is due at once: an agent that dies again soon after its start must have got on.
-    let mut last_write: Option<Instant> = None;
     let mut last_retry = Instant::now();
     loop {
         let stopping = stop.load(Ordering::Acquire);
-        if store.is_none() && (stopping || last_retry.elapsed() >= STATE_RETRY) {
+        if keeper.is_detached() && (stopping || last_retry.elapsed() >= STATE_RETRY) {
             last_retry = Instant::now();
             if let Err(path) = &state
                 && let Ok(Some(opened)) = StateDir::open(path)
@@ -265,45 +270,15 @@ fn keep_checkpoints(
                 state = Ok(opened);
             }
             if let Ok(dir) = &state {
-                // Positions of this life count; what an unreadable directory held before is too late now.
-                store = Store::open(dir.path()).ok().map(|(store, _)| store);
+                keeper.attach(Arc::new(OsDisk::new(dir.path())));
             }
         }
-        let version = registry.version();
-        let changed = written != Some(version);
-        let grown =
-            written.is_some_and(|(_, bytes): (u64, u64)| version.1.saturating_sub(bytes) >= CHECKPOINT_BYTES);
-        let due = grown || stopping || last_write.is_none_or(|last| last.elapsed() >= CHECKPOINT_INTERVAL);
-        if changed
-            && due
-            && let Some(store) = &mut store
-        {
-            let marks = registry.marks();
-            let result = store.write(marks.iter().map(|(key, mark)| (&**key, mark)));
-            last_write = Some(Instant::now());
-            let was = status.state_durable.swap(result.is_ok(), Ordering::Relaxed);
-            match result {
-                Ok(()) => {
-                    written = Some(version);
-                    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-                    metrics::CHECKPOINT_TIMESTAMP.set(now as i64);
-                    if !was {
-                        info!("checkpoints are durable again");
-                    }
-                }
-                Err(error) => {
-                    metrics::CHECKPOINT_FAILURES.inc();
-                    if was {
-                        error!(%error, "cannot make the checkpoint durable; running on, but a restart would send again what it has sent (check space, mount and rights of [agent] state_dir)");
-                    }
-                }
-            }
-        }
+        let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let wait = keeper.step(started.elapsed(), unix_secs, stopping);
+        status.state_durable.store(keeper.is_durable(), Ordering::Relaxed);
         if stopping {
             return;
         }
-        // Looked at often only while bytes are acknowledged: then much may come within a second.
-        let busy = changed || started.elapsed() < BUSY_START;
-        std::thread::park_timeout(if busy { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL });
+        std::thread::park_timeout(wait);
     }
 }

@@ -124,26 +124,31 @@ pub fn fragment(arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> F
 
 #[cold]
 fn docker_fragment(arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> Option<Fragment> {
-    let (header, raw) = {
-        let line: DockerLine<'_> = serde_json::from_slice(&arena[start..end]).ok()?;
-        let raw = line.log.get().as_bytes();
-        let (b'"', [middle @ .., b'"']) = raw.split_first()? else { return None };
-        let at = middle.as_ptr() as usize - arena.as_ptr() as usize;
-        let header = Header {
-            time_unix_nano: stamp::parse(line.time.as_bytes())?,
-            stream: if line.stream == Some("stderr") { Stream::Stderr } else { Stream::Stdout },
-            full: true,
-            payload: 0,
-            well_formed: true,
-        };
-        (header, at..at + middle.len())
-    };
+    let (header, payload) = docker_line(&arena[start..end])?;
     let begin = arena.len();
-    let escaped = arena[raw].to_vec();
+    let escaped = arena[start + payload.start..start + payload.end].to_vec();
     unescape_into(&escaped, arena);
     let full = arena.len() > begin && arena.last() == Some(&b'\n');
     let body = Span::new(begin, arena.len() - usize::from(full));
     Some(Fragment { header: Header { full, ..header }, body, offset, total: u64::from(body.len) })
+}
+
+/// Reads one line of docker's json-file: its header, and where its payload stands, escaped, without the quotation
+/// marks. Whether the payload ends the application's line shows when it is unescaped: then a newline is its last
+/// byte.
+pub(super) fn docker_line(line: &[u8]) -> Option<(Header, std::ops::Range<usize>)> {
+    let read: DockerLine<'_> = serde_json::from_slice(line).ok()?;
+    let raw = read.log.get().as_bytes();
+    let (b'"', [middle @ .., b'"']) = raw.split_first()? else { return None };
+    let at = middle.as_ptr() as usize - line.as_ptr() as usize;
+    let header = Header {
+        time_unix_nano: stamp::parse(read.time.as_bytes())?,
+        stream: if read.stream == Some("stderr") { Stream::Stderr } else { Stream::Stdout },
+        full: true,
+        payload: 0,
+        well_formed: true,
+    };
+    Some((header, at..at + middle.len()))
 }
 
 /// A whole application line.

@@ -82,7 +82,9 @@ impl Inflate {
 
     /// The content's facts, with the compressed file's identity.
     pub fn stat(&self) -> Stat {
-        Stat { device: self.device, inode: self.inode, size: self.state.lock().size, links: 1 }
+        #[allow(clippy::unnecessary_cast, reason = "narrower on other architectures")]
+        let links = rustix::fs::fstat(&self.file).map_or(1, |stat| stat.st_nlink as u64);
+        Stat { device: self.device, inode: self.inode, size: self.state.lock().size, links }
     }
 
     /// Appends at most `max` bytes of the content from `offset`; 0 at its end.

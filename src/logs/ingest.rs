@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use super::copies::Copies;
 use super::frame::{self, Framed, Framer};
-use super::inherit::Inheritance;
+use super::inherit::{self, Inheritance};
 use super::parse::{self, DurationUnit, Text, unescape_into};
 use super::process::{Chain, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
@@ -37,6 +37,20 @@ impl Settings {
         }
         want = want.with(chain.wants());
         Self { fields, want, chain, max_line }
+    }
+}
+
+impl Settings {
+    /// From which offset a log is read again before a resume at `offset`, so that what lines learn from earlier ones
+    /// is as it was.
+    pub fn warm_up_start(&self, offset: u64) -> u64 {
+        offset.saturating_sub(inherit::REACH).min(self.chain.warm_up_start(offset))
+    }
+
+    /// Bytes before a position that a resume reads again at most.
+    pub fn warm_up_reach(&self) -> u64 {
+        let far = u64::MAX / 2;
+        far - self.warm_up_start(far) + self.max_line as u64
     }
 }
 
@@ -95,6 +109,22 @@ impl LineState {
     pub fn next_generation(&mut self, settings: &Settings, arena: &mut Vec<u8>, records: &mut Vec<Record>) {
         self.close_idle(settings, u64::MAX, arena, records);
         self.framer.next_generation();
+        self.inheritance.clear();
+        self.process.reset();
+    }
+
+    /// Bytes are missing behind what was read last: gives out what waits for an end that is gone, and begins anew.
+    pub fn interrupt(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        records: &mut Vec<Record>,
+    ) {
+        self.finish(settings, workload, arena, 0, records);
+        let last_time = self.framer.last_time();
+        self.framer = Framer::new(settings.max_line);
+        self.framer.resume(Skipping::default(), last_time);
         self.inheritance.clear();
         self.process.reset();
     }
@@ -240,32 +270,9 @@ impl LineState {
         records: &mut Vec<Record>,
     ) -> u64 {
         let body = framed.body;
-        let parsed = parse::parse(body.of(arena), settings.want);
-        let base = body.start as usize;
         let shift = self.copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
-        let mut record = Record {
-            trace_id: parsed.trace_id,
-            span_id: parsed.span_id,
-            time_unix_nano: framed.time_unix_nano + shift,
-            app_time_unix_nano: parsed.app_time_unix_nano,
-            offset: framed.offset,
-            body,
-            request_id: text(arena, base, parsed.request_id),
-            http_method: text(arena, base, parsed.http_method),
-            http_route: text(arena, base, parsed.http_route),
-            url_path: text(arena, base, parsed.url_path),
-            duration_ms: millis(arena, base, parsed.duration, parsed.duration_unit),
-            original_len: framed.original_len,
-            repeated: 0,
-            http_status: parsed.http_status,
-            trace_flags: parsed.trace_flags,
-            severity: parsed.severity,
-            stream: framed.stream,
-            marks: framed.marks,
-        };
-        if record.http_route.is_empty() && !record.url_path.is_empty() {
-            record.http_route = route_of(arena, record.url_path);
-        }
+        let mut record = read_record(settings.want, arena, framed);
+        record.time_unix_nano += shift;
         if !record.request_id.is_empty() && settings.fields.contains(Fields::TRACE_ID) {
             let request_id = record.request_id.of(arena);
             if let Some(trace) = record.trace_id {
@@ -281,6 +288,38 @@ impl LineState {
         }
         u64::from(settings.chain.apply(&mut self.process, workload, arena, record, records).records())
     }
+}
+
+/// What a framed line says about itself, as a record that nothing has been done to.
+#[inline]
+pub(super) fn read_record(want: Fields, arena: &mut Vec<u8>, framed: Framed) -> Record {
+    let body = framed.body;
+    let parsed = parse::parse(body.of(arena), want);
+    let base = body.start as usize;
+    let mut record = Record {
+        trace_id: parsed.trace_id,
+        span_id: parsed.span_id,
+        time_unix_nano: framed.time_unix_nano,
+        app_time_unix_nano: parsed.app_time_unix_nano,
+        offset: framed.offset,
+        body,
+        request_id: text(arena, base, parsed.request_id),
+        http_method: text(arena, base, parsed.http_method),
+        http_route: text(arena, base, parsed.http_route),
+        url_path: text(arena, base, parsed.url_path),
+        duration_ms: millis(arena, base, parsed.duration, parsed.duration_unit),
+        original_len: framed.original_len,
+        repeated: 0,
+        http_status: parsed.http_status,
+        trace_flags: parsed.trace_flags,
+        severity: parsed.severity,
+        stream: framed.stream,
+        marks: framed.marks,
+    };
+    if record.http_route.is_empty() && !record.url_path.is_empty() {
+        record.http_route = route_of(arena, record.url_path);
+    }
+    record
 }
 
 #[inline]

@@ -8,16 +8,23 @@ pub mod checkpoint;
 pub mod copies;
 pub mod coverage;
 pub mod discover;
+pub mod disk;
 pub mod driver;
 pub mod env;
 pub mod frame;
 pub mod gz;
 pub mod ingest;
 pub mod inherit;
+pub mod keeper;
+pub mod mask;
+pub mod notice;
 pub mod os;
 pub mod parse;
 pub mod process;
 pub mod registry;
+pub mod resume;
+pub mod source;
+pub mod spill;
 pub mod stamp;
 pub mod tail;
 
@@ -50,6 +57,11 @@ pub struct Config {
     /// Bytes of one container log that may be in flight, so that one loud container cannot take all of
     /// `[agent] memory`.
     pub per_log: ByteSize,
+    /// What is kept when the kubelet deletes logs faster than the backend takes them.
+    pub spill: spill::Config,
+    /// When a container is restarted, tell the last lines of the one that ended, with their trace id, as one event of
+    /// its stream.
+    pub last_words: bool,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,
 }
@@ -64,6 +76,8 @@ impl Default for Config {
             symlink_roots: vec!["/var/lib/docker/containers".into()],
             max_line: ByteSize::kib(256),
             per_log: ByteSize::mib(1),
+            spill: spill::Config::default(),
+            last_words: true,
             exclude_self: true,
         }
     }

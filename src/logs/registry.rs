@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::checkpoint::{Mark, Marks};
+use super::checkpoint::{Mark, Marks, Seen};
 use crate::data::delivery::{Ledger, Totals};
 use crate::data::workload::Workload;
 
@@ -16,6 +16,9 @@ use crate::data::workload::Workload;
 struct Tracked {
     workload: Arc<Workload>,
     ledger: Arc<Ledger>,
+    /// All files of the log that are not done with, oldest first.
+    files: Vec<Seen>,
+    last_words_told: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,10 +73,36 @@ impl Registry {
         gone
     }
 
-    pub(super) fn enter(&self, key: Arc<str>, workload: Arc<Workload>, ledger: Arc<Ledger>) {
+    pub(super) fn enter(
+        &self,
+        key: Arc<str>,
+        workload: Arc<Workload>,
+        ledger: Arc<Ledger>,
+        last_words_told: bool,
+    ) {
         let mut state = self.state.lock();
-        state.logs.insert(key, Tracked { workload, ledger });
+        state.logs.insert(key, Tracked { workload, ledger, files: Vec::new(), last_words_told });
         state.version += 1;
+    }
+
+    /// The files of a log have become others.
+    pub(super) fn set_files(&self, key: &str, files: Vec<Seen>) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key)
+            && tracked.files != files
+        {
+            tracked.files = files;
+            state.version += 1;
+        }
+    }
+
+    /// The last words of a log are told: not again after a restart.
+    pub(super) fn set_last_words_told(&self, key: &str) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key) {
+            tracked.last_words_told = true;
+            state.version += 1;
+        }
     }
 
     pub(super) fn remove(&self, key: &str) {
@@ -93,11 +122,19 @@ impl Registry {
     pub fn marks(&self) -> Vec<(Arc<str>, Mark)> {
         let state = self.state.lock();
         let known = state.logs.iter().map(|(key, tracked)| {
+            let position = tracked.ledger.committed();
+            let files = tracked.files.iter().filter(|seen| seen.ordinal >= position.ordinal);
+            let mut files: Vec<Seen> = files.copied().collect();
+            if files.len() == 1 && files[0].ordinal == position.ordinal {
+                files.clear();
+            }
             let mark = Mark {
-                position: tracked.ledger.committed(),
+                position,
                 service_name: tracked.workload.service_name.clone(),
                 service_name_guessed: tracked.workload.service_name_guessed,
                 environment: tracked.workload.environment.clone(),
+                last_words_told: tracked.last_words_told,
+                files,
             };
             (Arc::clone(key), mark)
         });

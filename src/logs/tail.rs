@@ -10,27 +10,26 @@
 
 mod follow;
 mod log;
+mod open;
+mod protect;
 mod read;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::chain::{self, Open, Resume, Which};
-use super::coverage::Coverage;
-use super::discover::{self, Candidate};
-use super::env::{Env, OpenError};
-use super::ingest::{LineState, Settings};
+use super::discover;
+use super::env::Env;
+use super::ingest::Settings;
 use super::registry::Registry;
+use super::spill::Spill;
 use crate::data::budget::{Budget, Signal};
-use crate::data::delivery::{Fanout, Ledger, Sealed};
-use crate::data::position::{Position, Skipping};
-use crate::data::workload::{Identify, Identity, Workload};
-use crate::metrics;
-use log::{Log, stream_hash, warm_up};
+use crate::data::delivery::{Fanout, Sealed};
+use crate::data::workload::Identify;
+use log::Log;
 
 /// Bytes read at once from one log.
 const CHUNK: u64 = 256 << 10;
@@ -86,6 +85,10 @@ pub struct Options {
     pub start: Start,
     /// Bytes of one log that may be in flight.
     pub per_log: u64,
+    /// Bytes of deleted files that may be held open when they cannot be spilled.
+    pub held_deleted: u64,
+    /// Whether the last lines of a container that was restarted are told once more, as one event.
+    pub last_words: bool,
     /// Namespace and pod whose logs are left out: the agent's own.
     pub own_pod: Option<(String, String)>,
 }
@@ -109,6 +112,7 @@ pub struct Tail<E: Env> {
     budget: Arc<Budget>,
     signal: Arc<Signal>,
     registry: Arc<Registry>,
+    spill: Arc<Spill>,
     /// Sealed and not yet handed out; empty between two steps.
     outbox: Vec<Sealed>,
     outbox_bytes: u64,
@@ -147,6 +151,7 @@ impl<E: Env> Tail<E> {
         budget: Arc<Budget>,
         signal: Arc<Signal>,
         registry: Arc<Registry>,
+        spill: Arc<Spill>,
     ) -> Self {
         Self {
             env,
@@ -157,6 +162,7 @@ impl<E: Env> Tail<E> {
             budget,
             signal,
             registry,
+            spill,
             outbox: Vec::new(),
             outbox_bytes: 0,
             logs: Vec::new(),
@@ -189,6 +195,7 @@ impl<E: Env> Tail<E> {
             self.end_check = false;
             self.even_tick = !self.even_tick;
             self.look(now);
+            self.protect(now);
             self.next_tick =
                 now + if self.end_check { END_CHECK.min(self.options.tick) } else { self.options.tick };
         }
@@ -238,6 +245,7 @@ impl<E: Env> Tail<E> {
         for candidate in found.logs {
             self.consider(candidate, first, now);
         }
+        self.consider_spilled(now);
         self.note_empty_dirs(found.empty, now);
         self.mark_ended();
         let since = *self.first_listing_done.get_or_insert(now);
@@ -292,132 +300,5 @@ impl<E: Env> Tail<E> {
         for (log, ended) in self.logs.iter_mut().zip(ended) {
             log.ended = ended;
         }
-    }
-
-    fn consider(&mut self, candidate: Candidate, first_listing: bool, now: Duration) {
-        let key = candidate.container.key();
-        if self.by_key.contains_key(key.as_str()) {
-            return;
-        }
-        if let Some((namespace, pod)) = &self.options.own_pod
-            && (namespace, pod) == (&candidate.container.namespace, &candidate.container.pod)
-        {
-            return;
-        }
-        let Identity::Known(workload) = self.identify.identify(&candidate.container) else {
-            self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
-            return;
-        };
-        let known = self.registry.knows(&key);
-        let which = if known || self.options.start == Start::Newest { Which::Plain } else { Which::All };
-        let files = match chain::open_all(&self.env, &candidate.path, candidate.linked, which) {
-            Ok(files) => files,
-            Err(OpenError::Missing) => {
-                // In the middle of a rotation, or already gone.
-                self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
-                return;
-            }
-            Err(error) => {
-                if self.skipped.len() < 4096 && self.skipped.insert(candidate.path.clone()) {
-                    metrics::LOG_SKIPPED_FILES.with_label_values(&[error.reason()]).inc();
-                    let file = candidate.path.display();
-                    warn!(%file, %error, "log file is not read");
-                }
-                return;
-            }
-        };
-        self.skipped.remove(&candidate.path);
-        self.open(key.into(), candidate, workload, files, first_listing, now);
-    }
-
-    fn open(
-        &mut self,
-        key: Arc<str>,
-        candidate: Candidate,
-        mut workload: Arc<Workload>,
-        mut files: VecDeque<Open<E::File>>,
-        first_listing: bool,
-        now: Duration,
-    ) {
-        let mark = self.registry.claim(&key);
-        let mut skipping = Skipping::default();
-        let mut resumed = false;
-        if let Some(mark) = &mark {
-            if mark.service_name != workload.service_name || mark.environment != workload.environment {
-                let mut frozen = (*workload).clone();
-                frozen.service_name.clone_from(&mark.service_name);
-                frozen.service_name_guessed = mark.service_name_guessed;
-                frozen.environment.clone_from(&mark.environment);
-                workload = Arc::new(frozen);
-            }
-            let mut found = chain::locate(&files, &mark.position);
-            if found == Resume::Missing
-                && mark.position != Position::default()
-                && let Ok(all) = chain::open_all(&self.env, &candidate.path, candidate.linked, Which::All)
-            {
-                // Compressed while the agent was away: the offset in the content is the same.
-                files = all;
-                found = chain::locate(&files, &mark.position);
-            }
-            match found {
-                Resume::At(index) => {
-                    files.drain(..index);
-                    files[0].offset = mark.position.offset;
-                    skipping = mark.position.skipping;
-                    resumed = true;
-                }
-                Resume::Truncated(index) => {
-                    files.drain(..index);
-                    metrics::LOG_TRUNCATIONS.inc();
-                    warn!(log = %key, offset = mark.position.offset, size = files[0].size,
-                        "log is shorter than what was read of it; it was truncated and is read from its start");
-                }
-                Resume::Missing if mark.position != Position::default() => {
-                    warn!(log = %key, "log file of the checkpoint is gone; what it held behind the saved position is lost, and all that is left is read");
-                    metrics::LOG_GAPS.inc();
-                }
-                Resume::Missing => {}
-            }
-        } else if self.options.start == Start::Newest && first_listing {
-            files.drain(..files.len() - 1);
-            files[0].offset = files[0].size;
-        }
-        let mut log = Log {
-            place: key.rsplit_once('/').map_or_else(String::new, |(place, _)| place.to_owned()),
-            path: candidate.path.to_string_lossy().into(),
-            live: candidate.path,
-            linked: candidate.linked,
-            restart: candidate.container.restart,
-            coverage: Coverage::of(&workload),
-            stream: stream_hash(&workload),
-            ledger: Ledger::new(Position::default(), Arc::clone(&self.signal)),
-            workload,
-            files,
-            lines: LineState::new(self.settings.max_line),
-            carried: None,
-            next_check: now,
-            dir_modified: 0,
-            grew: false,
-            last_growth: now,
-            gone_since: None,
-            ended: false,
-            finished: false,
-            deficit: 0,
-            waiting: false,
-            failing: false,
-            long_read: false,
-            key: Arc::clone(&key),
-        };
-        if resumed && log.files[0].offset > 0 {
-            warm_up(&mut log, &self.settings);
-        }
-        log.lines.resume(&self.settings, skipping);
-        log.lines.set_first_time(self.env.unix_nano());
-        let start = log.decided().unwrap_or_default();
-        log.ledger = Ledger::new(start, Arc::clone(&self.signal));
-        self.registry.enter(Arc::clone(&key), Arc::clone(&log.workload), Arc::clone(&log.ledger));
-        self.by_key.insert(key, self.logs.len());
-        self.logs.push(log);
-        self.order_stale = true;
     }
 }

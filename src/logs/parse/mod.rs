@@ -24,7 +24,7 @@ mod time;
 mod unescape;
 
 pub use json::MAX_DEPTH;
-pub use unescape::unescape_into;
+pub use unescape::{unescape_by_piece, unescape_into};
 
 use pick::Picks;
 

@@ -6,8 +6,18 @@
 /// Appends what a JSON string body says. `text` is the body without its quotes.
 pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len());
-    pieces(text, |piece| {
+    pieces(text, |piece, _| {
         out.extend_from_slice(piece);
+        true
+    });
+}
+
+/// Appends what a JSON string body says, and calls `source` with the lengths of each piece: as appended, and as it
+/// stands in `text`. Pieces of equal lengths stand there byte for byte.
+pub fn unescape_by_piece(text: &[u8], out: &mut Vec<u8>, mut source: impl FnMut(usize, usize)) {
+    pieces(text, |piece, used| {
+        out.extend_from_slice(piece);
+        source(piece.len(), used);
         true
     });
 }
@@ -15,7 +25,7 @@ pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) {
 /// Unescapes into a buffer; `None` when it is too small.
 pub(super) fn unescape_short<'b>(text: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let mut len = 0;
-    let fits = pieces(text, |piece| match buffer.get_mut(len..len + piece.len()) {
+    let fits = pieces(text, |piece, _| match buffer.get_mut(len..len + piece.len()) {
         Some(place) => {
             place.copy_from_slice(piece);
             len += piece.len();
@@ -26,10 +36,11 @@ pub(super) fn unescape_short<'b>(text: &[u8], buffer: &'b mut [u8]) -> Option<&'
     fits.then_some(&buffer[..len])
 }
 
-/// Hands on the unescaped text piece by piece until `push` refuses one; false when it did.
-fn pieces(mut text: &[u8], mut push: impl FnMut(&[u8]) -> bool) -> bool {
+/// Hands on the unescaped text piece by piece, each with its length in `text`, until `push` refuses one; false when
+/// it did.
+fn pieces(mut text: &[u8], mut push: impl FnMut(&[u8], usize) -> bool) -> bool {
     while let Some(at) = memchr::memchr(b'\\', text) {
-        if at > 0 && !push(&text[..at]) {
+        if at > 0 && !push(&text[..at], at) {
             return false;
         }
         text = &text[at..];
@@ -45,18 +56,18 @@ fn pieces(mut text: &[u8], mut push: impl FnMut(&[u8]) -> bool) -> bool {
         };
         let (pushed, used) = match simple {
             0 => match code_point(text) {
-                Some((character, used)) => (push(character.encode_utf8(&mut [0; 4]).as_bytes()), used),
-                None => (push(b"\\"), 1),
+                Some((character, used)) => (push(character.encode_utf8(&mut [0; 4]).as_bytes(), used), used),
+                None => (push(b"\\", 1), 1),
             },
-            b'\\' if text.get(1) != Some(&b'\\') => (push(b"\\"), 1),
-            byte => (push(&[byte]), 2),
+            b'\\' if text.get(1) != Some(&b'\\') => (push(b"\\", 1), 1),
+            byte => (push(&[byte], 2), 2),
         };
         if !pushed {
             return false;
         }
         text = &text[used..];
     }
-    text.is_empty() || push(text)
+    text.is_empty() || push(text, text.len())
 }
 
 /// Reads `\uXXXX`, or a surrogate pair of two; how many bytes it took.

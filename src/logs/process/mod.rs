@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::IntCounter;
 
 pub use self::config::Config;
+pub(super) use self::redact::Cover;
 pub use self::rules::{Error, MAX_RULES};
 
 use self::dedup::{BLOCK_BYTES, Fate, Folder, Memory};
@@ -35,7 +36,7 @@ use crate::data::workload::Workload;
 use crate::metrics;
 
 /// Bytes before a position within which a private key that is still open may have begun: 128 lines of 80.
-const KEY_BYTES: u64 = 16 << 10;
+pub(super) const KEY_BYTES: u64 = 16 << 10;
 
 /// The compiled rules, shared by all container logs.
 #[derive(Debug)]
@@ -347,6 +348,64 @@ impl Chain {
     ) {
         if let Some((record, in_key)) = state.memory.release(arena) {
             self.send(state, arena, record, in_key, out, dropped);
+        }
+    }
+
+    /// True when redaction is configured.
+    pub(super) fn redacts(&self) -> bool {
+        self.redactor.is_some()
+    }
+
+    /// Takes note of one more record of a log; true when it stands in a private key that began before it.
+    fn follow(&self, state: &mut LogState, workload: &Workload, record: &Record, arena: &[u8]) -> bool {
+        if state.scope.as_ref().is_none_or(|scope| scope.chain != self.id) {
+            state.scope = Some(self.scope(workload));
+        }
+        self.redactor.as_ref().is_some_and(|rules| rules.follow_keys(&mut state.keys, record, arena))
+    }
+
+    /// Redacts a record that is read once more, to be shown within another one. Nothing is counted, sampled,
+    /// limited or folded; `None` when a drop rule keeps it from leaving the node.
+    ///
+    /// Records must come in the log's order, all of them, with a state of their own.
+    pub(super) fn conceal(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        mut record: Record,
+    ) -> Option<Record> {
+        let in_key = self.follow(state, workload, &record, arena);
+        let scope = state.scope.as_deref()?;
+        let dropped = self
+            .drops
+            .iter()
+            .zip(&scope.drops)
+            .any(|((when, _), in_scope)| *in_scope && when.matches(&record, arena));
+        if dropped {
+            return None;
+        }
+        if let Some(redactor) = &self.redactor {
+            redactor.redact(&scope.own_redactions, in_key, &mut record, arena);
+        }
+        Some(record)
+    }
+
+    /// Where a record's line must be covered for nothing to be left in it that redaction would replace, in order
+    /// and without overlaps. Positions count from the line's start.
+    ///
+    /// Records must come in the log's order, all of them, with a state of their own.
+    pub(super) fn covers(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        record: &Record,
+        arena: &[u8],
+    ) -> Vec<Cover> {
+        let in_key = self.follow(state, workload, record, arena);
+        match (&self.redactor, &state.scope) {
+            (Some(redactor), Some(scope)) => redactor.covers(&scope.own_redactions, in_key, record, arena),
+            _ => Vec::new(),
         }
     }
 

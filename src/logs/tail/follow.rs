@@ -11,9 +11,12 @@ use tracing::warn;
 use super::{DIR_CHECK, GONE_GRACE, Tail};
 use crate::data::position::{Position, Skipping};
 use crate::logs::chain::{self, Open, Which};
+use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::frame;
 use crate::logs::ingest::LineState;
+use crate::logs::resume::Missing;
+use crate::logs::source::Source;
 use crate::metrics;
 
 impl<E: Env> Tail<E> {
@@ -37,10 +40,13 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         log.waiting = false;
         let before = log.lag();
-        for file in &mut log.files {
+        for file in log.all_files() {
             if let Ok(stat) = file.file.stat() {
                 file.size = stat.size;
                 let _ = file.learn_head();
+                if stat.links == 0 {
+                    file.unlinked_since.get_or_insert(now);
+                }
             }
         }
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
@@ -63,6 +69,9 @@ impl<E: Env> Tail<E> {
         if self.logs[index].lag() == 0 && self.logs[index].lines.pinned().is_some() {
             self.close_open_lines(index, wall);
         }
+        if self.logs[index].ended && !self.logs[index].last_words_told {
+            self.tell_last_words(index);
+        }
     }
 
     /// copytruncate, or a log cut by hand: the file is read from its start, as a new generation.
@@ -74,6 +83,9 @@ impl<E: Env> Tail<E> {
         log.lines.next_generation(&self.settings, &mut arena, &mut records);
         log.lines = LineState::new(self.settings.max_line);
         log.lines.set_first_time(self.env.unix_nano());
+        for file in &mut log.files {
+            file.ordinal += 1;
+        }
         let front = &mut log.files[0];
         front.offset = 0;
         front.generation.head = 0;
@@ -146,12 +158,31 @@ impl<E: Env> Tail<E> {
         }
         // What is older than the newest known file has been read or is being read.
         let after = at.map_or(0, |at| at + 1);
+        // Without its predecessor among them, nobody knows what else came and went.
+        let mut missing = at.is_none().then_some(Missing { bytes: 0, exact: false });
+        let mut found_new = false;
         for file in found.into_iter().skip(after) {
             if !log.files.iter().any(|known| chain::same_generation(&known.generation, &file.generation)) {
                 metrics::LOG_ROTATIONS.inc();
+                let mut file = file.map(Source::File);
+                file.ordinal = log.newest_ordinal() + 1;
+                file.missing_before = missing.take();
                 log.files.push_back(file);
+                found_new = true;
             }
         }
+        if found_new {
+            self.remember_files(index);
+        }
+    }
+
+    /// Tells the checkpoint which files the log has.
+    pub(super) fn remember_files(&mut self, index: usize) {
+        let log = &mut self.logs[index];
+        let seen =
+            |file: &mut Open<_>| Seen { generation: file.generation, ordinal: file.ordinal, size: file.size };
+        let files = log.all_files().map(seen).collect();
+        self.registry.set_files(&log.key, files);
     }
 
     /// Moves on to the next generation once the first one is read to its end and stays there.
@@ -191,9 +222,15 @@ impl<E: Env> Tail<E> {
         log.lines.next_generation(&self.settings, &mut arena, &mut records);
         log.carried = if log.lines.carries() { log.carried.or(decided) } else { None };
         if let Some(old) = log.files.pop_front() {
-            let start =
-                Position { generation: old.generation, offset: old.offset, skipping: Skipping::default() };
+            let start = Position {
+                generation: old.generation,
+                ordinal: old.ordinal,
+                offset: old.offset,
+                skipping: Skipping::default(),
+            };
+            log.behind.push_back(old);
             self.seal_from(index, start, arena, records, taken);
+            self.remember_files(index);
         }
     }
 

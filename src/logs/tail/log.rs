@@ -1,6 +1,7 @@
 //! One container log as the tail follows it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,13 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::data::delivery::Ledger;
-use crate::data::position::Position;
+use crate::data::position::{Generation, Position};
 use crate::data::workload::Workload;
 use crate::logs::chain::Open;
 use crate::logs::coverage::Coverage;
 use crate::logs::env::LogFile;
 use crate::logs::ingest::{LineState, Settings};
-use crate::logs::inherit;
+use crate::logs::source::Source;
 
 /// A log that has not grown for this long is looked at on every second tick.
 const QUIET_AFTER: Duration = Duration::from_secs(30);
@@ -36,7 +37,9 @@ pub(super) struct Log<F> {
     /// Hash of what makes the backend stream.
     pub(super) stream: u64,
     /// Oldest first; the first one is being read.
-    pub(super) files: VecDeque<Open<F>>,
+    pub(super) files: VecDeque<Open<Source<F>>>,
+    /// Read to their end and not yet delivered to theirs, oldest first.
+    pub(super) behind: VecDeque<Open<Source<F>>>,
     pub(super) lines: LineState,
     /// Where a line began that was open when its generation ended.
     pub(super) carried: Option<Position>,
@@ -49,6 +52,10 @@ pub(super) struct Log<F> {
     /// A later restart of the container exists: no line will come any more.
     pub(super) ended: bool,
     pub(super) finished: bool,
+    /// The last words of the container are told.
+    pub(super) last_words_told: bool,
+    /// Ranges, by ordinal, that were given up and counted, and are still to be met by the reader.
+    pub(super) given_up: Vec<(u64, Range<u64>)>,
     pub(super) deficit: i64,
     /// The next line lies beyond the horizon: wait for another log of the stream, until the next tick.
     pub(super) waiting: bool,
@@ -68,6 +75,7 @@ impl<F: LogFile> Log<F> {
     pub(super) fn may_sleep(&self, now: Duration) -> bool {
         now > self.last_growth + QUIET_AFTER
             && self.files.len() == 1
+            && self.behind.is_empty()
             && self.gone_since.is_none()
             && self.lag() == 0
     }
@@ -84,6 +92,16 @@ impl<F: LogFile> Log<F> {
         self.files.iter().map(Open::unread).sum()
     }
 
+    /// Number of the newest file.
+    pub(super) fn newest_ordinal(&self) -> u64 {
+        self.files.back().map_or(0, |newest| newest.ordinal)
+    }
+
+    /// All files that are not done with, oldest first.
+    pub(super) fn all_files(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
+        self.behind.iter_mut().chain(&mut self.files)
+    }
+
     /// The position up to which everything that was read is decided.
     pub(super) fn decided(&self) -> Option<Position> {
         let file = self.files.front()?;
@@ -93,17 +111,15 @@ impl<F: LogFile> Log<F> {
             return Some(carried);
         }
         let (offset, skipping) = self.lines.pinned().unwrap_or((file.offset, self.lines.skipping()));
-        Some(Position { generation: file.generation, offset, skipping })
+        Some(Position { generation: file.generation, ordinal: file.ordinal, offset, skipping })
     }
 }
 
 /// Re-reads a bounded stretch before a resumed position, so that what lines learn from earlier ones is as it was.
 pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) {
     let file = &log.files[0];
-    let looks_back =
-        file.offset.saturating_sub(inherit::REACH).min(settings.chain.warm_up_start(file.offset));
     // A line that ends in the stretch may have begun before it.
-    let begin = looks_back.saturating_sub(settings.max_line as u64);
+    let begin = settings.warm_up_start(file.offset).saturating_sub(settings.max_line as u64);
     log.lines.begin_warm_up();
     let mut arena = Vec::new();
     if file.file.read_at(begin, (file.offset - begin) as usize, &mut arena).is_err() {
@@ -113,6 +129,11 @@ pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) {
     let mut records = Vec::new();
     let (offset, horizon) = (begin + from as u64, u64::MAX);
     log.lines.ingest(settings, &log.workload, &mut arena, from, offset, horizon, &mut records);
+}
+
+/// What a person can find a lost file by, since its name has gone with it.
+pub(super) fn file_name(generation: &Generation) -> String {
+    format!("inode {}", generation.inode)
 }
 
 /// Identifies the backend stream that a workload's lines go to.

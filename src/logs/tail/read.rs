@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::log::file_name;
 use super::{CATCHING_UP_AGE, CATCHING_UP_BYTES, CHUNK, MAX_AHEAD, Tail};
 use crate::data::batch::{Batch, Record};
 use crate::data::budget::Permit;
-use crate::data::delivery::Sealed;
+use crate::data::delivery::{Loss, Sealed};
 use crate::data::position::{Position, Skipping};
 use crate::logs::env::{Env, LogFile};
-use crate::logs::frame;
+use crate::logs::resume::Missing;
+use crate::logs::source::{Gap, Source};
+use crate::logs::{frame, notice};
 use crate::metrics;
 
 /// Log bytes that are sealed before they are handed out.
@@ -130,6 +133,9 @@ impl<E: Env> Tail<E> {
     }
 
     fn read_chunk(&mut self, index: usize, now: Duration) -> Read {
+        if self.logs[index].files.front().is_some_and(|front| front.missing_before.is_some()) {
+            self.tell_missing(index);
+        }
         let log = &self.logs[index];
         let in_flight = log.ledger.in_flight_bytes();
         let long = self.settings.max_line as u64 + 4096;
@@ -147,8 +153,12 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         let Some(file) = log.files.front_mut() else { return Read::Nothing };
         let (mut arena, mut records) = self.budget.buffers(want as usize);
-        let start =
-            Position { generation: file.generation, offset: file.offset, skipping: Skipping::default() };
+        let start = Position {
+            generation: file.generation,
+            ordinal: file.ordinal,
+            offset: file.offset,
+            skipping: Skipping::default(),
+        };
         match file.file.read_at(file.offset, want as usize, &mut arena) {
             Ok(0) => {
                 file.size = file.offset;
@@ -156,6 +166,10 @@ impl<E: Env> Tail<E> {
             }
             Ok(_) => log.failing = false,
             Err(error) => {
+                if let Some(until) = Gap::of(&error).map(|gap| gap.until) {
+                    self.skip_gap(index, until);
+                    return Read::Some(0);
+                }
                 log.failing = true;
                 metrics::LOG_READ_ERRORS.inc();
                 warn!(log = %log.key, %error, "cannot read log; trying again at the next tick");
@@ -188,6 +202,105 @@ impl<E: Env> Tail<E> {
         permit.resize((arena.capacity() + records.capacity() * size_of::<Record>()) as u64);
         self.send(index, start, arena, records, taken.bytes as u64, permit);
         Read::Some(taken.bytes as u64)
+    }
+
+    /// Marks in the stream that files before the front one are lost.
+    fn tell_missing(&mut self, index: usize) {
+        let next = self.peek(index);
+        let log = &mut self.logs[index];
+        let Some(front) = log.files.front_mut() else { return };
+        let Some(Missing { bytes, exact }) = front.missing_before.take() else { return };
+        if exact {
+            warn!(log = %log.key, bytes, "log files were deleted before they were read; what they held is lost");
+        } else {
+            warn!(log = %log.key, at_least = bytes, "log files were deleted before they were read; nobody knows how much they held");
+            metrics::LOG_GAPS.inc();
+        }
+        metrics::LOG_LOST_BYTES.with_label_values(&[Loss::RotatedAway.name()]).inc_by(bytes);
+        let (file, offset) = (file_name(&front.generation), front.offset);
+        let (mut arena, mut records) = (Vec::new(), Vec::new());
+        log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
+        log.carried = None;
+        let time = next.unwrap_or(log.lines.last_time());
+        let gap = notice::Gap {
+            reason: Loss::RotatedAway,
+            file: &file,
+            bytes: (exact || bytes > 0).then_some(bytes),
+            from: None,
+            to: None,
+        };
+        records.push(notice::gap(&mut arena, &gap, time, offset));
+        self.seal(index, arena, records, 0);
+    }
+
+    /// Goes on behind bytes that are not there any more, and marks the place in the stream.
+    fn skip_gap(&mut self, index: usize, until: u64) {
+        let Some(start) = self.logs[index].decided() else { return };
+        let log = &mut self.logs[index];
+        let Some(front) = log.files.front_mut() else { return };
+        let (from, ordinal) = (front.offset, front.ordinal);
+        let until = until.clamp(from + 1, front.size.max(from + 1));
+        let closed = matches!(front.file, Source::Closed(_));
+        front.offset = until;
+        let file = file_name(&front.generation);
+        let bytes = until - from;
+        let known = log.given_up.iter().any(|(of, range)| *of == ordinal && range.contains(&from));
+        log.given_up.retain(|(of, range)| *of > ordinal || (*of == ordinal && range.end > until));
+        let reason = match (closed, known) {
+            (true, _) => Loss::HeldFull,
+            (false, true) => Loss::SpillFull,
+            (false, false) => Loss::SpillDamaged,
+        };
+        if !closed && !known {
+            warn!(log = %log.key, bytes, "what was spilled of this log cannot be read back; it is lost");
+            metrics::LOG_LOST_BYTES.with_label_values(&[reason.name()]).inc_by(bytes);
+        }
+        let next = self.peek(index);
+        let log = &mut self.logs[index];
+        let (mut arena, mut records) = (Vec::new(), Vec::new());
+        log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
+        log.carried = None;
+        let time = next.unwrap_or(log.lines.last_time());
+        let gap = notice::Gap { reason, file: &file, bytes: Some(bytes), from: Some(from), to: Some(until) };
+        records.push(notice::gap(&mut arena, &gap, time, from));
+        self.seal_from(index, start, arena, records, bytes);
+    }
+
+    /// Tells the last words of a container that was restarted, once all of its log is read.
+    pub(super) fn tell_last_words(&mut self, index: usize) {
+        let log = &self.logs[index];
+        if !self.options.last_words
+            || log.last_words_told
+            || !log.ended
+            || log.files.len() > 1
+            || log.lag() > 0
+        {
+            return;
+        }
+        let Some(next_restart) =
+            self.logs.iter().filter(|other| other.place == log.place).map(|other| other.restart).max()
+        else {
+            return;
+        };
+        let log = &mut self.logs[index];
+        log.last_words_told = true;
+        self.registry.set_last_words_told(&log.key);
+        let Some(front) = log.files.front() else { return };
+        let begin = front.offset.saturating_sub(notice::TAIL_BYTES as u64);
+        let mut tail = Vec::new();
+        if front.file.read_at(begin, notice::TAIL_BYTES, &mut tail).is_err() {
+            return;
+        }
+        let ended = notice::Ended {
+            tail: &tail,
+            whole: begin == 0,
+            next_restart,
+            offset: front.offset,
+            fallback_unix_nano: log.lines.last_time(),
+        };
+        let mut arena = Vec::new();
+        let record = notice::last_words(&mut arena, &ended, &self.settings, &log.workload);
+        self.seal(index, arena, record.into_iter().collect(), 0);
     }
 
     /// Seals what came out without a read of its own.

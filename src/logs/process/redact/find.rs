@@ -369,7 +369,8 @@ fn user_info(text: &[u8], at: usize) -> Option<usize> {
     let end = end?;
     // A user's name alone is no secret, a token in its place is.
     let secret = window[..end].contains(&b':') || end >= 20;
-    (end > 0 && secret).then_some(at + end)
+    let covered = window[..end].iter().all(|b| *b == b'*');
+    (end > 0 && secret && !covered).then_some(at + end)
 }
 
 /// From `-----BEGIN … PRIVATE KEY` to the end of its `-----END … -----`, or of the text or quotation.

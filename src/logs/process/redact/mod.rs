@@ -7,6 +7,7 @@
 
 mod assign;
 mod card;
+mod cover;
 mod find;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::data::batch::{Marks, Record, Span};
 use crate::data::workload::Workload;
 use crate::metrics;
 
+pub(in crate::logs) use cover::Cover;
 use find::{Builtin, Hit, KeyLine, NAMES};
 
 /// Lines of a private key after its first that are redacted at most. An 8192-bit RSA key takes 101.
@@ -122,13 +124,7 @@ impl Redactor {
     /// Replaces what the rules find in the record's spans. `in_key` comes from [`follow_keys`](Self::follow_keys).
     pub(super) fn redact(&self, scope: &[bool], in_key: bool, record: &mut Record, arena: &mut Vec<u8>) {
         let original = *record;
-        let mut hits = Vec::new();
-        self.find(scope, &original, original.body, arena, &mut hits);
-        if in_key {
-            let line = original.body.of(arena);
-            let end = if let KeyLine::End(end) = find::key_line(line) { end } else { line.len() };
-            hits.push(Hit { start: 0, end, rule: find::PRIVATE_KEY });
-        }
+        let mut hits = self.find_in_line(scope, in_key, &original, arena);
         let body_hits = !hits.is_empty();
         let edits = if body_hits { self.edits(&original, arena, &mut hits) } else { Vec::new() };
 
@@ -158,6 +154,18 @@ impl Redactor {
         if any {
             record.marks.insert(Marks::REDACTED);
         }
+    }
+
+    /// Finds what is to be replaced in the record's line.
+    fn find_in_line(&self, scope: &[bool], in_key: bool, record: &Record, arena: &[u8]) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        self.find(scope, record, record.body, arena, &mut hits);
+        if in_key {
+            let line = record.body.of(arena);
+            let end = if let KeyLine::End(end) = find::key_line(line) { end } else { line.len() };
+            hits.push(Hit { start: 0, end, rule: find::PRIVATE_KEY });
+        }
+        hits
     }
 
     /// Finds what the rules match in one span's text; positions count from the span's start.

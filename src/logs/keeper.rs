@@ -1,0 +1,126 @@
+//! Makes positions and spilled bytes durable, in the order that loses nothing.
+//!
+//! A step machine: [`step`](Keeper::step) does what is due at `now` and says when to come back. First what was
+//! spilled is synced, then the checkpoint is written, and only what a durable checkpoint has passed is released
+//! from the spill. A thread drives it in production, a simulator in tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::checkpoint::Store;
+use super::disk::Disk;
+use super::registry::Registry;
+use super::spill::Spill;
+use crate::metrics;
+
+/// Longest time between two checkpoints while lines are acknowledged.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Acknowledged bytes after which a checkpoint is due at once.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// How long after the start a backlog is to be expected.
+const BUSY_START: Duration = Duration::from_secs(10);
+/// Longest time that spilled bytes wait for their sync.
+const SPILL_SYNC: Duration = Duration::from_millis(100);
+
+/// Keeps the checkpoint and the spill of one agent.
+pub struct Keeper {
+    store: Option<Store>,
+    registry: Arc<Registry>,
+    spill: Arc<Spill>,
+    /// Bytes before a position that a resume reads again for warmth.
+    margin: u64,
+    /// Version of the registry, and acknowledged bytes, as of the last checkpoint.
+    written: Option<(u64, u64)>,
+    last_write: Option<Duration>,
+    started: Option<Duration>,
+    durable: bool,
+}
+
+impl Keeper {
+    /// A keeper of what `registry` and `spill` hold; `store` may come [later](Self::attach). A resume reads `margin`
+    /// bytes before a position again.
+    pub fn new(registry: Arc<Registry>, spill: Arc<Spill>, margin: u64, store: Option<Store>) -> Self {
+        let durable = store.is_some();
+        Self { store, registry, spill, margin, written: None, last_write: None, started: None, durable }
+    }
+
+    /// True when there is nowhere to write to yet.
+    pub fn is_detached(&self) -> bool {
+        self.store.is_none()
+    }
+
+    /// True while positions are being made durable.
+    pub fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Begins to write to `disk`. Positions of this life count; what an unreadable directory held before is too
+    /// late now.
+    pub fn attach(&mut self, disk: Arc<dyn Disk>) {
+        self.store = Store::open(Arc::clone(&disk)).ok().map(|(store, _)| store);
+        if self.store.is_some()
+            && let Err(error) = self.spill.attach(disk)
+        {
+            warn!(%error, "cannot use the state directory for spilling");
+        }
+    }
+
+    /// Does what is due at `now`, monotonic time; everything when `stopping`. `unix_secs` is the wall clock. How
+    /// long nothing will be due.
+    pub fn step(&mut self, now: Duration, unix_secs: u64, stopping: bool) -> Duration {
+        let started = *self.started.get_or_insert(now);
+        let spilling = self.spill.is_dirty();
+        if spilling && let Err(error) = self.spill.sync() {
+            metrics::SPILL_FAILURES.inc();
+            warn!(%error, "cannot make spilled bytes durable; they are spilled again");
+        }
+        let version = self.registry.version();
+        let changed = self.written != Some(version);
+        let grown =
+            self.written.is_some_and(|(_, bytes)| version.1.saturating_sub(bytes) >= CHECKPOINT_BYTES);
+        // The first one is due at once: an agent that dies again soon after its start must have got on.
+        let late = self.last_write.is_none_or(|last| now >= last + CHECKPOINT_INTERVAL);
+        if changed && (grown || stopping || late) && self.store.is_some() {
+            self.last_write = Some(now);
+            self.write(version, unix_secs);
+        }
+        if spilling {
+            return SPILL_SYNC;
+        }
+        // Looked at often only while bytes are acknowledged: then much may come within a second.
+        let busy = changed || now < started + BUSY_START;
+        if busy { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL }
+    }
+
+    fn write(&mut self, version: (u64, u64), unix_secs: u64) {
+        let Some(store) = &mut self.store else { return };
+        let marks = self.registry.marks();
+        let result = store.write(marks.iter().map(|(key, mark)| (&**key, mark)));
+        let was = std::mem::replace(&mut self.durable, result.is_ok());
+        match result {
+            Ok(()) => {
+                self.written = Some(version);
+                metrics::CHECKPOINT_TIMESTAMP.set(unix_secs as i64);
+                if !was {
+                    info!("checkpoints are durable again");
+                }
+                for (key, mark) in &marks {
+                    self.spill.release(key, &mark.position, self.margin);
+                }
+                for key in self.spill.keys() {
+                    if !marks.iter().any(|(known, _)| *known == key) {
+                        self.spill.forget(&key);
+                    }
+                }
+            }
+            Err(error) => {
+                metrics::CHECKPOINT_FAILURES.inc();
+                if was {
+                    error!(%error, "cannot make the checkpoint durable; running on, but a restart would send again what it has sent (check space, mount and rights of [agent] state_dir)");
+                }
+            }
+        }
+    }
+}

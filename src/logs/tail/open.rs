@@ -1,0 +1,217 @@
+//! Taking up a log: a new one, one that the checkpoint knows, or one that only the spill still has.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::log::{Log, stream_hash, warm_up};
+use super::{EMPTY_DIR_CHECK, Start, Tail};
+use crate::data::delivery::Ledger;
+use crate::data::position::{Generation, Position};
+use crate::data::workload::{ContainerRef, Identity, Workload};
+use crate::logs::chain::{self, Open, Which};
+use crate::logs::checkpoint::Mark;
+use crate::logs::coverage::Coverage;
+use crate::logs::discover::Candidate;
+use crate::logs::env::{Env, OpenError};
+use crate::logs::ingest::LineState;
+use crate::logs::resume::{self, Plan};
+use crate::logs::source::{Source, Spilled};
+use crate::logs::spill::Stretch;
+use crate::metrics;
+
+impl<E: Env> Tail<E> {
+    /// Takes up a log that a listing found, unless it is followed already.
+    pub(super) fn consider(&mut self, candidate: Candidate, first_listing: bool, now: Duration) {
+        let key = candidate.container.key();
+        if self.by_key.contains_key(key.as_str()) || self.is_own(&candidate.container) {
+            return;
+        }
+        let Identity::Known(workload) = self.identify.identify(&candidate.container) else {
+            self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+            return;
+        };
+        let key: Arc<str> = key.into();
+        let spilled = self.spilled(&key);
+        let known = self.registry.knows(&key);
+        let plain = spilled.is_empty() && (known || self.options.start == Start::Newest);
+        let which = if plain { Which::Plain } else { Which::All };
+        let files = match chain::open_all(&self.env, &candidate.path, candidate.linked, which) {
+            Ok(files) => files,
+            Err(OpenError::Missing) => {
+                // In the middle of a rotation, or already gone.
+                self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+                return;
+            }
+            Err(error) => {
+                if self.skipped.len() < 4096 && self.skipped.insert(candidate.path.clone()) {
+                    metrics::LOG_SKIPPED_FILES.with_label_values(&[error.reason()]).inc();
+                    let file = candidate.path.display();
+                    warn!(%file, %error, "log file is not read");
+                }
+                return;
+            }
+        };
+        self.skipped.remove(&candidate.path);
+        let mark = self.registry.claim(&key);
+        let mut plan = resume::plan(files, spilled, mark.as_ref());
+        let lost_its_place = !plan.resumed && !plan.truncated;
+        if plain
+            && let Some(mark) = &mark
+            && lost_its_place
+            && mark.position != Position::default()
+            && let Ok(all) = chain::open_all(&self.env, &candidate.path, candidate.linked, Which::All)
+        {
+            // Compressed while the agent was away: the offset in the content is the same.
+            plan = resume::plan(all, Vec::new(), Some(mark));
+        }
+        if mark.is_none() && self.options.start == Start::Newest && first_listing {
+            plan.files.drain(..plan.files.len() - 1);
+            plan.files[0].offset = plan.files[0].size;
+        }
+        self.open(key, candidate, workload, plan, mark, now);
+    }
+
+    /// Takes up logs that are gone from disk, of which the spill has kept what was not delivered.
+    pub(super) fn consider_spilled(&mut self, now: Duration) {
+        for key in self.spill.keys() {
+            if self.by_key.contains_key(&key) {
+                continue;
+            }
+            let mut parts = key.split('/');
+            let container = match (parts.next(), parts.next(), parts.next().and_then(|n| n.parse().ok())) {
+                (Some(pod), Some(name), Some(restart)) => ContainerRef::from_path(pod, name, restart),
+                _ => None,
+            };
+            let Some(container) = container.filter(|container| !self.is_own(container)) else {
+                self.spill.forget(&key);
+                continue;
+            };
+            let path = self.options.root.join(format!("{key}.log"));
+            let Identity::Known(workload) = self.identify.identify(&container) else { continue };
+            if self.env.identity(&path).is_ok() {
+                // It is there after all, and the next listing will find it.
+                continue;
+            }
+            let spilled = self.spilled(&key);
+            let mark = self.registry.claim(&key);
+            let plan = resume::plan(VecDeque::new(), spilled, mark.as_ref());
+            if plan.files.is_empty() {
+                self.spill.forget(&key);
+                continue;
+            }
+            info!(log = %key, "log is gone from disk; what was spilled of it is delivered");
+            let candidate = Candidate { container, path, linked: false };
+            self.open(Arc::clone(&key), candidate, workload, plan, mark, now);
+            if let Some(index) = self.by_key.get(&key) {
+                self.logs[*index].gone_since = Some(now);
+            }
+        }
+    }
+
+    fn is_own(&self, container: &ContainerRef) -> bool {
+        let own = self.options.own_pod.as_ref();
+        own.is_some_and(|(namespace, pod)| (namespace, pod) == (&container.namespace, &container.pod))
+    }
+
+    /// What the spill has of a log, one file each.
+    fn spilled(&self, key: &Arc<str>) -> Vec<Open<Source<E::File>>> {
+        let mut files: Vec<Stretch> = Vec::new();
+        for stretch in self.spill.stretches(key) {
+            match files.last_mut() {
+                // A hole between two stretches of a file is met when it is read.
+                Some(last) if last.ordinal == stretch.ordinal => last.end = stretch.end,
+                _ => files.push(stretch),
+            }
+        }
+        let open = |Stretch { generation, ordinal, start, end, .. }| {
+            let source = self.spilled_source(key, ordinal, generation, end);
+            Open::kept(source, generation, ordinal, start, end)
+        };
+        files.into_iter().map(open).collect()
+    }
+
+    /// A file as the spill has it.
+    pub(super) fn spilled_source(
+        &self,
+        key: &Arc<str>,
+        ordinal: u64,
+        generation: Generation,
+        size: u64,
+    ) -> Source<E::File> {
+        Source::Spilled(Spilled::new(Arc::clone(&self.spill), Arc::clone(key), ordinal, generation, size))
+    }
+
+    fn open(
+        &mut self,
+        key: Arc<str>,
+        candidate: Candidate,
+        mut workload: Arc<Workload>,
+        plan: Plan<E::File>,
+        mark: Option<Mark>,
+        now: Duration,
+    ) {
+        let Plan { files, skipping, resumed, truncated } = plan;
+        if files.is_empty() {
+            return;
+        }
+        if let Some(mark) = &mark
+            && (mark.service_name != workload.service_name || mark.environment != workload.environment)
+        {
+            let mut frozen = (*workload).clone();
+            frozen.service_name.clone_from(&mark.service_name);
+            frozen.service_name_guessed = mark.service_name_guessed;
+            frozen.environment.clone_from(&mark.environment);
+            workload = Arc::new(frozen);
+        }
+        if truncated {
+            metrics::LOG_TRUNCATIONS.inc();
+            warn!(log = %key, size = files[0].size,
+                "log is shorter than what was read of it; it was truncated and is read from its start");
+        }
+        let mut log = Log {
+            place: key.rsplit_once('/').map_or_else(String::new, |(place, _)| place.to_owned()),
+            path: candidate.path.to_string_lossy().into(),
+            live: candidate.path,
+            linked: candidate.linked,
+            restart: candidate.container.restart,
+            coverage: Coverage::of(&workload),
+            stream: stream_hash(&workload),
+            ledger: Ledger::new(Position::default(), Arc::clone(&self.signal)),
+            workload,
+            files,
+            behind: VecDeque::new(),
+            lines: LineState::new(self.settings.max_line),
+            carried: None,
+            next_check: now,
+            dir_modified: 0,
+            grew: false,
+            last_growth: now,
+            gone_since: None,
+            ended: false,
+            finished: false,
+            last_words_told: mark.as_ref().is_some_and(|mark| mark.last_words_told),
+            given_up: Vec::new(),
+            deficit: 0,
+            waiting: false,
+            failing: false,
+            long_read: false,
+            key: Arc::clone(&key),
+        };
+        if resumed && log.files[0].offset > 0 {
+            warm_up(&mut log, &self.settings);
+        }
+        log.lines.resume(&self.settings, skipping);
+        log.lines.set_first_time(self.env.unix_nano());
+        let start = log.decided().unwrap_or_default();
+        log.ledger = Ledger::new(start, Arc::clone(&self.signal));
+        let (workload, ledger) = (Arc::clone(&log.workload), Arc::clone(&log.ledger));
+        self.registry.enter(Arc::clone(&key), workload, ledger, log.last_words_told);
+        self.by_key.insert(key, self.logs.len());
+        self.logs.push(log);
+        self.order_stale = true;
+        self.remember_files(self.logs.len() - 1);
+    }
+}

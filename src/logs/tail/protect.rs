@@ -1,0 +1,267 @@
+//! Keeping what is about to be deleted, and giving up what cannot be kept.
+//!
+//! The log files are the queue, as long as the kubelet leaves them. What it will delete soon (two rotations behind the
+//! live file) or has deleted already (unlinked, held by our descriptor alone) is copied into the spill while no
+//! backend takes it. When neither the spill nor the bound on deleted files leaves room, the oldest of the largest
+//! backlog is given up: counted in bytes, and marked in its stream when reading comes to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::{CHUNK, GONE_GRACE, Tail};
+use crate::data::position::Position;
+use crate::logs::chain::Open;
+use crate::logs::env::{Env, LogFile};
+use crate::logs::mask;
+use crate::logs::source::Source;
+use crate::logs::spill::Refused;
+use crate::metrics;
+
+/// Log bytes spilled in one tick at most, so that reading goes on.
+const PER_TICK: u64 = 8 << 20;
+/// A deleted file with a backlog is given this long to be delivered after all.
+const UNLINKED_GRACE: Duration = Duration::from_secs(1);
+/// Rotations behind the live file at which a file is in danger. The kubelet keeps four.
+const DANGER: u64 = 2;
+/// Bytes on disk freed at once when the spill is full.
+const RELIEF: u64 = 4 << 20;
+
+/// What became of the attempt to spill one file.
+enum Spilled {
+    /// All that is to be kept of it is kept.
+    Whole,
+    /// This tick's credit is spent, or its end is still being written.
+    Partly,
+    /// There is no room.
+    Refused,
+}
+
+impl<E: Env> Tail<E> {
+    /// Spills what is in danger, and gives up what cannot be held.
+    pub(super) fn protect(&mut self, now: Duration) {
+        let mut credit = PER_TICK;
+        let mut held = 0;
+        let mut refused = false;
+        // What is unlinked goes with the process: it comes first.
+        for unlinked in [true, false] {
+            for index in 0..self.logs.len() {
+                let log = &mut self.logs[index];
+                let alone = log.behind.is_empty() && log.files.len() == 1;
+                if alone && log.files[0].unlinked_since.is_none() {
+                    continue;
+                }
+                let committed = log.ledger.committed();
+                let done = |file: &Open<_>| committed.covers(&end_of(file));
+                while log.behind.front().is_some_and(done) {
+                    log.behind.pop_front();
+                }
+                if !refused {
+                    refused = self.spill_log(index, unlinked, committed, now, &mut credit);
+                }
+                if unlinked {
+                    held += self.held(index);
+                }
+            }
+        }
+        metrics::LOG_HELD_DELETED_BYTES.set(held as i64);
+        if held > self.options.held_deleted {
+            self.relieve(held - self.options.held_deleted);
+        }
+    }
+
+    /// The process ends: keeps what is only held by its descriptors.
+    pub fn rescue(&mut self) {
+        let now = self.env.now() + UNLINKED_GRACE;
+        for index in 0..self.logs.len() {
+            let log = &mut self.logs[index];
+            for file in log.all_files() {
+                if file.file.stat().is_ok_and(|stat| stat.links == 0) {
+                    file.unlinked_since.get_or_insert(Duration::ZERO);
+                }
+            }
+            let committed = self.logs[index].ledger.committed();
+            let mut credit = u64::MAX;
+            if self.spill_log(index, true, committed, now, &mut credit) {
+                return;
+            }
+        }
+    }
+
+    /// Spills a log's files that are in danger: the unlinked ones, or those that soon will be. True when refused.
+    fn spill_log(
+        &mut self,
+        index: usize,
+        unlinked: bool,
+        committed: Position,
+        now: Duration,
+        credit: &mut u64,
+    ) -> bool {
+        let newest = self.logs[index].newest_ordinal();
+        let files = self.logs[index].all_files().count();
+        for at in 0..files {
+            let Some(file) = self.logs[index].all_files().nth(at) else { break };
+            let waited = file.unlinked_since.is_some_and(|since| now >= since + UNLINKED_GRACE);
+            let chosen = if unlinked { waited } else { newest - file.ordinal >= DANGER };
+            if !chosen || !file.file.is_file() || committed.covers(&end_of(file)) {
+                continue;
+            }
+            match self.spill_file(index, at, committed, credit) {
+                Spilled::Whole => self.let_go(index, at, newest, now),
+                Spilled::Partly => return false,
+                Spilled::Refused => return true,
+            }
+        }
+        false
+    }
+
+    fn spill_file(&mut self, index: usize, at: usize, committed: Position, credit: &mut u64) -> Spilled {
+        let margin = self.settings.warm_up_reach();
+        let key = Arc::clone(&self.logs[index].key);
+        let workload = Arc::clone(&self.logs[index].workload);
+        let is_newest = at + 1 == self.logs[index].all_files().count();
+        let Some(file) = self.logs[index].all_files().nth(at) else { return Spilled::Whole };
+        let mut from =
+            if file.ordinal == committed.ordinal { committed.offset.saturating_sub(margin) } else { 0 };
+        let kept = self.spill.stretches(&key);
+        if let Some(last) = kept.iter().rev().find(|stretch| stretch.ordinal == file.ordinal) {
+            from = from.max(last.end);
+        } else if from > 0 {
+            from = line_start(&file.file, from);
+        }
+        let mut chunk = Vec::new();
+        while from < file.size {
+            if *credit == 0 {
+                return Spilled::Partly;
+            }
+            chunk.clear();
+            let want = (file.size - from).min(CHUNK) as usize;
+            if !file.file.read_at(from, want, &mut chunk).is_ok_and(|read| read > 0) {
+                return Spilled::Partly;
+            }
+            let torn = chunk.len() as u64 == file.size - from;
+            match memchr::memrchr(b'\n', &chunk) {
+                Some(end) => chunk.truncate(end + 1),
+                // The last line of a file that may still be written to waits for its end.
+                None if torn && is_newest => return Spilled::Whole,
+                None => {}
+            }
+            mask::mask(&self.settings.chain, &workload, &mut chunk);
+            match self.spill.append(&key, file.generation, file.ordinal, from, &chunk) {
+                Ok(()) => {}
+                Err(Refused::Failed(error)) => {
+                    metrics::SPILL_FAILURES.inc();
+                    warn!(log = %key, %error, "cannot spill");
+                    return Spilled::Refused;
+                }
+                Err(_) => return Spilled::Refused,
+            }
+            from += chunk.len() as u64;
+            *credit = credit.saturating_sub(chunk.len() as u64);
+        }
+        Spilled::Whole
+    }
+
+    /// Lets go of an unlinked file that is durably kept, so that its blocks are freed.
+    fn let_go(&mut self, index: usize, at: usize, newest: u64, now: Duration) {
+        let log = &mut self.logs[index];
+        let key = Arc::clone(&log.key);
+        let quiet = now > log.last_growth + GONE_GRACE;
+        let Some(file) = log.all_files().nth(at) else { return };
+        if file.unlinked_since.is_none() || (file.ordinal == newest && !quiet) {
+            return;
+        }
+        let (ordinal, generation, size) = (file.ordinal, file.generation, file.size);
+        let kept = self.spill.stretches(&key);
+        let last = kept.iter().rev().find(|stretch| stretch.ordinal == ordinal);
+        if last.is_some_and(|last| last.durable_end >= size) {
+            let source = self.spilled_source(&key, ordinal, generation, size);
+            if let Some(file) = self.logs[index].all_files().nth(at) {
+                file.file = source;
+                file.unlinked_since = None;
+            }
+        }
+    }
+
+    /// Bytes of deleted files that a log keeps from being freed.
+    fn held(&mut self, index: usize) -> u64 {
+        let files = self.logs[index].all_files();
+        files.filter(|file| file.unlinked_since.is_some() && file.file.is_file()).map(|file| file.size).sum()
+    }
+
+    /// Gives up the oldest of the largest backlog until `excess` bytes of deleted files are free, or room in the
+    /// spill is made for them.
+    fn relieve(&mut self, mut excess: u64) {
+        if let Some((key, stored)) = self.spill.largest()
+            && let Some(&index) = self.by_key.get(&key)
+            && (0..self.logs.len()).all(|other| self.held(other) <= stored)
+            && self.give_up_spilled(index)
+        {
+            return;
+        }
+        while excess > 0 {
+            let Some(index) = (0..self.logs.len()).max_by_key(|index| self.given_up_next(*index)) else {
+                return;
+            };
+            let freed = self.give_up_held(index);
+            if freed == 0 {
+                return;
+            }
+            excess = excess.saturating_sub(freed);
+        }
+    }
+
+    /// Bytes of unlinked files that a log could give up: those that reading has not passed.
+    fn given_up_next(&self, index: usize) -> u64 {
+        let files = self.logs[index].files.iter();
+        let held = files.filter(|file| file.unlinked_since.is_some() && file.file.is_file());
+        held.map(|file| file.size).sum()
+    }
+
+    fn give_up_spilled(&mut self, index: usize) -> bool {
+        let log = &mut self.logs[index];
+        for file in &log.files {
+            if file.file.is_file() || file.unread() == 0 {
+                continue;
+            }
+            if let Some(range) = self.spill.give_up(&log.key, file.ordinal, file.offset, RELIEF) {
+                let bytes = range.end - range.start;
+                warn!(log = %log.key, bytes, "the spill is full; the oldest of the largest backlog is given up");
+                metrics::LOG_LOST_BYTES.with_label_values(&["spill_full"]).inc_by(bytes);
+                log.given_up.push((file.ordinal, range));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Closes a log's oldest unlinked file that is not read; the bytes that this frees.
+    fn give_up_held(&mut self, index: usize) -> u64 {
+        let log = &mut self.logs[index];
+        let held = |file: &&mut Open<Source<E::File>>| file.unlinked_since.is_some() && file.file.is_file();
+        let Some(file) = log.files.iter_mut().find(held) else { return 0 };
+        let Ok(stat) = file.file.stat() else { return 0 };
+        let bytes = file.rest();
+        warn!(log = %log.key, bytes, "deleted files hold too much disk space; the oldest of the largest backlog is given up");
+        metrics::LOG_LOST_BYTES.with_label_values(&["held_full"]).inc_by(bytes);
+        file.file = Source::Closed(stat);
+        file.unlinked_since = None;
+        log.given_up.push((file.ordinal, file.offset..file.size));
+        stat.size
+    }
+}
+
+/// The position behind a file's last byte.
+fn end_of<F>(file: &Open<F>) -> Position {
+    Position { generation: file.generation, ordinal: file.ordinal, offset: file.size, ..Position::default() }
+}
+
+/// The first line that begins at or behind `from`.
+fn line_start<F: LogFile>(file: &F, from: u64) -> u64 {
+    let mut chunk = Vec::new();
+    match file.read_at(from - 1, CHUNK as usize, &mut chunk) {
+        Ok(_) => memchr::memchr(b'\n', &chunk).map_or(from, |end| from + end as u64),
+        Err(_) => from,
+    }
+}
