@@ -9,6 +9,7 @@
 mod support;
 
 mod line;
+mod machine;
 mod node;
 mod oracle;
 mod report;
