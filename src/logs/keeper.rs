@@ -15,7 +15,7 @@ use super::registry::Registry;
 use super::spill::Spill;
 use crate::metrics;
 
-/// Longest time between two checkpoints while lines are acknowledged.
+/// Longest time between two checkpoints while lines are acknowledged; a quarter of it soon after the start.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Acknowledged bytes after which a checkpoint is due at once.
 const CHECKPOINT_BYTES: u64 = 8 << 20;
@@ -80,8 +80,11 @@ impl Keeper {
         let changed = self.written != Some(version);
         let grown =
             self.written.is_some_and(|(_, bytes)| version.1.saturating_sub(bytes) >= CHECKPOINT_BYTES);
-        // The first one is due at once: an agent that dies again soon after its start must have got on.
-        let late = self.last_write.is_none_or(|last| now >= last + CHECKPOINT_INTERVAL);
+        // An agent that dies again soon after its start, time and again, must have got on each time. The first
+        // checkpoint is due at once and tells whether the directory can be used, but nothing is acknowledged by then.
+        let starting = now < started + BUSY_START;
+        let interval = if starting { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL };
+        let late = self.last_write.is_none_or(|last| now >= last + interval);
         if changed && (grown || stopping || late) && self.store.is_some() {
             self.last_write = Some(now);
             self.write(version, unix_secs);
@@ -90,7 +93,7 @@ impl Keeper {
             return SPILL_SYNC;
         }
         // Looked at often only while bytes are acknowledged: then much may come within a second.
-        let busy = changed || now < started + BUSY_START;
+        let busy = changed || starting;
         if busy { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL }
     }
 
