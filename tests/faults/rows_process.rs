@@ -74,10 +74,10 @@ fn write(rig: &Rig, lines: u64) -> u64 {
 }
 
 /// The sum of a metric over the series that have this label.
-fn labelled(agent: &Agent, metric: &str, label: &str) -> f64 {
+fn labelled(agent: &Agent, metric: &str, label: &str) -> u64 {
     let page = agent.get("/metrics").map_or_else(|_| String::new(), |(_, page)| page);
     let series = page.lines().filter(|line| line.starts_with(metric) && line.contains(label));
-    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
 /// Waits until a health page answers with `status`; false after `limit`.
@@ -203,17 +203,17 @@ fn row_18_stopped() {
     let retried = retries(&rig.agent) - before;
     row.note(format!("{retried} retries, {} requests afterwards", rig.loki.requests().len() - requests));
     // What was in flight may have timed out meanwhile, and nothing else.
-    row.check(retried <= 4.0, format!("{retried} requests were tried again"));
+    row.check(retried <= 4, format!("{retried} requests were tried again"));
     row.finish(&outcome, Pass { duplicated: Some(scale.load().lines_per_second), ..Pass::default() });
 }
 
 #[test]
 fn row_18_starved_of_cpu() {
     let scale = Scale::of_run();
-    let time = scale.pick(Duration::from_secs(4), Duration::from_secs(60));
-    let mut row =
-        Row::begin(18, "CPU starvation", format!("a twentieth of a CPU for {time:?}")).part("starved");
-    let group = match Cgroup::cpu(50) {
+    let (time, share) = scale.pick((Duration::from_secs(4), 10), (Duration::from_secs(60), 50));
+    let mut row = Row::begin(18, "CPU starvation", format!("{share} thousandths of a CPU for {time:?}"))
+        .part("starved");
+    let group = match Cgroup::cpu(share) {
         Ok(group) => group,
         Err(reason) => return row.skip(&reason),
     };
@@ -234,7 +234,8 @@ fn row_18_starved_of_cpu() {
     let outcome = rig.settle();
     let retried = labelled(&rig.agent, "nodewick_sink_requests_total", "outcome=\"retry\"");
     row.note(format!("{before} lines behind before, {starved} at its end; {retried} retries"));
-    row.check(retried <= 4.0, format!("{retried} requests were tried again"));
+    row.check(starved > 2 * before, "it had all the CPU it needed: the fault is no fault");
+    row.check(retried <= 4, format!("{retried} requests were tried again"));
     row.finish(&outcome, Pass { duplicated: Some(scale.load().lines_per_second), ..Pass::default() });
 }
 
@@ -429,7 +430,7 @@ fn row_20_corrupt_state() {
         };
         row.check(resent <= allowed, format!("{what}: {resent} lines were sent again, {allowed} allowed"));
         let told = rig.agent.metric("nodewick_checkpoint_corrupt_total").unwrap_or(0.0);
-        let whole = cost != Cost::All || what.starts_with("both slots with") || what == "truncated";
+        let whole = cost != Cost::All || what == "truncated";
         row.check(whole || told >= 1.0, format!("{what}: not told"));
         strangers(&state, false);
     }
