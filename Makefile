@@ -8,7 +8,7 @@ LOGBENCH := benches/logbench/Cargo.toml
 DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 
-.PHONY: help demo check test bench render fmt clean
+.PHONY: help demo check test soak bench render fmt clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ test: ## Everything that can be tested here; brings in what it needs
 	    /^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
 	    END { printf "     Summary %d tests run: %d passed, %d failed, %d skipped\n", passed + failed, passed, failed, skipped }'; \
 	fi
+
+soak: ## The fault suite at the standard load, a table of what it found (docs/explanation/faults.md); ROWS="1 3 16"
+	@tests/faults/soak.py $(ROWS)
 
 bench: ## nodewick beside a floor program: CPU, memory, latency (docs/how-to/benchmark.md)
 	@cargo test --quiet --release --locked --manifest-path $(LOGBENCH) --target-dir target/bench >/dev/null

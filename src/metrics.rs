@@ -116,6 +116,8 @@ table! {
     // logs
     gauge LOGS_OPEN = "nodewick_logs_open" [],
         "Container logs that are being followed.";
+    gauge LOGS_PARKED = "nodewick_logs_parked" [],
+        "Container logs of these without an open file, because file descriptors are scarce or the log is only in the spill.";
     counter LOG_READ_BYTES = "nodewick_log_read_bytes_total" [],
         "Bytes read from container log files.";
     counter LOG_RECORDS = "nodewick_log_records_total" [],

@@ -26,8 +26,31 @@ const HOUR: u64 = 3_600_000_000_000;
 /// 2026-11-22T14:00:00Z.
 const BASE: u64 = 1_795_356_000_000_000_000;
 
-/// Something that happens right after the nth listing of a container's directory.
-type Overtake = Arc<Mutex<Option<(u32, Box<dyn FnOnce() + Send>)>>>;
+/// Something that happens right after the nth listing of a container's directory, or opening of a file in it.
+type Overtake = Arc<Mutex<Option<(Call, u32, Box<dyn FnOnce() + Send>)>>>;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    List,
+    Open,
+}
+
+impl TestEnv {
+    fn count(&self, call: Call, dir: &Path) {
+        let mut overtake = self.overtake.lock();
+        if dir.ends_with("api")
+            && let Some((awaited, countdown, _)) = overtake.as_mut()
+            && *awaited == call
+        {
+            *countdown -= 1;
+            if *countdown == 0
+                && let Some((_, _, happen)) = overtake.take()
+            {
+                happen();
+            }
+        }
+    }
+}
 
 /// Real files, the test's own clock.
 struct TestEnv {
@@ -41,24 +64,16 @@ impl Env for TestEnv {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let entries = self.os.list(dir);
-        let mut overtake = self.overtake.lock();
-        if dir.ends_with("api")
-            && let Some((countdown, _)) = overtake.as_mut()
-        {
-            *countdown -= 1;
-            if *countdown == 0
-                && let Some((_, happen)) = overtake.take()
-            {
-                happen();
-            }
-        }
+        self.count(Call::List, dir);
         entries
     }
     fn modified(&self, dir: &Path) -> io::Result<u64> {
         self.os.modified(dir)
     }
     fn open(&self, path: &Path) -> Result<OsFile, OpenError> {
-        self.os.open(path)
+        let file = self.os.open(path);
+        self.count(Call::Open, path.parent().expect("a directory"));
+        file
     }
     fn open_gzip(&self, path: &Path) -> Result<OsFile, OpenError> {
         self.os.open_gzip(path)
@@ -103,6 +118,7 @@ struct Rig {
     tail: Option<Tail<TestEnv>>,
     registry: Arc<Registry>,
     budget: Arc<Budget>,
+    max_open: usize,
     /// Everything that was ever shipped, in order: (pod directory name's pod, text, time).
     shipped: Vec<Line>,
 }
@@ -126,6 +142,7 @@ impl Rig {
             tail: None,
             registry: Registry::new(Marks::new()),
             budget: Budget::new(32 << 20, Arc::default()),
+            max_open: 1000,
             shipped: Vec::new(),
         };
         fs::create_dir_all(rig.root()).expect("root");
@@ -151,6 +168,7 @@ impl Rig {
             rescan: Duration::from_secs(10),
             start,
             per_log: 1 << 20,
+            max_open: self.max_open,
             held_deleted: 1 << 30,
             last_words: true,
             own_pod: None,
@@ -158,7 +176,7 @@ impl Rig {
         self.tail = Some(Tail::new(
             TestEnv {
                 overtake: Arc::clone(&self.overtake),
-                os: Os::new(self.root(), vec![], Arc::clone(&signal)),
+                os: Os::new(self.root(), vec![self.dir.path().join("docker")], Arc::clone(&signal)),
                 millis: Arc::clone(&self.millis),
             },
             options,
@@ -462,7 +480,7 @@ fn a_rotation_between_listing_and_opening_leaves_no_hole() {
         fs::write(&from, cri(4, "d")).expect("write");
     };
     // The first listing finds the log, the second one its generations.
-    *rig.overtake.lock() = Some((2, Box::new(rotate)));
+    *rig.overtake.lock() = Some((Call::List, 2, Box::new(rotate)));
     rig.start(marks);
     assert_eq!(rig.drain(), ["b", "c", "d"]);
 }
@@ -586,6 +604,62 @@ fn files_that_were_deleted_while_the_agent_was_away_are_told_in_bytes() {
     let bytes = lost[0].len() + cri(10, "x").len() + lost[1].len();
     assert!(texts[0].contains(&format!("\"bytes\":{bytes},")), "{bytes}: {}", texts[0]);
     assert_eq!(texts[1..], ["x", "y"]);
+}
+
+#[test]
+fn more_logs_than_descriptors_are_followed_over_rotations() {
+    let mut rig = Rig::new();
+    rig.kill();
+    rig.max_open = 8;
+    let log = |n: u64| format!("shop_web-{n:02}_d11c6e6d-84fc-49ec-95a1-4ee5155f{n:04}");
+    let logs: Vec<_> = (0..30).map(|n| rig.log(&log(n), "0.log")).collect();
+    for (n, live) in logs.iter().enumerate() {
+        rig.append(live, &cri(n as u64, &format!("{n} first")));
+    }
+    rig.start(Marks::new());
+    let mut texts = rig.drain();
+    for (n, live) in logs.iter().enumerate() {
+        rig.append(live, &cri(100 + n as u64, &format!("{n} second")));
+        if n % 3 == 0 {
+            rig.rotate(live, "20261122-140001");
+            rig.append(live, &cri(200 + n as u64, &format!("{n} third")));
+        }
+    }
+    texts.extend(rig.drain());
+    let mut expected: Vec<String> =
+        (0..30).flat_map(|n| [format!("{n} first"), format!("{n} second")]).collect();
+    expected.extend((0..30).step_by(3).map(|n| format!("{n} third")));
+    texts.sort();
+    expected.sort();
+    assert_eq!(texts, expected);
+}
+
+#[test]
+fn a_docker_rotation_that_overtakes_a_listing_leaves_no_hole() {
+    let mut rig = Rig::new();
+    rig.kill();
+    let docker = rig.dir.path().join("docker/api");
+    fs::create_dir_all(&docker).expect("dir");
+    let name =
+        |n: u32| if n == 0 { docker.join("x-json.log") } else { docker.join(format!("x-json.log.{n}")) };
+    let line = |at: u64, text: &str| {
+        let stamp = jiff::Timestamp::from_nanosecond(i128::from(BASE + at)).expect("in range");
+        format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"{stamp}\"}}\n")
+    };
+    rig.append(&name(2), &line(1, "a"));
+    rig.append(&name(1), &line(2, "b"));
+    rig.append(&name(0), &line(3, "c"));
+    std::os::unix::fs::symlink(name(0), rig.log(POD, "0.log")).expect("link");
+    // All of docker's names are in use: after the rotation they are the same, only the files are others.
+    let (from, to) = ([1, 0].map(name), [2, 1].map(name));
+    let (fresh, last) = (name(0), line(4, "d"));
+    let rotate = move || {
+        from.iter().zip(&to).for_each(|(from, to)| fs::rename(from, to).expect("rename"));
+        fs::write(&fresh, last).expect("write");
+    };
+    *rig.overtake.lock() = Some((Call::Open, 2, Box::new(rotate)));
+    rig.start(Marks::new());
+    assert_eq!(rig.drain(), ["b", "c", "d"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! never by name: names move on.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,6 +135,8 @@ struct Rotated {
     path: PathBuf,
     /// The kubelet has compressed it.
     gzip: bool,
+    /// Who has the name now, for docker's files: their names do not change with a rotation once all are in use.
+    inode: u64,
 }
 
 /// What rotation left of a log beside its live file, oldest first. `.tmp` files are still being written.
@@ -156,7 +159,12 @@ fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<Rotated> {
     found.sort();
     // For a moment the plain file and its compressed form are both there; the plain one sorts first.
     found.dedup_by(|later, earlier| later.0 == earlier.0);
-    found.into_iter().map(|(name, gzip, path)| Rotated { name, path, gzip }).collect()
+    let inode = |path: &Path| env.identity(path).map_or(0, |(_, inode)| inode);
+    let rotated = |(name, gzip, path): (RotatedName, bool, PathBuf)| {
+        let inode = if linked { inode(&path) } else { 0 };
+        Rotated { name, path, gzip, inode }
+    };
+    found.into_iter().map(rotated).collect()
 }
 
 /// Orders rotated files from the oldest.
@@ -208,7 +216,8 @@ pub fn open_all<E: Env>(
     for _ in 0..LISTINGS {
         let files = open_listed(env, live, &listed, which)?;
         let after = rotated(env, live, linked);
-        let names = |files: &[Rotated]| files.iter().map(|file| file.name.clone()).collect::<Vec<_>>();
+        let names =
+            |files: &[Rotated]| files.iter().map(|file| (file.name.clone(), file.inode)).collect::<Vec<_>>();
         if names(&after) == names(&listed) {
             return Ok(files);
         }
@@ -238,8 +247,14 @@ fn open_listed<E: Env>(
             }
             opened => opened,
         };
-        if let Ok(file) = opened.and_then(Open::new) {
-            files.push_back(file);
+        match opened.and_then(Open::new) {
+            Ok(file) => files.push_back(file),
+            // The system may do it the next time, and without this file there would be a hole.
+            Err(OpenError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+                return Err(OpenError::Io(error));
+            }
+            // Damaged, no file at all, or gone with a rotation, which the caller finds out.
+            Err(_) => {}
         }
     }
     let live = Open::new(env.open(live)?)?;

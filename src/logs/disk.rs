@@ -35,6 +35,12 @@ pub trait DiskFile: Send + Sync {
 
     /// Gives the blocks of `offset..offset + len` back to the file system; they read as zeros. Best effort.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// The first offset from `offset` on that may hold data, so that nobody need read through what was punched; the
+    /// file's length or more when nothing follows.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
 }
 
 /// A flat directory.
@@ -157,5 +163,13 @@ impl DiskFile for OsFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         Ok(rustix::fs::fallocate(&self.0, flags, offset, len)?)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Ok(at),
+            Err(rustix::io::Errno::NXIO) => Ok(u64::MAX),
+            Err(error) => Err(error.into()),
+        }
     }
 }

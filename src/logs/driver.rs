@@ -141,6 +141,7 @@ pub fn spawn(
         rescan: config.rescan.0,
         start: config.start,
         per_log: config.per_log.0,
+        max_open: max_open(),
         held_deleted: held_deleted(config),
         last_words: config.last_words,
         own_pod: config.exclude_self.then(own_pod).flatten(),
@@ -220,6 +221,21 @@ fn read<E: Env>(mut tail: Tail<E>, stop: &AtomicBool, status: &Status, signal: &
         }
     }
     tail.rescue();
+}
+
+/// Descriptors that everything but log files may need: sockets, state, listeners, the watcher.
+const OTHER_DESCRIPTORS: u64 = 40;
+
+/// Log files that may be open at once: what the system grants, after asking for as much as it may.
+fn max_open() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(1 << 16, |maximum| maximum.min(1 << 16));
+    if limit.current.is_some_and(|current| current < most) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum });
+    }
+    let granted = getrlimit(Resource::Nofile).current.unwrap_or(most);
+    usize::try_from(granted.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX)
 }
 
 /// Bytes of deleted log files that may be held open: a twentieth of the file system at most.

@@ -104,6 +104,15 @@ pub trait Env: Send {
     /// Device and inode behind a path, links followed.
     fn identity(&self, path: &Path) -> io::Result<(u64, u64)>;
 
+    /// Size of the log file behind a path, links followed.
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        match self.open(path) {
+            Ok(file) => Ok(file.stat()?.size),
+            Err(OpenError::Io(error)) => Err(error),
+            Err(other) => Err(io::Error::other(other)),
+        }
+    }
+
     /// Where a symbolic link points, when its target is below an allowed root.
     fn link_target(&self, path: &Path) -> Option<std::path::PathBuf>;
 

@@ -33,7 +33,13 @@ pub struct Os {
     /// One inotify instance for everything; `None` when the system has none left: then polling alone serves.
     watcher: Option<notify::RecommendedWatcher>,
     changed: Arc<AtomicBool>,
+    /// Some directory has no watch, so changes are looked for every [`POLL`] rather than told.
+    blind: bool,
+    polled: Instant,
 }
+
+/// How often directories are looked at while some of them cannot be watched.
+const POLL: Duration = Duration::from_secs(1);
 
 impl Os {
     /// Logs below `root`; symbolic links may lead below `symlink_roots`. `signal` is raised when a watched
@@ -53,7 +59,8 @@ impl Os {
         })
         .ok();
         metrics::LOG_WATCHES_MISSING.set(i64::from(watcher.is_none()));
-        Self { root, symlink_roots, started: Instant::now(), watcher, changed }
+        let (now, blind) = (Instant::now(), watcher.is_none());
+        Self { root, symlink_roots, started: now, watcher, changed, blind, polled: now }
     }
 
     /// True while directory changes are told by the kernel rather than found by polling.
@@ -188,6 +195,10 @@ impl Env for Os {
         Ok((meta.dev(), meta.ino()))
     }
 
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn link_target(&self, path: &Path) -> Option<PathBuf> {
         let target = fs::canonicalize(path).ok()?;
         self.symlink_roots.iter().any(|root| target.starts_with(root)).then_some(target)
@@ -203,6 +214,7 @@ impl Env for Os {
                 warn!(%error, "no inotify watch to be had; directories are polled (raise fs.inotify.max_user_watches)");
             }
             metrics::LOG_WATCHES_MISSING.inc();
+            self.blind = true;
         }
     }
 
@@ -214,7 +226,11 @@ impl Env for Os {
     }
 
     fn take_changes(&mut self) -> bool {
-        self.changed.swap(false, Ordering::AcqRel)
+        let due = self.blind && self.polled.elapsed() >= POLL;
+        if due {
+            self.polled = Instant::now();
+        }
+        self.changed.swap(false, Ordering::AcqRel) || due
     }
 
     fn now(&self) -> Duration {

@@ -54,14 +54,14 @@ impl Registry {
         Arc::new(Self { state: Mutex::new(State { unclaimed: marks, ..State::default() }) })
     }
 
-    /// True when the checkpoint speaks of a log.
-    pub(super) fn knows(&self, key: &str) -> bool {
-        self.state.lock().unclaimed.contains_key(key)
+    /// What the checkpoint says of a log that may be [claimed](Self::claim).
+    pub(super) fn mark(&self, key: &str) -> Option<Mark> {
+        self.state.lock().unclaimed.get(key).cloned()
     }
 
-    /// What the checkpoint says of a log that has now been found.
-    pub(super) fn claim(&self, key: &str) -> Option<Mark> {
-        self.state.lock().unclaimed.remove(key)
+    /// A log of the checkpoint has been found and will be [entered](Self::enter).
+    pub(super) fn claim(&self, key: &str) {
+        self.state.lock().unclaimed.remove(key);
     }
 
     /// Forgets logs of the checkpoint that are not on disk any more.

@@ -13,6 +13,8 @@ pub enum Source<F> {
     File(F),
     /// Kept in the state directory.
     Spilled(Spilled),
+    /// Closed while nothing happens to it, to be found again by its name.
+    Parked(Stat),
     /// Given up: nothing can be read any more.
     Closed(Stat),
 }
@@ -60,7 +62,7 @@ impl<F: LogFile> LogFile for Source<F> {
         match self {
             Self::File(file) => file.stat(),
             Self::Spilled(spilled) => Ok(spilled.stat),
-            Self::Closed(stat) => Ok(*stat),
+            Self::Parked(stat) | Self::Closed(stat) => Ok(*stat),
         }
     }
 
@@ -82,7 +84,7 @@ impl<F: LogFile> LogFile for Source<F> {
                 }
             }
             Self::Closed(stat) if offset < stat.size => Err(io::Error::other(Gap { until: stat.size })),
-            Self::Closed(_) => Ok(0),
+            Self::Closed(_) | Self::Parked(_) => Ok(0),
         }
     }
 }

@@ -11,6 +11,7 @@
 mod follow;
 mod log;
 mod open;
+mod park;
 mod protect;
 mod read;
 
@@ -85,6 +86,8 @@ pub struct Options {
     pub start: Start,
     /// Bytes of one log that may be in flight.
     pub per_log: u64,
+    /// Log files that may be open at once.
+    pub max_open: usize,
     /// Bytes of deleted files that may be held open when they cannot be spilled.
     pub held_deleted: u64,
     /// Whether the last lines of a container that was restarted are told once more, as one event.

@@ -92,20 +92,21 @@ impl Container {
         let pipe = if every(self.stderr_every) { Pipe::Stderr } else { Pipe::Stdout };
         line::write(&self.name.uid, &self.name.container, seq, bytes, &mut pen.1);
         pen.0 += 1;
-        if every(self.split_every) && pen.1.len() > 2 {
+        let written = if every(self.split_every) && pen.1.len() > 2 {
             let (first, second) = pen.1.as_bytes().split_at(pen.1.len() / 2);
             self.oracle.writes(self.index, pen.1.len() + 2 * (HEADER + 1));
-            self.log.write_record(pipe, 'P', first).expect("a log that can be written");
-            self.log.write_record(pipe, 'F', second).expect("a log that can be written");
+            let first = self.log.write_record(pipe, 'P', first);
+            first.and_then(|bytes| Ok(bytes + self.log.write_record(pipe, 'F', second)?))
         } else {
-            let fragments = pen.1.len().div_ceil(crate::support::cri_writer::FRAGMENT).max(1);
-            self.oracle.writes(self.index, pen.1.len() + fragments * (HEADER + 1));
-            self.log.write_line(pipe, pen.1.as_bytes()).expect("a log that can be written");
-        }
+            self.oracle.writes(self.index, pen.1.len() + HEADER + 1);
+            self.log.write_line(pipe, pen.1.as_bytes())
+        };
+        self.oracle.wrote(self.index, seq, written.expect("a log that can be written"));
         seq
     }
 
     /// Composes its next line and enters it in the books; the row puts it into the file by itself, in `fragments`.
+    /// What it takes on disk is known only about, unless the row tells the oracle what it `wrote`.
     pub fn compose(&self, bytes: usize, fragments: usize) -> (u64, Vec<u8>) {
         let mut pen = self.pen();
         let seq = pen.0;
@@ -120,7 +121,7 @@ impl Container {
         self.pen().0
     }
 
-    /// True once its pod was deleted.
+    /// True once its pod was deleted, or it was retired.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
@@ -265,15 +266,20 @@ impl Node {
         self.containers().iter().map(|container| container.log.rotations()).sum()
     }
 
+    /// A container writes no more and is asked for no probe; its files stay as they are.
+    pub fn retire(&self, container: &Container) {
+        container.set_rate(0.0);
+        let _pen = container.pen();
+        container.gone.store(true, Ordering::Release);
+    }
+
     /// Deletes a pod: its containers write no more, its directory goes.
     pub fn delete_pod(&self, uid: &str) -> io::Result<()> {
         let all = self.containers();
         let pod: Vec<_> = all.iter().filter(|container| container.name.uid == uid).collect();
         let mut result = Ok(());
         for container in &pod {
-            container.set_rate(0.0);
-            let _pen = container.pen();
-            container.gone.store(true, Ordering::Release);
+            self.retire(container);
         }
         if let Some(container) = pod.first() {
             result = fs::remove_dir_all(&container.directory);

@@ -42,6 +42,18 @@ pub struct Tally {
     pub reordered: u64,
     /// Longest time from writing to arrival.
     pub worst_latency_millis: u64,
+    /// Gaps that the agent told of in the streams.
+    pub gaps: u64,
+}
+
+/// A line that the agent itself wrote into a stream: `nodewick.gap`, `nodewick.last_words`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    pub event: String,
+    /// The pod that it is attributed to.
+    pub pod: String,
+    /// The line, as JSON.
+    pub line: serde_json::Value,
 }
 
 /// Latencies of some containers.
@@ -118,6 +130,7 @@ struct Shared {
     books: Vec<Arc<Book>>,
     foreign: Vec<String>,
     broken: Vec<String>,
+    notices: Vec<Notice>,
     accept: Option<Accept>,
 }
 
@@ -184,12 +197,25 @@ impl Oracle {
         self.written.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The line took so many bytes on disk: fractions of seconds have no trailing zeros, so that is known only then.
+    pub fn wrote(&self, index: usize, seq: u64, bytes: usize) {
+        if let Some(known) = lock(&self.book(index).column).bytes.get_mut(seq as usize) {
+            *known = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
+    }
+
     /// An entry was taken by the backend. `labels` is its stream's label set, the rest is its metadata.
     pub fn arrived(&self, labels: &str, pod: Option<&str>, pipe: Option<&str>, text: &str, stored: bool) {
         let said = match line::read(text) {
             Read::Whole(said) => said,
             read => {
                 let mut shared = lock(&self.shared);
+                if let Some(notice) = notice(text, pod) {
+                    if stored && shared.notices.len() < SHOWN {
+                        shared.notices.push(notice);
+                    }
+                    return;
+                }
                 let accepted =
                     read == Read::Foreign && shared.accept.as_ref().is_some_and(|accept| accept(text));
                 let kept = if accepted { &mut shared.foreign } else { &mut shared.broken };
@@ -282,6 +308,8 @@ impl Oracle {
             corrupt: self.corrupt.load(Ordering::Relaxed),
             misattributed: self.misattributed.load(Ordering::Relaxed),
             reordered: self.reordered.load(Ordering::Relaxed),
+            gaps: lock(&self.shared).notices.iter().filter(|notice| notice.event == "nodewick.gap").count()
+                as u64,
             ..Tally::default()
         };
         for book in books {
@@ -332,10 +360,25 @@ impl Oracle {
         lock(&self.shared).foreign.clone()
     }
 
+    /// What the agent itself wrote into the streams, at most 20,000.
+    pub fn notices(&self) -> Vec<Notice> {
+        lock(&self.shared).notices.clone()
+    }
+
     /// The first lines that were counted as corrupt.
     pub fn broken(&self) -> Vec<String> {
         lock(&self.shared).broken.clone()
     }
+}
+
+/// Reads a line of the agent's own: it names its event, and none of a container's lines here does.
+fn notice(text: &str, pod: Option<&str>) -> Option<Notice> {
+    if !text.contains("\"event\":\"nodewick.") || text.contains("HOSTILE-") {
+        return None;
+    }
+    let line: serde_json::Value = serde_json::from_str(text).ok()?;
+    let event = line.get("event")?.as_str()?.to_owned();
+    Some(Notice { event, pod: pod.unwrap_or_default().to_owned(), line })
 }
 
 #[test]
@@ -366,10 +409,11 @@ fn every_way_to_go_wrong_is_counted() {
     arrive("pod-b", &lines[3], true); // under another pod
     arrive("pod-a", &lines[4][..200], true); // broken
     arrive("pod-a", &lines[3], true); // stored twice
+    arrive("pod-a", r#"{"level":"warn","event":"nodewick.gap","bytes":7}"#, true);
     let tally = oracle.tally();
     assert_eq!((tally.lines, tally.lost), (6, 2));
     assert_eq!((tally.duplicated, tally.duplicated_stored), (2, 1));
-    assert_eq!((tally.corrupt, tally.misattributed, tally.reordered), (1, 1, 1));
+    assert_eq!((tally.corrupt, tally.misattributed, tally.reordered, tally.gaps), (1, 1, 1, 1));
     let lost: Vec<_> = oracle.lost(a).iter().map(|(seq, _)| *seq).collect();
     assert_eq!(lost, [4, 5]);
 }

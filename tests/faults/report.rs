@@ -22,6 +22,8 @@ pub struct Pass {
     pub duplicated_stored: u64,
     /// Lines that may arrive late in their stream.
     pub reordered: u64,
+    /// Gaps that may be told of in the streams; `None` is any number.
+    pub gaps: Option<u64>,
     /// Peak resident memory of the agent, in MiB.
     pub rss_mib: u64,
     /// Time from the fault's end until everything has arrived.
@@ -35,6 +37,7 @@ impl Default for Pass {
             duplicated: None,
             duplicated_stored: 0,
             reordered: 0,
+            gaps: Some(0),
             rss_mib: 96,
             recovery: Duration::from_secs(30),
         }
@@ -115,6 +118,7 @@ impl Row {
             ("probes that did not arrive", outcome.probes_missing as u64, 0),
             ("MiB resident", outcome.peak_rss_bytes >> 20, pass.rss_mib),
         ];
+        limits.extend(pass.gaps.map(|limit| ("gaps told", tally.gaps, limit)));
         limits.extend(pass.duplicated.map(|limit| ("received twice", tally.duplicated, limit)));
         for (what, found, limit) in limits {
             self.check(found <= limit, format!("{found} {what}, {limit} allowed"));
@@ -132,7 +136,12 @@ impl Row {
         if let (Some(reason), false) = (&self.pending, self.failed.is_empty()) {
             eprintln!("PENDING row {number}: {reason}");
         }
-        assert_ne!(verdict, "fail", "row {number}, {}:\n  {failed}\n{outcome:#?}", self.title);
+        let (broken, moved) = (&outcome.broken, outcome.moved());
+        assert!(
+            verdict != "fail",
+            "row {number}, {}:\n  {failed}\nbroken lines: {broken:#?}\nmetrics: {moved:#?}",
+            self.title
+        );
     }
 
     fn record(&mut self, outcome: Option<&Outcome>, verdict: &str) {

@@ -23,6 +23,9 @@ use crate::oracle::{Oracle, Tally};
 use crate::support::agent::{Agent, Settings};
 use crate::support::fake_loki::{FakeLoki, Limits};
 
+/// How often the agent's memory is looked at.
+const SAMPLE: Duration = Duration::from_millis(20);
+
 /// How large and how long: small and short with every change, the standard load in a soak.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
@@ -106,6 +109,8 @@ pub struct Outcome {
     /// The agent's metrics when the rig was ready, and at the end.
     pub before: BTreeMap<String, f64>,
     pub after: BTreeMap<String, f64>,
+    /// The first few lines that were counted as corrupt, cut short.
+    pub broken: Vec<String>,
 }
 
 impl Outcome {
@@ -113,6 +118,12 @@ impl Outcome {
     pub fn rose(&self, metric: &str) -> f64 {
         let at = |page: &BTreeMap<String, f64>| page.get(metric).copied().unwrap_or(0.0);
         at(&self.after) - at(&self.before)
+    }
+
+    /// Metrics of the agent that are not 0 at the end.
+    pub fn moved(&self) -> Vec<(&str, f64)> {
+        let after = self.after.iter().filter(|(_, value)| **value != 0.0);
+        after.map(|(name, value)| (name.as_str(), *value)).collect()
     }
 
     /// Takes another outcome of the same row into this one: sums of lines, maxima of the rest.
@@ -125,10 +136,12 @@ impl Outcome {
         sum.corrupt += more.corrupt;
         sum.misattributed += more.misattributed;
         sum.reordered += more.reordered;
+        sum.gaps += more.gaps;
         sum.worst_latency_millis = sum.worst_latency_millis.max(more.worst_latency_millis);
         self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
         self.recovery = self.recovery.max(other.recovery);
         self.probes_missing += other.probes_missing;
+        self.broken.extend(other.broken.iter().cloned());
     }
 }
 
@@ -228,6 +241,12 @@ impl Rig {
         self.agent.signal(Signal::CONT);
     }
 
+    /// Highest resident set of all the agent's lives so far.
+    pub fn peak_rss_bytes(&self) -> u64 {
+        std::thread::sleep(2 * SAMPLE);
+        self.watched.peak_rss_bytes.load(Ordering::Acquire)
+    }
+
     /// The fault is over: from now on recovery is timed, up to the arrival of what is written by now.
     pub fn fault_ends(&self) {
         let end = (Instant::now(), self.oracle.written());
@@ -240,7 +259,7 @@ impl Rig {
         crate::support::fake_loki::wait_until(limit, done)
     }
 
-    /// Waits until everything that was written has arrived, at most `limit`.
+    /// Waits until everything that was written has arrived, at most `limit`. While containers write, that may never be.
     pub fn wait_arrived(&self, limit: Duration) -> bool {
         self.wait(limit, || self.oracle.distinct() >= self.oracle.written())
     }
@@ -280,6 +299,7 @@ impl Rig {
             probes_missing: missing(),
             before: self.before.clone(),
             after: self.agent.metrics(),
+            broken: self.oracle.broken().iter().take(4).map(|line| excerpt(line)).collect(),
         }
     }
 }
@@ -308,8 +328,16 @@ fn sample(watched: &Watched, oracle: &Oracle) {
                 *recovered = Some(end.elapsed());
             }
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(SAMPLE);
     }
+}
+
+/// Both ends of a line.
+fn excerpt(line: &str) -> String {
+    let letters = line.chars().count();
+    let head: String = line.chars().take(150).collect();
+    let tail: String = line.chars().skip(letters.saturating_sub(60).max(150)).collect();
+    format!("{head} … {tail} ({letters} letters)")
 }
 
 /// `VmHWM` of a process.

@@ -95,8 +95,8 @@ impl ContainerLog {
         self
     }
 
-    /// Writes one record by hand: its tag is `P` or `F`, its text as given.
-    pub fn write_record(&self, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<()> {
+    /// Writes one record by hand: its tag is `P` or `F`, its text as given. Gives the number of bytes that it takes.
+    pub fn write_record(&self, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<usize> {
         frame(&mut self.state().file, pipe, tag, text)
     }
 
@@ -131,18 +131,19 @@ impl ContainerLog {
         Ok(())
     }
 
-    /// Writes one line, in fragments when it is long. Another pipe may write between two fragments.
-    pub fn write_line(&self, pipe: Pipe, text: &[u8]) -> io::Result<()> {
-        let mut rest = text;
+    /// Writes one line, in fragments when it is long. Another pipe may write between two fragments. Gives the number
+    /// of bytes that it takes in the file.
+    pub fn write_line(&self, pipe: Pipe, text: &[u8]) -> io::Result<usize> {
+        let (mut rest, mut bytes) = (text, 0);
         while rest.len() > FRAGMENT {
             let (fragment, after) = rest.split_at(FRAGMENT);
-            frame(&mut self.state().file, pipe, 'P', fragment)?;
+            bytes += frame(&mut self.state().file, pipe, 'P', fragment)?;
             rest = after;
         }
         let mut state = self.state();
-        frame(&mut state.file, pipe, 'F', rest)?;
+        bytes += frame(&mut state.file, pipe, 'F', rest)?;
         state.finish(pipe, text);
-        Ok(())
+        Ok(bytes)
     }
 
     /// Writes text that has no newline when the container ends: its last fragment stays a `P`.
@@ -248,14 +249,15 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Appends one record in one write, as the runtime does.
-fn frame(file: &mut File, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<()> {
+/// Appends one record in one write, as the runtime does; its length.
+fn frame(file: &mut File, pipe: Pipe, tag: char, text: &[u8]) -> io::Result<usize> {
     // `%.f` writes as many digits as there are, like Go's RFC3339Nano.
     let stamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.fZ");
     let mut record = format!("{stamp} {} {tag} ", pipe.name()).into_bytes();
     record.extend_from_slice(text);
     record.push(b'\n');
-    file.write_all(&record)
+    file.write_all(&record)?;
+    Ok(record.len())
 }
 
 /// `X` becomes `X.gz`, by way of `X.tmp`.

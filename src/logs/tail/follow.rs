@@ -31,12 +31,17 @@ impl<E: Env> Tail<E> {
             lag += self.logs[index].lag();
         }
         self.forget_gone(now);
+        let open = self.logs.iter().filter(|log| log.descriptors() > 0).count();
+        metrics::LOGS_PARKED.set((self.logs.len() - open) as i64);
         metrics::LOGS_OPEN.set(self.logs.len() as i64);
         metrics::LOG_LAG_BYTES.set(lag as i64);
         metrics::BUDGET_HELD_BYTES.set(self.budget.held() as i64);
     }
 
     fn look_at(&mut self, index: usize, now: Duration, wall: u64) {
+        if self.look_at_parked(index, now) {
+            return;
+        }
         let log = &mut self.logs[index];
         log.waiting = false;
         let before = log.lag();
@@ -66,7 +71,8 @@ impl<E: Env> Tail<E> {
             self.check_rotation(index, now, wall);
         }
         self.advance(index);
-        if self.logs[index].lag() == 0 && self.logs[index].lines.pinned().is_some() {
+        let lines = &self.logs[index].lines;
+        if self.logs[index].lag() == 0 && (lines.pinned().is_some() || lines.carries()) {
             self.close_open_lines(index, wall);
         }
         if self.logs[index].ended && !self.logs[index].last_words_told {

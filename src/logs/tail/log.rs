@@ -15,6 +15,7 @@ use crate::logs::chain::Open;
 use crate::logs::coverage::Coverage;
 use crate::logs::env::LogFile;
 use crate::logs::ingest::{LineState, Settings};
+use crate::logs::mask::Masker;
 use crate::logs::source::Source;
 
 /// A log that has not grown for this long is looked at on every second tick.
@@ -54,6 +55,8 @@ pub(super) struct Log<F> {
     pub(super) finished: bool,
     /// The last words of the container are told.
     pub(super) last_words_told: bool,
+    /// What masks the file of this ordinal from this offset on, while it is being spilled.
+    pub(super) masking: Option<(u64, u64, Masker)>,
     /// Ranges, by ordinal, that were given up and counted, and are still to be met by the reader.
     pub(super) given_up: Vec<(u64, Range<u64>)>,
     pub(super) deficit: i64,
@@ -100,6 +103,11 @@ impl<F: LogFile> Log<F> {
     /// All files that are not done with, oldest first.
     pub(super) fn all_files(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
         self.behind.iter_mut().chain(&mut self.files)
+    }
+
+    /// Files that are open.
+    pub(super) fn descriptors(&self) -> usize {
+        self.behind.iter().chain(&self.files).filter(|file| file.file.is_file()).count()
     }
 
     /// The position up to which everything that was read is decided.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::log::{Log, stream_hash, warm_up};
-use super::{EMPTY_DIR_CHECK, Start, Tail};
+use super::{EMPTY_DIR_CHECK, ROOT_RETRY, Start, Tail};
 use crate::data::delivery::Ledger;
 use crate::data::position::{Generation, Position};
 use crate::data::workload::{ContainerRef, Identity, Workload};
@@ -35,43 +35,64 @@ impl<E: Env> Tail<E> {
         };
         let key: Arc<str> = key.into();
         let spilled = self.spilled(&key);
-        let known = self.registry.knows(&key);
-        let plain = spilled.is_empty() && (known || self.options.start == Start::Newest);
+        let mark = self.registry.mark(&key);
+        let plain = spilled.is_empty() && (mark.is_some() || self.options.start == Start::Newest);
+        if !self.make_room() {
+            self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+            return;
+        }
         let which = if plain { Which::Plain } else { Which::All };
-        let files = match chain::open_all(&self.env, &candidate.path, candidate.linked, which) {
-            Ok(files) => files,
-            Err(OpenError::Missing) => {
-                // In the middle of a rotation, or already gone.
-                self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
-                return;
-            }
+        let planned = self.plan(&candidate, which, spilled, mark.as_ref());
+        let mut plan = match planned {
+            Ok(plan) => plan,
             Err(error) => {
-                if self.skipped.len() < 4096 && self.skipped.insert(candidate.path.clone()) {
-                    metrics::LOG_SKIPPED_FILES.with_label_values(&[error.reason()]).inc();
-                    let file = candidate.path.display();
-                    warn!(%file, %error, "log file is not read");
+                // In the middle of a rotation, already gone, or short of something that will be there again.
+                match error {
+                    OpenError::Missing => {
+                        self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK)
+                    }
+                    OpenError::Io(_) => self.next_discovery = self.next_discovery.min(now + ROOT_RETRY),
+                    _ => {}
+                }
+                if !matches!(error, OpenError::Missing) && !self.out_of_descriptors(&error) {
+                    self.skip(&candidate, &error);
                 }
                 return;
             }
         };
         self.skipped.remove(&candidate.path);
-        let mark = self.registry.claim(&key);
-        let mut plan = resume::plan(files, spilled, mark.as_ref());
-        let lost_its_place = !plan.resumed && !plan.truncated;
-        if plain
-            && let Some(mark) = &mark
-            && lost_its_place
-            && mark.position != Position::default()
-            && let Ok(all) = chain::open_all(&self.env, &candidate.path, candidate.linked, Which::All)
-        {
-            // Compressed while the agent was away: the offset in the content is the same.
-            plan = resume::plan(all, Vec::new(), Some(mark));
-        }
         if mark.is_none() && self.options.start == Start::Newest && first_listing {
             plan.files.drain(..plan.files.len() - 1);
             plan.files[0].offset = plan.files[0].size;
         }
         self.open(key, candidate, workload, plan, mark, now);
+    }
+
+    /// How to go on with a log that is on disk. An error says that it cannot be told now.
+    fn plan(
+        &self,
+        candidate: &Candidate,
+        which: Which,
+        spilled: Vec<Open<Source<E::File>>>,
+        mark: Option<&Mark>,
+    ) -> Result<Plan<E::File>, OpenError> {
+        let open = |which| chain::open_all(&self.env, &candidate.path, candidate.linked, which);
+        let plan = resume::plan(open(which)?, spilled, mark);
+        let known = mark.is_some_and(|mark| mark.position != Position::default());
+        if which == Which::Plain && known && !plan.resumed && !plan.truncated {
+            // Compressed while the agent was away: the offset in the content is the same.
+            return Ok(resume::plan(open(Which::All)?, Vec::new(), mark));
+        }
+        Ok(plan)
+    }
+
+    /// Counts and tells, once, that a file cannot be read.
+    fn skip(&mut self, candidate: &Candidate, error: &OpenError) {
+        if self.skipped.len() < 4096 && self.skipped.insert(candidate.path.clone()) {
+            metrics::LOG_SKIPPED_FILES.with_label_values(&[error.reason()]).inc();
+            let file = candidate.path.display();
+            warn!(%file, %error, "log file is not read");
+        }
     }
 
     /// Takes up logs that are gone from disk, of which the spill has kept what was not delivered.
@@ -96,7 +117,7 @@ impl<E: Env> Tail<E> {
                 continue;
             }
             let spilled = self.spilled(&key);
-            let mark = self.registry.claim(&key);
+            let mark = self.registry.mark(&key);
             let plan = resume::plan(VecDeque::new(), spilled, mark.as_ref());
             if plan.files.is_empty() {
                 self.spill.forget(&key);
@@ -157,6 +178,7 @@ impl<E: Env> Tail<E> {
         if files.is_empty() {
             return;
         }
+        self.registry.claim(&key);
         if let Some(mark) = &mark
             && (mark.service_name != workload.service_name || mark.environment != workload.environment)
         {
@@ -193,6 +215,7 @@ impl<E: Env> Tail<E> {
             ended: false,
             finished: false,
             last_words_told: mark.as_ref().is_some_and(|mark| mark.last_words_told),
+            masking: None,
             given_up: Vec::new(),
             deficit: 0,
             waiting: false,

@@ -14,7 +14,7 @@ use super::{CHUNK, GONE_GRACE, Tail};
 use crate::data::position::Position;
 use crate::logs::chain::Open;
 use crate::logs::env::{Env, LogFile};
-use crate::logs::mask;
+use crate::logs::mask::Masker;
 use crate::logs::source::Source;
 use crate::logs::spill::Refused;
 use crate::metrics;
@@ -119,7 +119,6 @@ impl<E: Env> Tail<E> {
     fn spill_file(&mut self, index: usize, at: usize, committed: Position, credit: &mut u64) -> Spilled {
         let margin = self.settings.warm_up_reach();
         let key = Arc::clone(&self.logs[index].key);
-        let workload = Arc::clone(&self.logs[index].workload);
         let is_newest = at + 1 == self.logs[index].all_files().count();
         let Some(file) = self.logs[index].all_files().nth(at) else { return Spilled::Whole };
         let mut from =
@@ -130,37 +129,76 @@ impl<E: Env> Tail<E> {
         } else if from > 0 {
             from = line_start(&file.file, from);
         }
+        if from >= file.size {
+            return Spilled::Whole;
+        }
+        let ordinal = file.ordinal;
+        let mut masker = match self.logs[index].masking.take() {
+            Some((of, at, masker)) if (of, at) == (ordinal, from) => masker,
+            _ => self.masker(index, at, from),
+        };
         let mut chunk = Vec::new();
+        let log = &mut self.logs[index];
+        let Some(file) = log.behind.iter().chain(&log.files).nth(at) else { return Spilled::Whole };
+        let mut done = Spilled::Whole;
         while from < file.size {
             if *credit == 0 {
-                return Spilled::Partly;
+                done = Spilled::Partly;
+                break;
             }
             chunk.clear();
-            let want = (file.size - from).min(CHUNK) as usize;
-            if !file.file.read_at(from, want, &mut chunk).is_ok_and(|read| read > 0) {
-                return Spilled::Partly;
+            let want = (file.size - from).min(CHUNK);
+            if !file.file.read_at(from, want as usize, &mut chunk).is_ok_and(|read| read > 0) {
+                done = Spilled::Partly;
+                break;
             }
-            let torn = chunk.len() as u64 == file.size - from;
+            let at_end = from + chunk.len() as u64 == file.size;
             match memchr::memrchr(b'\n', &chunk) {
                 Some(end) => chunk.truncate(end + 1),
                 // The last line of a file that may still be written to waits for its end.
-                None if torn && is_newest => return Spilled::Whole,
+                None if at_end && is_newest => break,
                 None => {}
             }
-            mask::mask(&self.settings.chain, &workload, &mut chunk);
+            let masked = masker.mask(&self.settings, &log.workload, &mut chunk, at_end || want < CHUNK);
+            // A line that is longer than a chunk can only be masked piece by piece.
+            if masked > 0 {
+                chunk.truncate(masked);
+            } else {
+                masker.mask(&self.settings, &log.workload, &mut chunk, true);
+            }
             match self.spill.append(&key, file.generation, file.ordinal, from, &chunk) {
                 Ok(()) => {}
                 Err(Refused::Failed(error)) => {
                     metrics::SPILL_FAILURES.inc();
                     warn!(log = %key, %error, "cannot spill");
-                    return Spilled::Refused;
+                    done = Spilled::Refused;
+                    break;
                 }
-                Err(_) => return Spilled::Refused,
+                Err(_) => {
+                    done = Spilled::Refused;
+                    break;
+                }
             }
             from += chunk.len() as u64;
             *credit = credit.saturating_sub(chunk.len() as u64);
         }
-        Spilled::Whole
+        log.masking = Some((ordinal, from, masker));
+        done
+    }
+
+    /// What masks a file from `from` on, with what it must know of the lines before.
+    fn masker(&self, index: usize, at: usize, from: u64) -> Masker {
+        let mut masker = Masker::default();
+        let log = &self.logs[index];
+        let begin = from.saturating_sub(self.settings.warm_up_reach());
+        let mut before = Vec::new();
+        if begin < from
+            && let Some(file) = log.behind.iter().chain(&log.files).nth(at)
+            && file.file.read_at(begin, (from - begin) as usize, &mut before).is_ok()
+        {
+            masker.follow(&self.settings, &log.workload, &before);
+        }
+        masker
     }
 
     /// Lets go of an unlinked file that is durably kept, so that its blocks are freed.

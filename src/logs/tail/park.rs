@@ -1,0 +1,144 @@
+//! Living with few file descriptors: logs that are read to their end are closed and only looked at by name.
+//!
+//! A parked log keeps its place, its lines' state and its ledger; its file is found again by identity when the name
+//! shows that something has happened. So any number of logs can be followed with any number of descriptors, as long
+//! as not all of them write at once.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::Tail;
+use super::log::Log;
+use crate::data::position::{Position, Skipping};
+use crate::logs::chain::{self, Open, Which};
+use crate::logs::checkpoint::Mark;
+use crate::logs::env::{Env, LogFile, OpenError};
+use crate::logs::resume;
+use crate::logs::source::Source;
+use crate::metrics;
+
+/// Fewer logs are never kept open.
+const FEWEST: usize = 8;
+
+impl<F: LogFile> Log<F> {
+    /// True when nothing of the log needs its descriptor now.
+    fn is_idle(&self) -> bool {
+        self.behind.is_empty()
+            && self.files.len() == 1
+            && self.gone_since.is_none()
+            && self.files[0].file.is_file()
+            && self.files[0].unread() == 0
+            && self.files[0].unlinked_since.is_none()
+    }
+
+    fn is_parked(&self) -> bool {
+        matches!(self.files.front(), Some(Open { file: Source::Parked(_), .. }))
+    }
+}
+
+impl<E: Env> Tail<E> {
+    /// Closes idle logs until another file may be opened. False when none is idle.
+    pub(super) fn make_room(&mut self) -> bool {
+        let mut open: usize = self.logs.iter().map(Log::descriptors).sum();
+        while open >= self.options.max_open.max(FEWEST) {
+            // The one that has been quiet for longest will be missed least.
+            let idle = self.logs.iter_mut().filter(|log| log.is_idle()).min_by_key(|log| log.last_growth);
+            let Some(log) = idle else { return false };
+            let front = &mut log.files[0];
+            let Ok(stat) = front.file.stat() else { return false };
+            if stat.size != front.size {
+                front.size = stat.size;
+                continue;
+            }
+            front.file = Source::Parked(stat);
+            open -= 1;
+        }
+        true
+    }
+
+    /// The system has no descriptor left: from now on fewer logs are kept open.
+    pub(super) fn out_of_descriptors(&mut self, error: &OpenError) -> bool {
+        let OpenError::Io(error) = error else { return false };
+        // EMFILE and ENFILE.
+        if !matches!(error.raw_os_error(), Some(23 | 24)) {
+            return false;
+        }
+        let open: usize = self.logs.iter().map(Log::descriptors).sum();
+        self.options.max_open = open.saturating_sub(2).max(FEWEST);
+        warn!(
+            kept_open = self.options.max_open,
+            "no file descriptor is left; quiet logs are closed and looked at by name (raise the limit of open files)"
+        );
+        true
+    }
+
+    /// Looks at a parked log by name, and takes it up again when something has happened. True while it is parked.
+    pub(super) fn look_at_parked(&mut self, index: usize, now: Duration) -> bool {
+        let log = &self.logs[index];
+        if !log.is_parked() {
+            return false;
+        }
+        let front = &log.files[0];
+        let known = (front.generation.device, front.generation.inode);
+        match self.env.identity(&log.live) {
+            Ok(found) if found == known => {
+                if self.env.size(&log.live).is_ok_and(|size| size == front.size) {
+                    return true;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.logs[index].gone_since.get_or_insert(now);
+                return true;
+            }
+        }
+        if !self.make_room() {
+            return true;
+        }
+        self.unpark(index);
+        self.logs[index].is_parked()
+    }
+
+    fn unpark(&mut self, index: usize) {
+        let log = &self.logs[index];
+        let front = &log.files[0];
+        let position = Position {
+            generation: front.generation,
+            ordinal: front.ordinal,
+            offset: front.offset,
+            skipping: Skipping::default(),
+        };
+        let mark = Mark { position, ..Mark::default() };
+        let open = |which| {
+            let files = chain::open_all(&self.env, &log.live, log.linked, which)?;
+            Ok(resume::plan(files, Vec::new(), Some(&mark)))
+        };
+        let plan = match open(Which::Plain) {
+            Ok(plan) if plan.resumed || plan.truncated => Ok(plan),
+            Ok(_) => open(Which::All),
+            Err(error) => Err(error),
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.out_of_descriptors(&error);
+                return;
+            }
+        };
+        let log = &mut self.logs[index];
+        if plan.truncated {
+            metrics::LOG_TRUNCATIONS.inc();
+        }
+        let mut files: VecDeque<_> = plan.files;
+        if plan.resumed
+            && let Some(first) = files.front_mut()
+        {
+            first.torn_at = log.files[0].torn_at;
+        }
+        log.files = files;
+        log.dir_modified = 0;
+        self.remember_files(index);
+    }
+}
