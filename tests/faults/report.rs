@@ -80,6 +80,11 @@ impl Row {
         self
     }
 
+    /// Says anew what is done.
+    pub fn injected(&mut self, injected: impl Into<String>) {
+        self.injected = injected.into();
+    }
+
     /// A fact for the scoreboard.
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
@@ -180,7 +185,7 @@ impl Row {
             }
         }
         let directory = directory();
-        let file = directory.join(format!("row-{:02}{}.json", self.number, self.part));
+        let file = directory.join(format!("row-{:02}{}.json", self.number, self.part.replace(' ', "-")));
         let written = fs::create_dir_all(&directory).and_then(|()| fs::write(&file, format!("{record}\n")));
         assert!(written.is_ok() || std::thread::panicking(), "{}: {written:?}", file.display());
     }
