@@ -18,3 +18,4 @@ mod rows_backend;
 mod rows_files;
 mod rows_hostile;
 mod rows_process;
+mod rows_state;
