@@ -127,3 +127,35 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::checkpoint::{Mark, Marks};
+    use crate::logs::disk::OsDisk;
+    use crate::logs::spill::Config;
+
+    #[test]
+    fn a_checkpoint_is_due_four_times_a_second_soon_after_the_start_and_once_later() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk::new(dir.path()));
+        let (store, _) = Store::open(Arc::clone(&disk)).expect("opens");
+        let registry = Registry::new(Marks::from([("a/b/0".to_owned(), Mark::default())]));
+        let mut keeper = Keeper::new(Arc::clone(&registry), Spill::new(&Config::default()), 0, Some(store));
+        let marks = || Store::open(Arc::clone(&disk)).expect("opens").1.marks.len();
+        let mut step = |millis| {
+            keeper.step(Duration::from_millis(millis), 0, false);
+            keeper.last_write.map(|at| at.as_millis())
+        };
+        assert_eq!((step(0), marks()), (Some(0), 1));
+        registry.forget_unclaimed();
+        assert_eq!((step(240), marks()), (Some(0), 1));
+        assert_eq!((step(250), marks()), (Some(250), 0));
+        // Nothing has changed.
+        assert_eq!(step(11_000), Some(250));
+        registry.remove("a/b/0");
+        assert_eq!(step(12_000), Some(12_000));
+        registry.remove("a/b/0");
+        assert_eq!((step(12_250), step(12_990), step(13_000)), (Some(12_000), Some(12_000), Some(13_000)));
+    }
+}
