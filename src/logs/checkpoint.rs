@@ -25,6 +25,8 @@ const VERSION: u32 = 1;
 const HEADER: usize = 28;
 /// Slot size of a new file; grown by doubling. 64 KiB hold about 500 container logs.
 const MIN_SLOT: u64 = 64 << 10;
+/// No store counts as far as this, in sequences or files; what claims more is damaged.
+const MAX_COUNT: u64 = u64::MAX / 2;
 /// No slot is read beyond this, whatever a file claims.
 const MAX_SLOT: u64 = 64 << 20;
 
@@ -169,7 +171,7 @@ impl Store {
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?.parse().ok()
+    name.strip_prefix(PREFIX)?.parse().ok().filter(|number| *number < MAX_COUNT)
 }
 
 /// The intact slots of a file, at most two.
@@ -243,6 +245,9 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         return None;
     }
     let sequence = u64::from_le_bytes(header[16..24].try_into().ok()?);
+    if sequence > MAX_COUNT {
+        return None;
+    }
     let mut rest = &slot[HEADER..];
     let mut marks = Marks::new();
     while !rest.is_empty() {

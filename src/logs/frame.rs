@@ -25,6 +25,17 @@ const SEAL_FACTOR: u64 = 16;
 /// Longest header that a CRI line can have: stamp, stream, tag and three spaces, with room to spare.
 pub const MAX_HEADER: usize = 64;
 
+/// Longest line that is read as docker's: 16 KiB of payload, all of it escaped as `\u0000`, and what stands around it.
+/// Source: `defaultBufSize` of moby's log copier.
+pub const MAX_DOCKER: usize = 128 << 10;
+
+/// How many bytes of a line without its newline are waited for, before the line is taken in pieces; `begin` is how
+/// the line begins. Whether a line is docker's must not depend on where a read ended.
+pub fn patience(begin: &[u8], max_line: usize) -> usize {
+    let longest = max_line + MAX_HEADER;
+    if begin.first() == Some(&b'{') { longest.max(MAX_DOCKER) } else { longest }
+}
+
 /// What stands before the payload of one physical line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -55,7 +66,8 @@ pub fn cri_header(line: &[u8]) -> Header {
 #[inline]
 fn read_cri_header(line: &[u8]) -> Option<Header> {
     // containerd's usual stamp has nine digits and a Z, which puts the first space at 30.
-    let space = if line.get(30) == Some(&b' ') {
+    // The space behind `stdout` stands there too, when the fraction has two digits.
+    let space = if line.get(29..31) == Some(b"Z ") {
         30
     } else {
         line.iter().take(MAX_HEADER).position(|byte| *byte == b' ')?
@@ -77,9 +89,11 @@ fn read_cri_header(line: &[u8]) -> Option<Header> {
     let payload = match tags.get(1) {
         Some(b' ') => 2,
         None => 1,
-        Some(b':') => {
-            tags.iter().take(MAX_HEADER).position(|byte| *byte == b' ').map_or(tags.len(), |at| at + 1)
-        }
+        Some(b':') => match tags.iter().take(MAX_HEADER).position(|byte| *byte == b' ') {
+            Some(at) => at + 1,
+            None if tags.len() < MAX_HEADER => tags.len(),
+            None => return None,
+        },
         Some(_) => return None,
     };
     Some(Header { time_unix_nano, stream, full, payload: space + 8 + payload, well_formed: true })
@@ -113,6 +127,7 @@ pub struct Fragment {
 #[inline]
 pub fn fragment(arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> Fragment {
     if arena.get(start) == Some(&b'{')
+        && end - start <= MAX_DOCKER
         && let Some(fragment) = docker_fragment(arena, start, end, offset)
     {
         return fragment;
@@ -164,7 +179,7 @@ pub struct Framed {
     pub offset: u64,
     /// Truncated and lossy.
     pub marks: Marks,
-    /// Length before truncation, else 0.
+    /// Length before truncation, at most sixteen times the line limit; else 0.
     pub original_len: u32,
 }
 
@@ -176,7 +191,8 @@ struct Pending {
     text: Vec<u8>,
     total: u64,
     offset: u64,
-    /// What was being skipped when the line began: a resume at `offset` needs it.
+    /// What a resume at `offset` must skip: what was being skipped when the line began, and the rest of the line that
+    /// the other stream had open then.
     skipping: u8,
     /// The line began in an earlier generation: `offset` is not of this file.
     carried: bool,
@@ -302,7 +318,9 @@ impl Framer {
             return None;
         }
         let max_line = self.max_line;
-        let skipping = self.skipping;
+        let other = 1 - header.stream as usize;
+        // A position is saved here only once the other stream's open line is out: a resume must not begin within it.
+        let skipping = self.skipping | u8::from(self.pending[other].open) << other;
         let pending = &mut self.pending[header.stream as usize];
         if !pending.open {
             pending.open = true;
@@ -339,7 +357,9 @@ impl Framer {
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);
-            framed.original_len = u32::try_from(pending.total).unwrap_or(u32::MAX);
+            // How far beyond its end a sealed line was read depends on the reads.
+            let original = pending.total.min(self.max_line as u64 * SEAL_FACTOR);
+            framed.original_len = u32::try_from(original).unwrap_or(u32::MAX);
             metrics::LOG_MALFORMED.with_label_values(&["truncated"]).inc();
             // The cut may have split a character: give back the bytes of the broken one, three at most.
             let text = framed.body.of(arena);
@@ -382,13 +402,11 @@ impl Framer {
         if self.long.as_ref()?.total <= self.max_line as u64 * SEAL_FACTOR {
             return None;
         }
-        let was_full = self.long.as_ref()?.header.full;
+        let header = self.long.as_ref()?.header;
         let framed = self.end_long_as(arena, true);
         self.skipping |= SKIP_PHYSICAL;
-        if let Some(framed) = &framed
-            && !was_full
-        {
-            self.skipping |= 1 << framed.stream as usize;
+        if !header.full {
+            self.skipping |= 1 << header.stream as usize;
         }
         framed
     }
@@ -501,6 +519,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_may_have_any_number_of_digits() {
+        for digits in 1..=9 {
+            let line = format!("2026-11-22T14:11:42.{}Z stderr P half", &"123456789"[..digits]);
+            let header = cri_header(line.as_bytes());
+            assert!(header.well_formed && !header.full, "{line}");
+            assert_eq!(&line[header.payload..], "half");
+        }
+    }
+
+    #[test]
     fn fragments_join_per_stream() {
         let mut framer = Framer::new(1 << 18);
         let lines = frame(
@@ -521,6 +549,20 @@ mod tests {
         );
         assert_eq!(lines.len(), 2);
         assert_eq!(framer.pinned(), Some((36, Skipping(0))));
+    }
+
+    #[test]
+    fn a_resume_within_the_other_streams_line_does_not_give_its_rest_as_a_line() {
+        let file = "2026-11-22T14:11:42.1Z stdout P ab\n2026-11-22T14:11:42.2Z stderr P xy\n\
+                    2026-11-22T14:11:42.3Z stdout F cd\n";
+        let mut framer = Framer::new(1 << 18);
+        assert_eq!(frame(&mut framer, file), [(Stream::Stdout, "abcd".into(), 0)]);
+        assert_eq!(framer.pinned(), Some((35, Skipping(1))));
+        let mut resumed = Framer::new(1 << 18);
+        resumed.resume(Skipping(1), 0);
+        let rest = [&file[35..], "2026-11-22T14:11:42.4Z stderr F z\n2026-11-22T14:11:42.4Z stdout F next\n"];
+        let lines: Vec<_> = frame(&mut resumed, &rest.concat()).into_iter().map(|line| line.1).collect();
+        assert_eq!(lines, ["xyz", "next"]);
     }
 
     #[test]
@@ -584,6 +626,42 @@ mod tests {
         assert_eq!((framed.body.of(&arena), framed.original_len), (&b"abcdefgh"[..], 12));
         assert_eq!(framed.stream, Stream::Stderr);
         assert_eq!(framer.pinned(), None);
+    }
+
+    #[test]
+    fn an_endless_fragment_of_a_line_that_is_being_skipped_does_not_end_the_skipping() {
+        let mut framer = Framer::new(4);
+        framer.resume(Skipping(1), 0);
+        framer.more(b"2026-11-22T14:11:42.1Z stdout P ", 0);
+        framer.more(&[b'x'; 65], 32);
+        let mut arena = Vec::new();
+        assert_eq!(framer.seal_long(&mut arena), None);
+        assert_eq!(framer.end_long(&mut arena), None);
+        assert_eq!(framer.skipping(), Skipping(1));
+    }
+
+    #[test]
+    fn a_line_that_was_read_far_beyond_its_limit_says_sixteen_times_the_limit() {
+        let mut framer = Framer::new(4);
+        let mut arena = b"2026-11-22T14:11:42.1Z stdout F ".to_vec();
+        arena.extend_from_slice(&[b'x'; 1000]);
+        let end = arena.len();
+        let piece = fragment(&mut arena, 0, end, 0);
+        assert_eq!(framer.accept(&mut arena, piece).map(|framed| framed.original_len), Some(64));
+    }
+
+    #[test]
+    fn tags_without_an_end_do_not_swallow_the_line() {
+        let line = format!("2026-11-22T14:11:42Z stdout F:{}", "x".repeat(70));
+        assert!(!cri_header(line.as_bytes()).well_formed);
+        assert_eq!(cri_header(&line.as_bytes()[..60]).payload, 60);
+    }
+
+    #[test]
+    fn a_docker_line_over_the_limit_is_waited_for() {
+        assert_eq!(patience(b"2026-11-22T14:11:42Z stdout F x", 4096), 4160);
+        assert_eq!(patience(b"{\"log\":", 4096), 131_072);
+        assert_eq!(patience(b"{\"log\":", 1 << 18), 262_208);
     }
 
     #[test]

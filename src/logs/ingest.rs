@@ -10,9 +10,10 @@ use super::copies::Copies;
 use super::frame::{self, Framed, Framer};
 use super::inherit::{self, Inheritance};
 use super::parse::{self, DurationUnit, Text, unescape_into};
-use super::process::{Chain, LogState};
+use super::process::{Chain, Dropped, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
 use crate::data::position::Skipping;
+use crate::data::tally::Drops;
 use crate::data::workload::Workload;
 
 /// What is the same for all logs.
@@ -73,6 +74,8 @@ pub struct LineState {
     copies: Copies,
     inheritance: Inheritance,
     process: LogState,
+    /// What processing dropped and nobody has asked for yet.
+    dropped: Dropped,
 }
 
 impl LineState {
@@ -83,6 +86,7 @@ impl LineState {
             copies: Copies::default(),
             inheritance: Inheritance::default(),
             process: LogState::default(),
+            dropped: Dropped::default(),
         }
     }
 
@@ -99,6 +103,7 @@ impl LineState {
     /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
     pub fn resume(&mut self, settings: &Settings, skipping: Skipping) {
         self.process.set_warming_up(false);
+        self.dropped = Dropped::default();
         // What was open before the position is framed anew; the clock of the lines goes on.
         let last_time = self.framer.last_time();
         self.framer = Framer::new(settings.max_line);
@@ -127,6 +132,11 @@ impl LineState {
         self.framer.resume(Skipping::default(), last_time);
         self.inheritance.clear();
         self.process.reset();
+    }
+
+    /// What processing dropped since this was last asked, for the ledger; `None` when nothing.
+    pub fn take_dropped(&mut self) -> Option<Drops> {
+        (self.dropped != Dropped::default()).then(|| std::mem::take(&mut self.dropped).into())
     }
 
     /// True while a line is open that began in an earlier generation.
@@ -196,7 +206,8 @@ impl LineState {
             at += len + 1;
         }
         // A line that does not fit a read is taken in pieces.
-        if !taken.at_horizon && filled - at > settings.max_line + frame::MAX_HEADER {
+        let patience = frame::patience(&arena[at..filled], settings.max_line);
+        if !taken.at_horizon && filled - at > patience {
             self.framer.more(&arena[at..filled], offset + (at - from) as u64);
             at = filled;
         }
@@ -256,7 +267,7 @@ impl LineState {
         arena: &mut Vec<u8>,
         records: &mut Vec<Record>,
     ) {
-        settings.chain.close_idle(&mut self.process, now_unix_nano, arena, records);
+        self.dropped += settings.chain.close_idle(&mut self.process, now_unix_nano, arena, records);
     }
 
     /// Makes the record of a framed line; the number of records that processing dropped.
@@ -286,7 +297,12 @@ impl LineState {
             records.push(record);
             return 0;
         }
-        u64::from(settings.chain.apply(&mut self.process, workload, arena, record, records).records())
+        let dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
+        let count = u64::from(dropped.records());
+        if count > 0 {
+            self.dropped += dropped;
+        }
+        count
     }
 }
 
