@@ -234,7 +234,10 @@ fn row_12_too_many_open_files() {
     rig.load_for(scale.time(1000));
     let outcome = rig.settle();
     row.check(rig.agent.runs(), "the agent has ended");
-    row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
+    let parked = outcome.after.get("nodewick_logs_parked").copied().unwrap_or(0.0);
+    row.note(format!("{parked} logs parked, {} received twice", outcome.tally.duplicated));
+    row.check(parked > 0.0, "the metric says that no log is parked");
+    row.finish(&outcome, Pass::default());
 }
 
 #[test]
