@@ -115,7 +115,7 @@ impl Pace {
     fn next(&mut self) -> usize {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let draw = (self.seed >> 16) as usize;
-        if draw % 8 == 0 { 1 } else { 1 + draw % (2 * self.mean) }
+        if draw.is_multiple_of(8) { 1 } else { 1 + draw % (2 * self.mean) }
     }
 }
 
@@ -166,7 +166,7 @@ impl Log<'_> {
         state.begin_warm_up();
         let (mut arena, mut records) = (self.file[..offset].to_vec(), Vec::new());
         state.ingest(&self.settings, &self.workload, &mut arena, 0, 0, u64::MAX, &mut records);
-        state.resume(&self.settings, saved.skipping);
+        state.resume(saved.skipping);
         let mut rest = self.read(state, offset, next).lines;
         let mut expected: Vec<Seen> =
             whole.iter().filter(|line| line.offset >= saved.offset).cloned().collect();

@@ -181,6 +181,11 @@ pub struct Framed {
     pub marks: Marks,
     /// Length before truncation, at most sixteen times the line limit; else 0.
     pub original_len: u32,
+    /// It was out before the resume: it only teaches.
+    pub known: bool,
+    /// The first of its stream to end in its generation. It may have begun in the one before, where a resume in
+    /// this one does not look: so it teaches nothing.
+    pub first: bool,
 }
 
 /// Fragments of a line that wait for its end.
@@ -196,6 +201,8 @@ struct Pending {
     skipping: u8,
     /// The line began in an earlier generation: `offset` is not of this file.
     carried: bool,
+    /// The line was out before the resume, which began between its first fragment and its last.
+    known: bool,
 }
 
 /// A physical line that is longer than a read and still without its newline.
@@ -223,18 +230,45 @@ pub struct Framer {
     last_time: u64,
     /// Stamp for lines without one before the first line with one.
     first_time: u64,
+    /// Streams of which no line has ended in this generation yet, as bits.
+    firsts: u8,
 }
 
 impl Framer {
     /// A framer that cuts lines above `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
-        Self { max_line, pending: Default::default(), long: None, skipping: 0, last_time: 0, first_time: 0 }
+        Self {
+            max_line,
+            pending: Default::default(),
+            long: None,
+            skipping: 0,
+            last_time: 0,
+            first_time: 0,
+            firsts: 3,
+        }
     }
 
-    /// Continues where a checkpoint was taken, after a line stamped `last_time`.
-    pub fn resume(&mut self, skipping: Skipping, last_time: u64) {
-        self.last_time = last_time;
+    /// Continues where a checkpoint was taken, after the stretch before it was framed for warmth.
+    ///
+    /// What is open here began before the position, so it was out when the position was taken: its end comes as
+    /// [`known`](Framed::known).
+    pub fn resume(&mut self, skipping: Skipping) {
+        self.long = None;
         self.skipping = skipping.0;
+        for (stream, pending) in self.pending.iter_mut().enumerate() {
+            if pending.open {
+                pending.known = true;
+                pending.carried = false;
+                self.skipping &= !(1 << stream);
+            }
+        }
+    }
+
+    /// Forgets what is open or being skipped: its end is lost.
+    pub fn begin_anew(&mut self) {
+        self.pending = Default::default();
+        self.long = None;
+        self.skipping = 0;
     }
 
     /// Sets the stamp for lines that have none, before the first line that has one: a backend refuses 1970.
@@ -252,7 +286,7 @@ impl Framer {
         let pending = self
             .pending
             .iter()
-            .filter(|pending| pending.open && !pending.carried)
+            .filter(|pending| pending.open && !pending.carried && !pending.known)
             .map(|p| (p.offset, Skipping(p.skipping)));
         let long = self.long.iter().map(|long| (long.offset, Skipping(long.skipping)));
         pending.chain(long).min_by_key(|(offset, _)| *offset)
@@ -263,16 +297,24 @@ impl Framer {
         for pending in &mut self.pending {
             pending.carried = pending.open;
         }
+        self.firsts = 3;
     }
 
     /// True while a line is open that began in an earlier generation.
     pub fn carries(&self) -> bool {
-        self.pending.iter().any(|pending| pending.open && pending.carried)
+        self.pending.iter().any(|pending| pending.open && pending.carried && !pending.known)
     }
 
     /// What is being skipped now.
     pub fn skipping(&self) -> Skipping {
         Skipping(self.skipping)
+    }
+
+    /// What a resume at this place must skip: beside that, the rest of every line that is open here. When a resume
+    /// begins here, those lines are out, else it would begin where they began.
+    pub fn skipping_on_resume(&self) -> Skipping {
+        let open = self.pending.iter().enumerate().filter(|(_, pending)| pending.open);
+        Skipping(open.fold(self.skipping, |bits, (stream, _)| bits | 1 << stream))
     }
 
     /// True while a physical line without end is being read or skipped: bytes go to [`more`](Self::more).
@@ -284,6 +326,10 @@ impl Framer {
     #[inline]
     pub fn accept(&mut self, arena: &mut Vec<u8>, fragment: Fragment) -> Option<Framed> {
         let Fragment { header, body, offset, total } = fragment;
+        if self.last_time == 0 && offset > 0 {
+            // Begun in the middle of a file.
+            self.firsts = 0;
+        }
         let time_unix_nano = if header.well_formed {
             self.last_time = header.time_unix_nano;
             header.time_unix_nano
@@ -298,7 +344,16 @@ impl Framer {
             && self.skipping == 0
             && !self.pending[stream as usize].open;
         if simple {
-            let framed = Framed { time_unix_nano, stream, body, offset, marks: Marks::NONE, original_len: 0 };
+            let framed = Framed {
+                time_unix_nano,
+                stream,
+                body,
+                offset,
+                marks: Marks::NONE,
+                original_len: 0,
+                known: false,
+                first: self.take_first(stream),
+            };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
             } else {
@@ -318,9 +373,7 @@ impl Framer {
             return None;
         }
         let max_line = self.max_line;
-        let other = 1 - header.stream as usize;
-        // A position is saved here only once the other stream's open line is out: a resume must not begin within it.
-        let skipping = self.skipping | u8::from(self.pending[other].open) << other;
+        let skipping = self.skipping_on_resume().0;
         let pending = &mut self.pending[header.stream as usize];
         if !pending.open {
             pending.open = true;
@@ -329,6 +382,7 @@ impl Framer {
             pending.offset = offset;
             pending.skipping = skipping;
             pending.carried = false;
+            pending.known = false;
         }
         let room = max_line.saturating_sub(pending.text.len()).min(body.len as usize);
         pending.text.extend_from_slice(&body.of(arena)[..room]);
@@ -340,6 +394,13 @@ impl Framer {
             self.skipping |= bit;
         }
         Some(self.finish_pending(arena, header.stream, header.time_unix_nano))
+    }
+
+    fn take_first(&mut self, stream: Stream) -> bool {
+        let bit = 1 << stream as usize;
+        let first = self.firsts & bit != 0;
+        self.firsts &= !bit;
+        first
     }
 
     fn finish_pending(&mut self, arena: &mut Vec<u8>, stream: Stream, time_unix_nano: u64) -> Framed {
@@ -354,6 +415,8 @@ impl Framer {
             offset: pending.offset,
             marks: Marks::NONE,
             original_len: 0,
+            known: pending.known,
+            first: false,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);
@@ -371,6 +434,7 @@ impl Framer {
         }
         pending.text.clear();
         pending.text.shrink_to(32 << 10);
+        framed.first = self.take_first(stream);
         if std::str::from_utf8(framed.body.of(arena)).is_err() {
             framed = replace_invalid(arena, framed, self.max_line);
         }
@@ -382,7 +446,7 @@ impl Framer {
         if self.skipping & SKIP_PHYSICAL != 0 {
             return;
         }
-        let (max_line, skipping) = (self.max_line, self.skipping);
+        let (max_line, skipping) = (self.max_line, self.skipping_on_resume().0);
         let long = self.long.get_or_insert_with(|| Long {
             header: cri_header(bytes),
             text: Vec::new(),
@@ -439,7 +503,8 @@ impl Framer {
         let long = if self.long.is_some() { self.end_long_as(arena, true) } else { None };
         let time = self.last_time;
         let mut rest = [Stream::Stdout, Stream::Stderr].map(|stream| {
-            self.pending[stream as usize].open.then(|| self.finish_pending(arena, stream, time))
+            let pending = &self.pending[stream as usize];
+            (pending.open && !pending.known).then(|| self.finish_pending(arena, stream, time))
         });
         rest.sort_by_key(|framed| framed.map_or(u64::MAX, |framed| framed.offset));
         long.into_iter().chain(rest.into_iter().flatten())
@@ -559,7 +624,7 @@ mod tests {
         assert_eq!(frame(&mut framer, file), [(Stream::Stdout, "abcd".into(), 0)]);
         assert_eq!(framer.pinned(), Some((35, Skipping(1))));
         let mut resumed = Framer::new(1 << 18);
-        resumed.resume(Skipping(1), 0);
+        resumed.resume(Skipping(1));
         let rest = [&file[35..], "2026-11-22T14:11:42.4Z stderr F z\n2026-11-22T14:11:42.4Z stdout F next\n"];
         let lines: Vec<_> = frame(&mut resumed, &rest.concat()).into_iter().map(|line| line.1).collect();
         assert_eq!(lines, ["xyz", "next"]);
@@ -581,6 +646,34 @@ mod tests {
         );
         assert_eq!(lines[0], (Stream::Stderr, "say \"hi\"".into(), 0));
         assert_eq!((lines[1].0, lines[1].1.as_str()), (Stream::Stdout, "half whole"));
+    }
+
+    #[test]
+    fn a_resume_between_the_ends_of_two_interleaved_lines_brings_no_piece_of_the_first() {
+        let begin = "2026-11-22T14:11:42.1Z stdout P one \n2026-11-22T14:11:42.2Z stderr P two \n";
+        let end = "2026-11-22T14:11:42.3Z stdout F line\n";
+        let mut framer = Framer::new(1 << 18);
+        assert_eq!(frame(&mut framer, &format!("{begin}{end}")).len(), 1);
+        let (offset, skipping) = framer.pinned().expect("the second line is open");
+        assert_eq!((offset, skipping), (37, Skipping(1)));
+        let mut resumed = Framer::new(1 << 18);
+        resumed.resume(skipping);
+        let rest = format!("{}{end}2026-11-22T14:11:42.4Z stderr F line\n", &begin[37..]);
+        let lines = frame(&mut resumed, &rest);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!((lines[0].0, lines[0].1.as_str()), (Stream::Stderr, "two line"));
+        // Warm: the first line is put together, since later lines learn from it, and is not given out.
+        let mut warm = Framer::new(1 << 18);
+        assert_eq!(frame(&mut warm, &begin[..37]), []);
+        warm.resume(skipping);
+        assert_eq!(warm.pinned(), None);
+        let mut arena = format!("{}{end}", &begin[37..]).into_bytes();
+        let open = fragment(&mut arena, 0, 36, 37);
+        assert_eq!(warm.accept(&mut arena, open), None);
+        let len = arena.len();
+        let last = fragment(&mut arena, 37, len - 1, 74);
+        let framed = warm.accept(&mut arena, last).expect("whole");
+        assert_eq!((framed.body.of(&arena), framed.known), (&b"one line"[..], true));
     }
 
     #[test]
@@ -631,7 +724,7 @@ mod tests {
     #[test]
     fn an_endless_fragment_of_a_line_that_is_being_skipped_does_not_end_the_skipping() {
         let mut framer = Framer::new(4);
-        framer.resume(Skipping(1), 0);
+        framer.resume(Skipping(1));
         framer.more(b"2026-11-22T14:11:42.1Z stdout P ", 0);
         framer.more(&[b'x'; 65], 32);
         let mut arena = Vec::new();

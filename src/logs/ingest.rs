@@ -101,13 +101,10 @@ impl LineState {
     }
 
     /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
-    pub fn resume(&mut self, settings: &Settings, skipping: Skipping) {
+    pub fn resume(&mut self, skipping: Skipping) {
         self.process.set_warming_up(false);
         self.dropped = Dropped::default();
-        // What was open before the position is framed anew; the clock of the lines goes on.
-        let last_time = self.framer.last_time();
-        self.framer = Framer::new(settings.max_line);
-        self.framer.resume(skipping, last_time);
+        self.framer.resume(skipping);
     }
 
     /// A new generation of the log begins at offset 0. Records that were held back come out.
@@ -127,9 +124,7 @@ impl LineState {
         records: &mut Vec<Record>,
     ) {
         self.finish(settings, workload, arena, 0, records);
-        let last_time = self.framer.last_time();
-        self.framer = Framer::new(settings.max_line);
-        self.framer.resume(Skipping::default(), last_time);
+        self.framer.begin_anew();
         self.inheritance.clear();
         self.process.reset();
     }
@@ -181,14 +176,14 @@ impl LineState {
                 self.framer.more(&arena[at..filled], offset);
                 taken.bytes = filled - from;
                 if let Some(framed) = self.framer.seal_long(arena) {
-                    taken.framed += 1;
+                    taken.framed += u64::from(!framed.known);
                     taken.dropped += self.record(settings, workload, arena, framed, records);
                 }
                 return taken;
             };
             self.framer.more(&arena[at..at + newline], offset);
             if let Some(framed) = self.framer.end_long(arena) {
-                taken.framed += 1;
+                taken.framed += u64::from(!framed.known);
                 taken.dropped += self.record(settings, workload, arena, framed, records);
             }
             at += newline + 1;
@@ -200,7 +195,7 @@ impl LineState {
                 break;
             }
             if let Some(framed) = self.framer.accept(arena, fragment) {
-                taken.framed += 1;
+                taken.framed += u64::from(!framed.known);
                 taken.dropped += self.record(settings, workload, arena, framed, records);
             }
             at += len + 1;
@@ -287,11 +282,16 @@ impl LineState {
         if !record.request_id.is_empty() && settings.fields.contains(Fields::TRACE_ID) {
             let request_id = record.request_id.of(arena);
             if let Some(trace) = record.trace_id {
-                self.inheritance.learn(request_id, trace, record.offset);
+                if !framed.first {
+                    self.inheritance.learn(request_id, trace, record.offset);
+                }
             } else if let Some(trace) = self.inheritance.recall(request_id, record.offset) {
                 record.trace_id = Some(trace);
                 record.marks.insert(Marks::TRACE_INHERITED);
             }
+        }
+        if framed.known {
+            return 0;
         }
         if settings.chain.is_noop() {
             records.push(record);

@@ -248,6 +248,9 @@ impl<E: Env> Tail<E> {
             info!(root = %self.options.root.display(), "log root can be listed again");
         }
         self.watch(&found.directories);
+        if found.incomplete {
+            self.next_discovery = self.next_discovery.min(now + ROOT_RETRY);
+        }
         let first = self.first_listing_done.is_none();
         for candidate in found.logs {
             self.consider(candidate, first, now);

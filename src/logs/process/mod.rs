@@ -419,6 +419,20 @@ impl Chain {
         }
     }
 
+    /// As [`covers`](Self::covers), for a record of which only the beginning is known: the state stays as it is.
+    pub(super) fn covers_open(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        record: &Record,
+        arena: &[u8],
+    ) -> Vec<Cover> {
+        let keys = state.keys;
+        let covers = self.covers(state, workload, record, arena);
+        state.keys = keys;
+        covers
+    }
+
     /// The last steps: limits and redaction.
     fn send(
         &self,

@@ -84,6 +84,9 @@ impl<E: Env> Tail<E> {
         }
         let log = &self.logs[index];
         log.sight.look(now, log.sight());
+        if log.gone_since.is_some() {
+            log.sight.set_gone();
+        }
     }
 
     /// copytruncate, or a log cut by hand: the file is read from its start, as a new generation.
@@ -170,9 +173,11 @@ impl<E: Env> Tail<E> {
         };
         let mut at = place(&found);
         // Compressed already: the agent was held up over several rotations. What came between may be, too.
-        if at.is_none()
-            && let Some(all) = open(Which::All)
-        {
+        if at.is_none() {
+            let Some(all) = open(Which::All) else {
+                log.dir_modified = 0;
+                return;
+            };
             found = all;
             at = place(&found);
         }

@@ -160,7 +160,12 @@ impl<E: Env> Tail<E> {
                 None if at_end && is_newest => break,
                 None => {}
             }
-            let masked = masker.mask(&self.settings, &log.workload, &mut chunk, at_end || want < CHUNK);
+            let last = at_end && !is_newest;
+            let masked = masker.mask(&self.settings, &log.workload, &mut chunk, last);
+            if masked == 0 && at_end {
+                // What is open at the live end waits for its own end.
+                break;
+            }
             // A line that is longer than a chunk can only be masked piece by piece.
             if masked > 0 {
                 chunk.truncate(masked);
