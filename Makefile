@@ -5,10 +5,13 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 LOGBENCH := benches/logbench/Cargo.toml
+FUZZ := fuzz/Cargo.toml
+# For each fuzz target; nine targets stay below eight minutes.
+FUZZ_SECONDS ?= 50
 DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 
-.PHONY: help demo check test soak bench render fmt clean
+.PHONY: help demo check test soak bench fuzz render fmt clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +22,7 @@ demo: ## A make-believe node on this machine: three services, their logs, a pret
 check: $(DENY) ## Format, lints, rendered files, licences and bans; half a minute after a build
 	cargo fmt --check
 	cargo fmt --check --manifest-path $(LOGBENCH)
+	cargo fmt --check --manifest-path $(FUZZ)
 	cargo clippy --all-targets --locked --quiet -- -D warnings
 	@if [ -e tests/render.rs ]; then cargo test --locked --quiet --test render; fi
 	$(DENY) --locked --log-level error check bans licenses sources
@@ -40,12 +44,16 @@ bench: ## nodewick beside a floor program: CPU, memory, latency (docs/how-to/ben
 	@cargo test --quiet --release --locked --manifest-path $(LOGBENCH) --target-dir target/bench >/dev/null
 	@benches/run.py $(ARGS)
 
+fuzz: ## Look for inputs that break a property, FUZZ_SECONDS a target (docs/how-to/fuzz.md)
+	@fuzz/run.py --seconds $(FUZZ_SECONDS) $(ARGS)
+
 render: ## Write the generated files anew: config/agent.toml, docs/reference
 	@NODEWICK_RENDER=1 cargo test --locked --quiet --test render >/dev/null
 
 fmt: ## Format the code
 	cargo fmt
 	cargo fmt --manifest-path $(LOGBENCH)
+	cargo fmt --manifest-path $(FUZZ)
 
 clean: ## Remove everything that was built or installed here
 	cargo clean

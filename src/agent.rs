@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::admin::{Admin, BindError};
 use crate::config::memory::{TooLarge, cgroup_limit};
 use crate::config::{Config, local};
+use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
 use crate::data::workload::PathIdentity;
@@ -26,6 +27,8 @@ use crate::health::Health;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
 use crate::logs::process::Chain;
+use crate::logs::publish::Publisher;
+use crate::logs::registry::Registry;
 use crate::logs::{self, process};
 use crate::sink::{loki, otlp, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
@@ -131,10 +134,14 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
     let chain = Chain::compile(&config.process)?;
     let mut supervisor = Supervisor::new();
     let health = Health::new();
+    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
     if let Some(address) = config.admin.address().map_err(Error::Listen)? {
         let admin = Admin::bind(address).await?;
         info!(address = %admin.address(), "listening for machines: metrics and health");
-        let health = health.clone();
+        let (health, registry) = (health.clone(), Arc::clone(&registry));
+        // Until logs are read there is no account to show.
+        let page = move |worst| registry.get().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst));
+        let admin = admin.with_ledger(Arc::new(page));
         supervisor.attend("admin", |leave| admin.serve(health, leave));
     }
     tokio::pin!(asked);
@@ -164,6 +171,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         move || drop(ended),
     )?;
     let status = Arc::clone(&driver.status);
+    let logs = Arc::clone(registry.get_or_init(|| Arc::clone(&driver.registry)));
     let driver = Arc::new(Mutex::new(driver));
     let (stop, reader) = (supervisor.stop(), Arc::clone(&driver));
     supervisor.spawn("logs", async move {
@@ -175,7 +183,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         tokio::task::block_in_place(|| reader.lock().stop_reading());
         Ok(())
     });
-    let watch = watch(config, status, health);
+    let watch = watch(config, status, logs, health);
     supervisor.attend("health", |leave| async move {
         tokio::select! {
             () = leave.cancelled() => {}
@@ -284,8 +292,23 @@ fn ends_with(
     });
 }
 
-/// Keeps the health checks: the directories that the agent lives from, and the thread that reads.
-async fn watch(config: Config, status: Arc<Status>, health: Health) {
+/// The accounts of all logs by name, or of the worst ones, worst first, as a JSON array.
+fn ledger_page(registry: &Registry, worst: Option<usize>) -> String {
+    let (mut accounts, _) = registry.accounts();
+    match worst {
+        Some(worst) => {
+            account::sort_worst_first(&mut accounts);
+            accounts.truncate(worst);
+        }
+        None => accounts.sort_by(|a, b| a.name().cmp(&b.name())),
+    }
+    serde_json::to_string(&accounts).expect("an account has no map with odd keys")
+}
+
+/// Keeps the health checks (the directories that the agent lives from, and the thread that reads), and the metrics of
+/// the ledger.
+async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health) {
+    let mut publisher = Publisher::default();
     let (state, logs) = (health.check("state_dir"), health.check("logs_root"));
     let pulse = health.heartbeat("logs", STUCK);
     let mut before = None;
@@ -293,6 +316,7 @@ async fn watch(config: Config, status: Arc<Status>, health: Health) {
         if status.heartbeat_age() < STUCK / 2 {
             pulse.beat();
         }
+        publisher.publish(&registry);
         let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
         if before != Some(now) {
             before = Some(now);

@@ -158,6 +158,21 @@ table! {
         "Pieces of text that were redacted before they left the node, by rule.";
     counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],
         "Records that a required sink refused for good, by reason.";
+    // ledger
+    gauge LEDGER_BYTES = "nodewick_ledger_bytes" ["state"],
+        "Log file bytes since the start by what became of them (written, sent, in_flight, waiting, dropped, lost): written is the sum of the others and of what is unexplained. Lines dropped or refused count without what the runtime wrote around them.";
+    gauge LEDGER_UNEXPLAINED_BYTES = "nodewick_ledger_unexplained_bytes" [],
+        "Bytes written to logs that the ledger cannot account for, as of each log's last rotation; anything but 0 is a bug or a file that was tampered with.";
+    gauge LOG_GENERATION_LAG_MAX = "nodewick_log_generation_lag_max" [],
+        "Rotations by which the acknowledged position of the worst container log is behind its live file.";
+    gauge LOG_TIME_TO_LOSS_MIN = "nodewick_log_time_to_loss_min_seconds" [],
+        "Least time over all container logs with a backlog until the kubelet deletes unread bytes at the present write rate; 31536000 (a year) when none is in danger.";
+    gauge LOG_GENERATION_LAG = "nodewick_log_generation_lag" ["namespace", "pod", "container"],
+        "Rotations by which the acknowledged position is behind the live file, of the 20 worst containers with a backlog.";
+    gauge LOG_TIME_TO_LOSS = "nodewick_log_time_to_loss_seconds" ["namespace", "pod", "container"],
+        "Time until the kubelet deletes unread bytes at the present write rate, of the 20 worst containers with a backlog; 31536000 (a year) when nothing is written.";
+    gauge LOG_UNREAD_BYTES = "nodewick_log_unread_bytes" ["namespace", "pod", "container"],
+        "Bytes not yet read, on disk or spilled, of the 20 worst containers with a backlog.";
     // memory
     gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
         "Bytes of log data held in memory.";

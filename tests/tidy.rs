@@ -80,7 +80,7 @@ fn text(path: &Path) -> String {
 }
 
 fn sources() -> Vec<PathBuf> {
-    ["src", "tests", "benches"].iter().flat_map(|directory| files(directory, &[".rs"])).collect()
+    ["src", "tests", "benches", "fuzz"].iter().flat_map(|directory| files(directory, &[".rs"])).collect()
 }
 
 /// Fails with all findings of a rule at once.

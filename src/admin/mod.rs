@@ -1,7 +1,8 @@
 //! The listener for machines: own metrics and health, no log content.
 //!
 //! In: HTTP/1.1 requests. Out: `/metrics` (Prometheus text or OpenMetrics), `/health/live`, `/health/ready` and their
-//! aliases; `?verbose` lists the sub-checks.
+//! aliases (`?verbose` lists the sub-checks), and `/ledger`: what became of each container log's bytes, as a JSON array
+//! (`?worst=20` for the 20 logs that are most in danger, worst first).
 //! Invariants: at most [`CONNECTIONS`] connections at once, none lives longer than [`CONNECTION_LIFE`], and a client
 //! that does not finish its request head is cut off after [`HEAD_TIMEOUT`]. All of them run inside one task.
 
@@ -11,6 +12,7 @@ pub mod process;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -95,11 +97,27 @@ pub enum BindError {
     },
 }
 
+/// Writes the accounts of all container logs as a JSON array; of the `worst` ones only, where a number is given.
+pub type LedgerPage = Arc<dyn Fn(Option<usize>) -> String + Send + Sync>;
+
 /// The listener, bound but not yet serving.
-#[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    ledger: Option<LedgerPage>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What the pages show.
+#[derive(Clone)]
+struct Pages {
+    health: Health,
+    ledger: Option<LedgerPage>,
 }
 
 impl Admin {
@@ -111,7 +129,13 @@ impl Admin {
         };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, ledger: None })
+    }
+
+    /// Serves `/ledger` too.
+    #[must_use]
+    pub fn with_ledger(self, page: LedgerPage) -> Self {
+        Self { ledger: Some(page), ..self }
     }
 
     /// Where it listens, with the real port.
@@ -121,7 +145,7 @@ impl Admin {
 
     /// Serves until `leave` is cancelled.
     pub async fn serve(self, health: Health, leave: CancellationToken) -> Result<(), Infallible> {
-        let router = router(health);
+        let router = router(Pages { health, ledger: self.ledger });
         let mut open = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -148,23 +172,23 @@ async fn connection(stream: TcpStream, router: Router) {
     let _ = tokio::time::timeout(CONNECTION_LIFE, served).await;
 }
 
-fn router(health: Health) -> Router {
-    let mut router = Router::new().route("/metrics", get(metrics));
+fn router(pages: Pages) -> Router {
+    let mut router = Router::new().route("/metrics", get(metrics)).route("/ledger", get(ledger));
     for path in ["/health/live", "/livez", "/healthz", "/-/healthy"] {
         router = router.route(path, get(live));
     }
     for path in ["/health/ready", "/readyz", "/-/ready"] {
         router = router.route(path, get(ready));
     }
-    router.with_state(health)
+    router.with_state(pages)
 }
 
-async fn live(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
-    probe("live", &health.live(), query.as_deref())
+async fn live(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    probe("live", &pages.health.live(), query.as_deref())
 }
 
-async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
-    probe("ready", &health.ready(), query.as_deref())
+async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    probe("ready", &pages.health.ready(), query.as_deref())
 }
 
 /// The answer to a probe in the form of the Kubernetes API server's own `/readyz?verbose`.
@@ -188,6 +212,21 @@ fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
     }
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
     (status, headers, body).into_response()
+}
+
+async fn ledger(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let Some(page) = pages.ledger else { return StatusCode::NOT_FOUND.into_response() };
+    let mut worst = None;
+    for pair in query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("worst", number)) if let Ok(number) = number.parse() => worst = Some(number),
+            _ => {
+                let text = "/ledger takes ?worst=<number of container logs> and nothing else\n";
+                return (StatusCode::BAD_REQUEST, text).into_response();
+            }
+        }
+    }
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], page(worst)).into_response()
 }
 
 async fn metrics(headers: HeaderMap) -> Response {

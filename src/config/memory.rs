@@ -45,6 +45,9 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     add("logs".to_owned(), "state of 250 container logs", 250 * LOG_STATE);
     add("logs".to_owned(), "lines being joined", JOINED_LINES * config.logs.max_line.0);
     add("logs".to_owned(), "pooled read buffers", POOLED_BUFFERS);
+    if config.logs.spill.budget.0 > 0 {
+        add("logs".to_owned(), "spill: cached frames and index", config.logs.spill.memory_bound());
+    }
     if let Ok(chain) = process::Chain::compile(&config.process) {
         add("process".to_owned(), "rate limit keys", chain.memory_bound() as u64);
     }

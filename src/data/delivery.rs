@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::batch::Batch;
 use super::budget::Signal;
 use super::position::Position;
+use super::tally::{Dropping, Drops, Tally};
 
 /// Why lines were lost: refused for good by the backend. Each is a value of `reason` in the loss counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +71,10 @@ pub enum Loss {
 
 impl Loss {
     /// Number of reasons.
-    pub const COUNT: usize = 5 + Reason::ALL.len();
+    pub const COUNT: usize = Self::UNREAD + Reason::ALL.len();
+
+    /// How many of them, the first of [`ALL`](Self::ALL), are about bytes that were never read.
+    const UNREAD: usize = 5;
 
     /// Every reason.
     pub const ALL: [Self; Self::COUNT] = [
@@ -98,6 +102,22 @@ impl Loss {
             Self::Refused(reason) => reason.name(),
         }
     }
+    /// Its place in [`ALL`](Self::ALL), which is the order of sums by reason.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::RotatedAway => 0,
+            Self::Truncated => 1,
+            Self::SpillFull => 2,
+            Self::SpillDamaged => 3,
+            Self::HeldFull => 4,
+            Self::Refused(reason) => Self::UNREAD + reason as usize,
+        }
+    }
+
+    /// True when the bytes were lost before they were read; the others were read, sent and refused.
+    pub const fn is_unread(self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
 }
 
 /// Sums over the life of a ledger, in bytes of log lines and in records.
@@ -113,7 +133,36 @@ pub struct Totals {
     pub lost_records: u64,
     /// Records that configured processing dropped.
     pub dropped_records: u64,
+    /// What configured processing dropped, by reason, in the order of [`Dropping::ALL`].
+    pub dropped: Drops,
+    /// What is lost, by reason, in the order of [`Loss::ALL`].
+    pub lost: [Tally; Loss::COUNT],
+    /// Those of the dropped bytes that belong to a stretch in flight.
+    pub dropped_in_flight_bytes: u64,
+    /// Log file bytes handed out and not yet settled.
+    pub in_flight_bytes: u64,
 }
+
+impl Totals {
+    /// Bytes that every required sink took: those committed that were neither dropped nor refused.
+    pub fn sent_bytes(&self) -> u64 {
+        let dropped = Tally::sum(&self.dropped).bytes - self.dropped_in_flight_bytes;
+        self.committed_bytes - dropped - self.refused_bytes()
+    }
+
+    /// Bytes on their way: handed out, not settled, not dropped.
+    pub fn moving_bytes(&self) -> u64 {
+        self.in_flight_bytes - self.dropped_in_flight_bytes
+    }
+
+    /// Bytes that sinks refused for good.
+    pub fn refused_bytes(&self) -> u64 {
+        Tally::sum(&self.lost[Loss::UNREAD..]).bytes
+    }
+}
+
+/// What one sink refused of one batch, by reason, in the order of [`Reason::ALL`].
+type Refusals = [Tally; Reason::ALL.len()];
 
 #[derive(Debug)]
 struct Entry {
@@ -122,7 +171,10 @@ struct Entry {
     open: u32,
     source_bytes: u64,
     records: u64,
-    lost: u64,
+    /// Bytes of it that processing dropped.
+    dropped_bytes: u64,
+    /// Of the sink that refused the most; nearly never any.
+    refused: Option<Box<Refusals>>,
 }
 
 #[derive(Debug, Default)]
@@ -131,7 +183,8 @@ struct State {
     /// Sequence number of the front entry.
     base: u64,
     in_flight: VecDeque<Entry>,
-    in_flight_bytes: u64,
+    /// Bytes dropped of stretches that have not been entered yet.
+    dropped: [u64; Dropping::COUNT],
     totals: Totals,
 }
 
@@ -167,19 +220,39 @@ impl Ledger {
         let seq = {
             let mut state = self.state.lock();
             let seq = state.base + state.in_flight.len() as u64;
-            state.in_flight_bytes += source_bytes;
+            state.totals.in_flight_bytes += source_bytes;
             state.totals.read_bytes += source_bytes;
-            state.in_flight.push_back(Entry { end, open: tickets, source_bytes, records, lost: 0 });
+            let dropped_bytes = state.place_dropped(source_bytes);
+            state.in_flight.push_back(Entry {
+                end,
+                open: tickets,
+                source_bytes,
+                records,
+                dropped_bytes,
+                refused: None,
+            });
             state.advance();
             seq
         };
         let ledger = Arc::clone(self);
-        (0..tickets).map(move |_| Ticket { ledger: Arc::clone(&ledger), seq, lost: 0 })
+        (0..tickets).map(move |_| Ticket { ledger: Arc::clone(&ledger), seq, refused: None })
     }
 
-    /// Counts records that configured processing dropped.
-    pub fn count_dropped(&self, records: u64) {
-        self.state.lock().totals.dropped_records += records;
+    /// Counts what configured processing dropped of a stretch that is about to be [issued](Self::issue).
+    pub fn count_dropped(&self, drops: &Drops) {
+        let mut state = self.state.lock();
+        for (index, tally) in drops.iter().enumerate() {
+            state.totals.dropped_records += tally.records;
+            state.totals.dropped[index].records += tally.records;
+            state.dropped[index] += tally.bytes;
+        }
+    }
+
+    /// Counts bytes of the log file that are lost before they were read. For what a sink refuses see
+    /// [`Ticket::lose`].
+    pub fn lose_bytes(&self, loss: Loss, bytes: u64) {
+        debug_assert!(loss.is_unread(), "what was read is lost with its ticket");
+        self.state.lock().totals.lost[loss.index()].bytes += bytes;
     }
 
     /// The end of the finished prefix: what the checkpoint may say.
@@ -194,7 +267,7 @@ impl Ledger {
 
     /// Bytes handed out and not yet settled.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.state.lock().in_flight_bytes
+        self.state.lock().totals.in_flight_bytes
     }
 
     /// True while any stretch is not settled.
@@ -202,17 +275,28 @@ impl Ledger {
         !self.state.lock().in_flight.is_empty()
     }
 
+    /// Sums since this ledger was made, and the committed position of the same moment.
+    pub fn progress(&self) -> (Totals, Position) {
+        let state = self.state.lock();
+        (state.totals, state.committed)
+    }
+
     /// Sums since this ledger was made.
     pub fn totals(&self) -> Totals {
         self.state.lock().totals
     }
 
-    fn settle(&self, seq: u64, lost: u64) {
+    fn settle(&self, seq: u64, refused: Option<Box<Refusals>>) {
         let mut state = self.state.lock();
         let index = usize::try_from(seq - state.base).expect("in-flight entries fit memory");
         let entry = &mut state.in_flight[index];
         entry.open -= 1;
-        entry.lost = entry.lost.max(lost);
+        let records = |refused: &Option<Box<Refusals>>| {
+            refused.as_ref().map_or(0, |refused| Tally::sum(refused.as_slice()).records)
+        };
+        if records(&refused) > records(&entry.refused) {
+            entry.refused = refused;
+        }
         let freed = state.advance();
         drop(state);
         if freed && self.starved.swap(false, Ordering::AcqRel) {
@@ -225,20 +309,44 @@ impl State {
     /// Moves the committed position over the finished prefix; true when bytes were freed.
     fn advance(&mut self) -> bool {
         let mut moved = false;
-        while let Some(front) = self.in_flight.front() {
-            if front.open > 0 {
-                break;
-            }
-            self.committed = front.end;
-            self.in_flight_bytes -= front.source_bytes;
-            self.totals.committed_bytes += front.source_bytes;
-            self.totals.lost_records += front.lost;
-            self.totals.delivered_records += front.records - front.lost.min(front.records);
+        while self.in_flight.front().is_some_and(|front| front.open == 0)
+            && let Some(front) = self.in_flight.pop_front()
+        {
             self.base += 1;
-            self.in_flight.pop_front();
+            self.committed = front.end;
+            let totals = &mut self.totals;
+            totals.in_flight_bytes -= front.source_bytes;
+            totals.dropped_in_flight_bytes -= front.dropped_bytes;
+            totals.committed_bytes += front.source_bytes;
+            let mut lost_records = 0;
+            // The sums must balance whatever a sink says.
+            let mut room = front.source_bytes - front.dropped_bytes;
+            for (tally, refused) in
+                totals.lost[Loss::UNREAD..].iter_mut().zip(front.refused.iter().flat_map(|r| **r))
+            {
+                let bytes = refused.bytes.min(room);
+                room -= bytes;
+                lost_records += refused.records;
+                *tally += Tally { records: refused.records, bytes };
+            }
+            totals.lost_records += lost_records;
+            totals.delivered_records += front.records - lost_records.min(front.records);
             moved = true;
         }
         moved
+    }
+
+    /// Places the bytes that were dropped in a stretch of `source_bytes`, as far as it has room for them; how many.
+    fn place_dropped(&mut self, source_bytes: u64) -> u64 {
+        let mut placed = 0;
+        for (waiting, tally) in self.dropped.iter_mut().zip(&mut self.totals.dropped) {
+            let bytes = (*waiting).min(source_bytes - placed);
+            *waiting -= bytes;
+            tally.bytes += bytes;
+            placed += bytes;
+        }
+        self.totals.dropped_in_flight_bytes += placed;
+        placed
     }
 }
 
@@ -249,18 +357,19 @@ impl State {
 pub struct Ticket {
     ledger: Arc<Ledger>,
     seq: u64,
-    lost: u64,
+    refused: Option<Box<Refusals>>,
 }
 
 impl Ticket {
-    /// Notes `records` of the batch as refused for good.
-    pub fn lose(&mut self, records: u64) {
-        self.lost += records;
+    /// Notes records of the batch as refused for good, with the bytes of their lines.
+    pub fn lose(&mut self, reason: Reason, records: u64, bytes: u64) {
+        self.refused.get_or_insert_default()[reason as usize] += Tally { records, bytes };
     }
 
     /// The backend has everything that was not [lost](Self::lose).
-    pub fn delivered(self) {
-        self.ledger.settle(self.seq, self.lost);
+    pub fn delivered(mut self) {
+        let refused = self.refused.take();
+        self.ledger.settle(self.seq, refused);
     }
 }
 
@@ -396,10 +505,19 @@ mod tests {
         let ledger = Ledger::new(at(0), Arc::default());
         let tickets: Vec<_> = ledger.issue(at(10), 10, 5, 2).collect();
         for mut ticket in tickets {
-            ticket.lose(2);
+            ticket.lose(Reason::TooOld, 2, 4);
             ticket.delivered();
         }
         let totals = ledger.totals();
         assert_eq!((totals.lost_records, totals.delivered_records), (2, 3));
+        assert_eq!(totals.lost[Loss::Refused(Reason::TooOld).index()], Tally { records: 2, bytes: 4 });
+        assert_eq!((totals.committed_bytes, totals.sent_bytes()), (10, 6));
+    }
+
+    #[test]
+    fn reasons_stand_where_their_index_says() {
+        for (index, loss) in Loss::ALL.into_iter().enumerate() {
+            assert_eq!((loss.index(), loss.is_unread()), (index, index < 5), "{}", loss.name());
+        }
     }
 }

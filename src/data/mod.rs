@@ -4,11 +4,13 @@
 //! [`Ticket`](delivery::Ticket) is one sink's promise to take it; a [`Ledger`](delivery::Ledger) says how far a
 //! log is done. Everything here builds and tests without tokio.
 
+pub mod account;
 pub mod batch;
 pub mod budget;
 pub mod delivery;
 pub mod position;
 pub mod severity;
+pub mod tally;
 pub mod trace;
 pub mod units;
 pub mod workload;

@@ -140,13 +140,17 @@ struct Rotated {
 }
 
 /// What rotation left of a log beside its live file, oldest first. `.tmp` files are still being written.
-fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<Rotated> {
+fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Result<Vec<Rotated>, OpenError> {
     let real = if linked { env.link_target(live) } else { None };
     let live = real.as_deref().unwrap_or(live);
     let (Some(dir), Some(name)) = (live.parent(), live.file_name().and_then(|name| name.to_str())) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    let Ok(entries) = env.list(dir) else { return Vec::new() };
+    let entries = match env.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
     let mut found: Vec<(RotatedName, bool, PathBuf)> = entries
         .iter()
         .filter(|Entry { kind, .. }| *kind == Kind::File)
@@ -164,7 +168,7 @@ fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Vec<Rotated> {
         let inode = if linked { inode(&path) } else { 0 };
         Rotated { name, path, gzip, inode }
     };
-    found.into_iter().map(rotated).collect()
+    Ok(found.into_iter().map(rotated).collect())
 }
 
 /// Orders rotated files from the oldest.
@@ -212,10 +216,10 @@ pub fn open_all<E: Env>(
     linked: bool,
     which: Which,
 ) -> Result<VecDeque<Open<E::File>>, OpenError> {
-    let mut listed = rotated(env, live, linked);
+    let mut listed = rotated(env, live, linked)?;
     for _ in 0..LISTINGS {
         let files = open_listed(env, live, &listed, which)?;
-        let after = rotated(env, live, linked);
+        let after = rotated(env, live, linked)?;
         let names =
             |files: &[Rotated]| files.iter().map(|file| (file.name.clone(), file.inode)).collect::<Vec<_>>();
         if names(&after) == names(&listed) {

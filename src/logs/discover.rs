@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::env::{Env, Kind};
+use super::env::{Entry, Env, Kind};
 use crate::data::workload::ContainerRef;
 
 /// A container log on disk.
@@ -29,6 +29,21 @@ pub struct Found {
     pub directories: Vec<PathBuf>,
     /// Container directories that have no log yet.
     pub empty: Vec<PathBuf>,
+    /// A directory could not be listed though it is there: there may be more.
+    pub incomplete: bool,
+}
+
+impl Found {
+    /// The names in a directory, or nothing when it cannot be listed.
+    fn names<E: Env>(&mut self, env: &E, dir: &Path) -> Option<Vec<Entry>> {
+        match env.list(dir) {
+            Ok(names) => Some(names),
+            Err(error) => {
+                self.incomplete |= error.kind() != io::ErrorKind::NotFound;
+                None
+            }
+        }
+    }
 }
 
 /// Lists the root. An error means that the root itself cannot be listed; directories that vanish meanwhile are
@@ -40,14 +55,14 @@ pub fn list<E: Env>(env: &E, root: &Path) -> io::Result<Found> {
             continue;
         }
         let pod_dir = root.join(&pod.name);
-        let Ok(containers) = env.list(&pod_dir) else { continue };
+        let Some(containers) = found.names(env, &pod_dir) else { continue };
         found.directories.push(pod_dir.clone());
         for container in containers {
             if container.kind != Kind::Directory {
                 continue;
             }
             let dir = pod_dir.join(&container.name);
-            let Ok(files) = env.list(&dir) else { continue };
+            let Some(files) = found.names(env, &dir) else { continue };
             let before = found.logs.len();
             for file in files {
                 // A link, or worse, is for the opener to judge and to count.

@@ -25,6 +25,17 @@ const SEAL_FACTOR: u64 = 16;
 /// Longest header that a CRI line can have: stamp, stream, tag and three spaces, with room to spare.
 pub const MAX_HEADER: usize = 64;
 
+/// Longest line that is read as docker's: 16 KiB of payload, all of it escaped as `\u0000`, and what stands around it.
+/// Source: `defaultBufSize` of moby's log copier.
+pub const MAX_DOCKER: usize = 128 << 10;
+
+/// How many bytes of a line without its newline are waited for, before the line is taken in pieces; `begin` is how
+/// the line begins. Whether a line is docker's must not depend on where a read ended.
+pub fn patience(begin: &[u8], max_line: usize) -> usize {
+    let longest = max_line + MAX_HEADER;
+    if begin.first() == Some(&b'{') { longest.max(MAX_DOCKER) } else { longest }
+}
+
 /// What stands before the payload of one physical line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -55,7 +66,8 @@ pub fn cri_header(line: &[u8]) -> Header {
 #[inline]
 fn read_cri_header(line: &[u8]) -> Option<Header> {
     // containerd's usual stamp has nine digits and a Z, which puts the first space at 30.
-    let space = if line.get(30) == Some(&b' ') {
+    // The space behind `stdout` stands there too, when the fraction has two digits.
+    let space = if line.get(29..31) == Some(b"Z ") {
         30
     } else {
         line.iter().take(MAX_HEADER).position(|byte| *byte == b' ')?
@@ -77,9 +89,11 @@ fn read_cri_header(line: &[u8]) -> Option<Header> {
     let payload = match tags.get(1) {
         Some(b' ') => 2,
         None => 1,
-        Some(b':') => {
-            tags.iter().take(MAX_HEADER).position(|byte| *byte == b' ').map_or(tags.len(), |at| at + 1)
-        }
+        Some(b':') => match tags.iter().take(MAX_HEADER).position(|byte| *byte == b' ') {
+            Some(at) => at + 1,
+            None if tags.len() < MAX_HEADER => tags.len(),
+            None => return None,
+        },
         Some(_) => return None,
     };
     Some(Header { time_unix_nano, stream, full, payload: space + 8 + payload, well_formed: true })
@@ -113,6 +127,7 @@ pub struct Fragment {
 #[inline]
 pub fn fragment(arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> Fragment {
     if arena.get(start) == Some(&b'{')
+        && end - start <= MAX_DOCKER
         && let Some(fragment) = docker_fragment(arena, start, end, offset)
     {
         return fragment;
@@ -164,8 +179,13 @@ pub struct Framed {
     pub offset: u64,
     /// Truncated and lossy.
     pub marks: Marks,
-    /// Length before truncation, else 0.
+    /// Length before truncation, at most sixteen times the line limit; else 0.
     pub original_len: u32,
+    /// It was out before the resume: it only teaches.
+    pub known: bool,
+    /// The first of its stream to end in its generation. It may have begun in the one before, where a resume in
+    /// this one does not look: so it teaches nothing.
+    pub first: bool,
 }
 
 /// Fragments of a line that wait for its end.
@@ -176,10 +196,13 @@ struct Pending {
     text: Vec<u8>,
     total: u64,
     offset: u64,
-    /// What was being skipped when the line began: a resume at `offset` needs it.
+    /// What a resume at `offset` must skip: what was being skipped when the line began, and the rest of the line that
+    /// the other stream had open then.
     skipping: u8,
     /// The line began in an earlier generation: `offset` is not of this file.
     carried: bool,
+    /// The line was out before the resume, which began between its first fragment and its last.
+    known: bool,
 }
 
 /// A physical line that is longer than a read and still without its newline.
@@ -207,18 +230,45 @@ pub struct Framer {
     last_time: u64,
     /// Stamp for lines without one before the first line with one.
     first_time: u64,
+    /// Streams of which no line has ended in this generation yet, as bits.
+    firsts: u8,
 }
 
 impl Framer {
     /// A framer that cuts lines above `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
-        Self { max_line, pending: Default::default(), long: None, skipping: 0, last_time: 0, first_time: 0 }
+        Self {
+            max_line,
+            pending: Default::default(),
+            long: None,
+            skipping: 0,
+            last_time: 0,
+            first_time: 0,
+            firsts: 3,
+        }
     }
 
-    /// Continues where a checkpoint was taken, after a line stamped `last_time`.
-    pub fn resume(&mut self, skipping: Skipping, last_time: u64) {
-        self.last_time = last_time;
+    /// Continues where a checkpoint was taken, after the stretch before it was framed for warmth.
+    ///
+    /// What is open here began before the position, so it was out when the position was taken: its end comes as
+    /// [`known`](Framed::known).
+    pub fn resume(&mut self, skipping: Skipping) {
+        self.long = None;
         self.skipping = skipping.0;
+        for (stream, pending) in self.pending.iter_mut().enumerate() {
+            if pending.open {
+                pending.known = true;
+                pending.carried = false;
+                self.skipping &= !(1 << stream);
+            }
+        }
+    }
+
+    /// Forgets what is open or being skipped: its end is lost.
+    pub fn begin_anew(&mut self) {
+        self.pending = Default::default();
+        self.long = None;
+        self.skipping = 0;
     }
 
     /// Sets the stamp for lines that have none, before the first line that has one: a backend refuses 1970.
@@ -236,7 +286,7 @@ impl Framer {
         let pending = self
             .pending
             .iter()
-            .filter(|pending| pending.open && !pending.carried)
+            .filter(|pending| pending.open && !pending.carried && !pending.known)
             .map(|p| (p.offset, Skipping(p.skipping)));
         let long = self.long.iter().map(|long| (long.offset, Skipping(long.skipping)));
         pending.chain(long).min_by_key(|(offset, _)| *offset)
@@ -247,16 +297,24 @@ impl Framer {
         for pending in &mut self.pending {
             pending.carried = pending.open;
         }
+        self.firsts = 3;
     }
 
     /// True while a line is open that began in an earlier generation.
     pub fn carries(&self) -> bool {
-        self.pending.iter().any(|pending| pending.open && pending.carried)
+        self.pending.iter().any(|pending| pending.open && pending.carried && !pending.known)
     }
 
     /// What is being skipped now.
     pub fn skipping(&self) -> Skipping {
         Skipping(self.skipping)
+    }
+
+    /// What a resume at this place must skip: beside that, the rest of every line that is open here. When a resume
+    /// begins here, those lines are out, else it would begin where they began.
+    pub fn skipping_on_resume(&self) -> Skipping {
+        let open = self.pending.iter().enumerate().filter(|(_, pending)| pending.open);
+        Skipping(open.fold(self.skipping, |bits, (stream, _)| bits | 1 << stream))
     }
 
     /// True while a physical line without end is being read or skipped: bytes go to [`more`](Self::more).
@@ -268,6 +326,10 @@ impl Framer {
     #[inline]
     pub fn accept(&mut self, arena: &mut Vec<u8>, fragment: Fragment) -> Option<Framed> {
         let Fragment { header, body, offset, total } = fragment;
+        if self.last_time == 0 && offset > 0 {
+            // Begun in the middle of a file.
+            self.firsts = 0;
+        }
         let time_unix_nano = if header.well_formed {
             self.last_time = header.time_unix_nano;
             header.time_unix_nano
@@ -282,7 +344,16 @@ impl Framer {
             && self.skipping == 0
             && !self.pending[stream as usize].open;
         if simple {
-            let framed = Framed { time_unix_nano, stream, body, offset, marks: Marks::NONE, original_len: 0 };
+            let framed = Framed {
+                time_unix_nano,
+                stream,
+                body,
+                offset,
+                marks: Marks::NONE,
+                original_len: 0,
+                known: false,
+                first: self.take_first(stream),
+            };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
             } else {
@@ -302,7 +373,7 @@ impl Framer {
             return None;
         }
         let max_line = self.max_line;
-        let skipping = self.skipping;
+        let skipping = self.skipping_on_resume().0;
         let pending = &mut self.pending[header.stream as usize];
         if !pending.open {
             pending.open = true;
@@ -311,6 +382,7 @@ impl Framer {
             pending.offset = offset;
             pending.skipping = skipping;
             pending.carried = false;
+            pending.known = false;
         }
         let room = max_line.saturating_sub(pending.text.len()).min(body.len as usize);
         pending.text.extend_from_slice(&body.of(arena)[..room]);
@@ -322,6 +394,13 @@ impl Framer {
             self.skipping |= bit;
         }
         Some(self.finish_pending(arena, header.stream, header.time_unix_nano))
+    }
+
+    fn take_first(&mut self, stream: Stream) -> bool {
+        let bit = 1 << stream as usize;
+        let first = self.firsts & bit != 0;
+        self.firsts &= !bit;
+        first
     }
 
     fn finish_pending(&mut self, arena: &mut Vec<u8>, stream: Stream, time_unix_nano: u64) -> Framed {
@@ -336,10 +415,14 @@ impl Framer {
             offset: pending.offset,
             marks: Marks::NONE,
             original_len: 0,
+            known: pending.known,
+            first: false,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);
-            framed.original_len = u32::try_from(pending.total).unwrap_or(u32::MAX);
+            // How far beyond its end a sealed line was read depends on the reads.
+            let original = pending.total.min(self.max_line as u64 * SEAL_FACTOR);
+            framed.original_len = u32::try_from(original).unwrap_or(u32::MAX);
             metrics::LOG_MALFORMED.with_label_values(&["truncated"]).inc();
             // The cut may have split a character: give back the bytes of the broken one, three at most.
             let text = framed.body.of(arena);
@@ -351,6 +434,7 @@ impl Framer {
         }
         pending.text.clear();
         pending.text.shrink_to(32 << 10);
+        framed.first = self.take_first(stream);
         if std::str::from_utf8(framed.body.of(arena)).is_err() {
             framed = replace_invalid(arena, framed, self.max_line);
         }
@@ -362,7 +446,7 @@ impl Framer {
         if self.skipping & SKIP_PHYSICAL != 0 {
             return;
         }
-        let (max_line, skipping) = (self.max_line, self.skipping);
+        let (max_line, skipping) = (self.max_line, self.skipping_on_resume().0);
         let long = self.long.get_or_insert_with(|| Long {
             header: cri_header(bytes),
             text: Vec::new(),
@@ -382,13 +466,11 @@ impl Framer {
         if self.long.as_ref()?.total <= self.max_line as u64 * SEAL_FACTOR {
             return None;
         }
-        let was_full = self.long.as_ref()?.header.full;
+        let header = self.long.as_ref()?.header;
         let framed = self.end_long_as(arena, true);
         self.skipping |= SKIP_PHYSICAL;
-        if let Some(framed) = &framed
-            && !was_full
-        {
-            self.skipping |= 1 << framed.stream as usize;
+        if !header.full {
+            self.skipping |= 1 << header.stream as usize;
         }
         framed
     }
@@ -421,7 +503,8 @@ impl Framer {
         let long = if self.long.is_some() { self.end_long_as(arena, true) } else { None };
         let time = self.last_time;
         let mut rest = [Stream::Stdout, Stream::Stderr].map(|stream| {
-            self.pending[stream as usize].open.then(|| self.finish_pending(arena, stream, time))
+            let pending = &self.pending[stream as usize];
+            (pending.open && !pending.known).then(|| self.finish_pending(arena, stream, time))
         });
         rest.sort_by_key(|framed| framed.map_or(u64::MAX, |framed| framed.offset));
         long.into_iter().chain(rest.into_iter().flatten())
@@ -501,6 +584,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_may_have_any_number_of_digits() {
+        for digits in 1..=9 {
+            let line = format!("2026-11-22T14:11:42.{}Z stderr P half", &"123456789"[..digits]);
+            let header = cri_header(line.as_bytes());
+            assert!(header.well_formed && !header.full, "{line}");
+            assert_eq!(&line[header.payload..], "half");
+        }
+    }
+
+    #[test]
     fn fragments_join_per_stream() {
         let mut framer = Framer::new(1 << 18);
         let lines = frame(
@@ -524,6 +617,20 @@ mod tests {
     }
 
     #[test]
+    fn a_resume_within_the_other_streams_line_does_not_give_its_rest_as_a_line() {
+        let file = "2026-11-22T14:11:42.1Z stdout P ab\n2026-11-22T14:11:42.2Z stderr P xy\n\
+                    2026-11-22T14:11:42.3Z stdout F cd\n";
+        let mut framer = Framer::new(1 << 18);
+        assert_eq!(frame(&mut framer, file), [(Stream::Stdout, "abcd".into(), 0)]);
+        assert_eq!(framer.pinned(), Some((35, Skipping(1))));
+        let mut resumed = Framer::new(1 << 18);
+        resumed.resume(Skipping(1));
+        let rest = [&file[35..], "2026-11-22T14:11:42.4Z stderr F z\n2026-11-22T14:11:42.4Z stdout F next\n"];
+        let lines: Vec<_> = frame(&mut resumed, &rest.concat()).into_iter().map(|line| line.1).collect();
+        assert_eq!(lines, ["xyz", "next"]);
+    }
+
+    #[test]
     fn docker_lines_are_unescaped_and_joined() {
         let mut framer = Framer::new(1 << 18);
         let lines = frame(
@@ -539,6 +646,34 @@ mod tests {
         );
         assert_eq!(lines[0], (Stream::Stderr, "say \"hi\"".into(), 0));
         assert_eq!((lines[1].0, lines[1].1.as_str()), (Stream::Stdout, "half whole"));
+    }
+
+    #[test]
+    fn a_resume_between_the_ends_of_two_interleaved_lines_brings_no_piece_of_the_first() {
+        let begin = "2026-11-22T14:11:42.1Z stdout P one \n2026-11-22T14:11:42.2Z stderr P two \n";
+        let end = "2026-11-22T14:11:42.3Z stdout F line\n";
+        let mut framer = Framer::new(1 << 18);
+        assert_eq!(frame(&mut framer, &format!("{begin}{end}")).len(), 1);
+        let (offset, skipping) = framer.pinned().expect("the second line is open");
+        assert_eq!((offset, skipping), (37, Skipping(1)));
+        let mut resumed = Framer::new(1 << 18);
+        resumed.resume(skipping);
+        let rest = format!("{}{end}2026-11-22T14:11:42.4Z stderr F line\n", &begin[37..]);
+        let lines = frame(&mut resumed, &rest);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!((lines[0].0, lines[0].1.as_str()), (Stream::Stderr, "two line"));
+        // Warm: the first line is put together, since later lines learn from it, and is not given out.
+        let mut warm = Framer::new(1 << 18);
+        assert_eq!(frame(&mut warm, &begin[..37]), []);
+        warm.resume(skipping);
+        assert_eq!(warm.pinned(), None);
+        let mut arena = format!("{}{end}", &begin[37..]).into_bytes();
+        let open = fragment(&mut arena, 0, 36, 37);
+        assert_eq!(warm.accept(&mut arena, open), None);
+        let len = arena.len();
+        let last = fragment(&mut arena, 37, len - 1, 74);
+        let framed = warm.accept(&mut arena, last).expect("whole");
+        assert_eq!((framed.body.of(&arena), framed.known), (&b"one line"[..], true));
     }
 
     #[test]
@@ -584,6 +719,42 @@ mod tests {
         assert_eq!((framed.body.of(&arena), framed.original_len), (&b"abcdefgh"[..], 12));
         assert_eq!(framed.stream, Stream::Stderr);
         assert_eq!(framer.pinned(), None);
+    }
+
+    #[test]
+    fn an_endless_fragment_of_a_line_that_is_being_skipped_does_not_end_the_skipping() {
+        let mut framer = Framer::new(4);
+        framer.resume(Skipping(1));
+        framer.more(b"2026-11-22T14:11:42.1Z stdout P ", 0);
+        framer.more(&[b'x'; 65], 32);
+        let mut arena = Vec::new();
+        assert_eq!(framer.seal_long(&mut arena), None);
+        assert_eq!(framer.end_long(&mut arena), None);
+        assert_eq!(framer.skipping(), Skipping(1));
+    }
+
+    #[test]
+    fn a_line_that_was_read_far_beyond_its_limit_says_sixteen_times_the_limit() {
+        let mut framer = Framer::new(4);
+        let mut arena = b"2026-11-22T14:11:42.1Z stdout F ".to_vec();
+        arena.extend_from_slice(&[b'x'; 1000]);
+        let end = arena.len();
+        let piece = fragment(&mut arena, 0, end, 0);
+        assert_eq!(framer.accept(&mut arena, piece).map(|framed| framed.original_len), Some(64));
+    }
+
+    #[test]
+    fn tags_without_an_end_do_not_swallow_the_line() {
+        let line = format!("2026-11-22T14:11:42Z stdout F:{}", "x".repeat(70));
+        assert!(!cri_header(line.as_bytes()).well_formed);
+        assert_eq!(cri_header(&line.as_bytes()[..60]).payload, 60);
+    }
+
+    #[test]
+    fn a_docker_line_over_the_limit_is_waited_for() {
+        assert_eq!(patience(b"2026-11-22T14:11:42Z stdout F x", 4096), 4160);
+        assert_eq!(patience(b"{\"log\":", 4096), 131_072);
+        assert_eq!(patience(b"{\"log\":", 1 << 18), 262_208);
     }
 
     #[test]

@@ -10,9 +10,10 @@ use super::copies::Copies;
 use super::frame::{self, Framed, Framer};
 use super::inherit::{self, Inheritance};
 use super::parse::{self, DurationUnit, Text, unescape_into};
-use super::process::{Chain, LogState};
+use super::process::{Chain, Dropped, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
 use crate::data::position::Skipping;
+use crate::data::tally::Drops;
 use crate::data::workload::Workload;
 
 /// What is the same for all logs.
@@ -73,6 +74,8 @@ pub struct LineState {
     copies: Copies,
     inheritance: Inheritance,
     process: LogState,
+    /// What processing dropped and nobody has asked for yet.
+    dropped: Dropped,
 }
 
 impl LineState {
@@ -83,6 +86,7 @@ impl LineState {
             copies: Copies::default(),
             inheritance: Inheritance::default(),
             process: LogState::default(),
+            dropped: Dropped::default(),
         }
     }
 
@@ -97,12 +101,10 @@ impl LineState {
     }
 
     /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
-    pub fn resume(&mut self, settings: &Settings, skipping: Skipping) {
+    pub fn resume(&mut self, skipping: Skipping) {
         self.process.set_warming_up(false);
-        // What was open before the position is framed anew; the clock of the lines goes on.
-        let last_time = self.framer.last_time();
-        self.framer = Framer::new(settings.max_line);
-        self.framer.resume(skipping, last_time);
+        self.dropped = Dropped::default();
+        self.framer.resume(skipping);
     }
 
     /// A new generation of the log begins at offset 0. Records that were held back come out.
@@ -122,11 +124,14 @@ impl LineState {
         records: &mut Vec<Record>,
     ) {
         self.finish(settings, workload, arena, 0, records);
-        let last_time = self.framer.last_time();
-        self.framer = Framer::new(settings.max_line);
-        self.framer.resume(Skipping::default(), last_time);
+        self.framer.begin_anew();
         self.inheritance.clear();
         self.process.reset();
+    }
+
+    /// What processing dropped since this was last asked, for the ledger; `None` when nothing.
+    pub fn take_dropped(&mut self) -> Option<Drops> {
+        (self.dropped != Dropped::default()).then(|| std::mem::take(&mut self.dropped).into())
     }
 
     /// True while a line is open that began in an earlier generation.
@@ -171,14 +176,14 @@ impl LineState {
                 self.framer.more(&arena[at..filled], offset);
                 taken.bytes = filled - from;
                 if let Some(framed) = self.framer.seal_long(arena) {
-                    taken.framed += 1;
+                    taken.framed += u64::from(!framed.known);
                     taken.dropped += self.record(settings, workload, arena, framed, records);
                 }
                 return taken;
             };
             self.framer.more(&arena[at..at + newline], offset);
             if let Some(framed) = self.framer.end_long(arena) {
-                taken.framed += 1;
+                taken.framed += u64::from(!framed.known);
                 taken.dropped += self.record(settings, workload, arena, framed, records);
             }
             at += newline + 1;
@@ -190,13 +195,14 @@ impl LineState {
                 break;
             }
             if let Some(framed) = self.framer.accept(arena, fragment) {
-                taken.framed += 1;
+                taken.framed += u64::from(!framed.known);
                 taken.dropped += self.record(settings, workload, arena, framed, records);
             }
             at += len + 1;
         }
         // A line that does not fit a read is taken in pieces.
-        if !taken.at_horizon && filled - at > settings.max_line + frame::MAX_HEADER {
+        let patience = frame::patience(&arena[at..filled], settings.max_line);
+        if !taken.at_horizon && filled - at > patience {
             self.framer.more(&arena[at..filled], offset + (at - from) as u64);
             at = filled;
         }
@@ -256,7 +262,7 @@ impl LineState {
         arena: &mut Vec<u8>,
         records: &mut Vec<Record>,
     ) {
-        settings.chain.close_idle(&mut self.process, now_unix_nano, arena, records);
+        self.dropped += settings.chain.close_idle(&mut self.process, now_unix_nano, arena, records);
     }
 
     /// Makes the record of a framed line; the number of records that processing dropped.
@@ -276,17 +282,27 @@ impl LineState {
         if !record.request_id.is_empty() && settings.fields.contains(Fields::TRACE_ID) {
             let request_id = record.request_id.of(arena);
             if let Some(trace) = record.trace_id {
-                self.inheritance.learn(request_id, trace, record.offset);
+                if !framed.first {
+                    self.inheritance.learn(request_id, trace, record.offset);
+                }
             } else if let Some(trace) = self.inheritance.recall(request_id, record.offset) {
                 record.trace_id = Some(trace);
                 record.marks.insert(Marks::TRACE_INHERITED);
             }
         }
+        if framed.known {
+            return 0;
+        }
         if settings.chain.is_noop() {
             records.push(record);
             return 0;
         }
-        u64::from(settings.chain.apply(&mut self.process, workload, arena, record, records).records())
+        let dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
+        let count = u64::from(dropped.records());
+        if count > 0 {
+            self.dropped += dropped;
+        }
+        count
     }
 }
 

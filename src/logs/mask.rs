@@ -33,6 +33,8 @@ pub fn mask(settings: &Settings, workload: &Workload, bytes: &mut [u8]) {
 #[derive(Debug, Default)]
 pub struct Masker {
     state: LogState,
+    /// By stream, an application line whose end has not been seen, and whose bytes are given up already.
+    open: [Option<Line>; 2],
 }
 
 impl Masker {
@@ -40,8 +42,8 @@ impl Masker {
     /// follows belongs to it. [`Settings::warm_up_reach`] bytes are enough.
     pub fn follow(&mut self, settings: &Settings, workload: &Workload, bytes: &[u8]) {
         if settings.chain.redacts() {
-            let lines = Lines::read(bytes, settings.max_line, true);
-            self.find(settings, workload, bytes, &lines, &mut Vec::new());
+            let lines = Lines::read(bytes, settings.max_line, true, self.open.clone());
+            self.find(settings, workload, bytes, lines, &mut Vec::new());
         }
     }
 
@@ -50,18 +52,20 @@ impl Masker {
     /// What is not done belongs to an application line that is open at the end of `bytes`, or is interleaved with
     /// one: its bytes may change once its end is known, so they must be given again with what follows them. With
     /// `last` everything is done. A caller whose stretch cannot grow any more says `last` too; then a secret that
-    /// lies across the cut is masked only as far as each half gives itself away.
+    /// lies across the cut is masked in its first half only as far as that gives itself away; the rest is masked as
+    /// a part of the whole line.
     pub fn mask(&mut self, settings: &Settings, workload: &Workload, bytes: &mut [u8], last: bool) -> usize {
         if !settings.chain.redacts() {
             return bytes.len();
         }
-        let lines = Lines::read(bytes, settings.max_line, last);
+        let lines = Lines::read(bytes, settings.max_line, last, self.open.clone());
+        let done = lines.done;
         let mut writes = Vec::new();
-        self.find(settings, workload, bytes, &lines, &mut writes);
+        self.find(settings, workload, bytes, lines, &mut writes);
         for (range, byte) in writes {
             bytes[range].fill(byte);
         }
-        lines.done
+        done
     }
 
     fn find(
@@ -69,22 +73,47 @@ impl Masker {
         settings: &Settings,
         workload: &Workload,
         bytes: &[u8],
-        lines: &Lines,
+        lines: Lines,
         writes: &mut Vec<(Range<usize>, u8)>,
     ) {
+        if lines.done > 0 {
+            self.open = [None, None];
+        }
         for line in lines.lines.iter().filter(|line| line.end <= lines.done) {
-            let limit = settings.max_line.min(line.text.len());
-            cover(settings, workload, &mut self.state, line, limit, writes);
-            if limit < line.text.len() {
-                // What is beyond the limit never leaves the node; it must not lie on its disk either.
-                cover(settings, workload, &mut LogState::default(), line, line.text.len(), writes);
-            }
+            cover_line(settings, workload, &mut self.state, line, false, writes);
         }
         for range in lines.long.iter().filter(|range| range.end <= lines.done) {
             // Docker's line, too long for a read: it is not seen as JSON but as text.
             let line = Line::verbatim(bytes, range.clone());
-            cover(settings, workload, &mut LogState::default(), &line, line.text.len(), writes);
+            cover(settings, workload, &mut LogState::default(), &line, line.text.len(), false, writes);
         }
+        for mut line in lines.open {
+            if line.end > 0 {
+                cover_line(settings, workload, &mut self.state, &line, true, writes);
+            }
+            if line.text.len() <= MAX_OPEN {
+                line.give_up();
+                let stream = line.stream as usize;
+                self.open[stream] = Some(line);
+            }
+        }
+    }
+}
+
+/// Finds what to write over in a line, also in what is beyond the limit.
+fn cover_line(
+    settings: &Settings,
+    workload: &Workload,
+    state: &mut LogState,
+    line: &Line,
+    open: bool,
+    writes: &mut Vec<(Range<usize>, u8)>,
+) {
+    let limit = settings.max_line.min(line.text.len());
+    cover(settings, workload, state, line, limit, open, writes);
+    if limit < line.text.len() {
+        // What is beyond the limit never leaves the node; it must not lie on its disk either.
+        cover(settings, workload, &mut LogState::default(), line, line.text.len(), open, writes);
     }
 }
 
@@ -111,8 +140,13 @@ fn origin(pieces: &[Piece], start: usize, end: usize) -> impl Iterator<Item = Ra
     })
 }
 
+/// Pieces that begin here or above stand in bytes that were given up before.
+const GIVEN_UP: usize = usize::MAX / 2;
+/// Bytes of an open line that are remembered across stretches, at most.
+const MAX_OPEN: usize = 1 << 20;
+
 /// An application's line with the places of its text in the file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Line {
     stream: Stream,
     time_unix_nano: u64,
@@ -130,6 +164,13 @@ impl Line {
         let mut line = Self { start: range.start, end: range.end, ..Self::default() };
         line.push(bytes, range);
         line
+    }
+
+    /// Its bytes are out of reach from now on; only its text counts.
+    fn give_up(&mut self) {
+        let len = self.text.len();
+        self.pieces = vec![Piece { start: 0, len, from: GIVEN_UP, from_len: len }];
+        (self.start, self.end) = (0, 0);
     }
 
     fn push(&mut self, bytes: &[u8], range: Range<usize>) {
@@ -162,14 +203,15 @@ struct Lines {
     lines: Vec<Line>,
     /// Physical lines of docker's file that are too long for a read.
     long: Vec<Range<usize>>,
+    /// Lines whose end is not there: those that have bytes here only where these are the last ones.
+    open: Vec<Line>,
     /// No line that reaches over this is complete.
     done: usize,
 }
 
 impl Lines {
-    fn read(bytes: &[u8], max_line: usize, last: bool) -> Self {
+    fn read(bytes: &[u8], max_line: usize, last: bool, mut open: [Option<Line>; 2]) -> Self {
         let mut read = Self { done: bytes.len(), ..Self::default() };
-        let mut open: [Option<Line>; 2] = [None, None];
         let mut at = 0;
         while at < bytes.len() {
             let end = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |len| at + len);
@@ -201,9 +243,11 @@ impl Lines {
         let mut rest: Vec<Line> = first.into_iter().chain(second).collect();
         rest.sort_by_key(|line| line.start);
         if last {
-            read.lines.append(&mut rest);
-        } else if let Some(line) = rest.first() {
-            read.done = line.start;
+            read.open = rest;
+            return read;
+        }
+        if let Some(start) = rest.iter().filter(|line| line.end > 0).map(|line| line.start).min() {
+            read.done = start;
             // A line of the other stream may reach over that place: it is not done then, nor what it reaches over.
             for line in read.lines.iter().rev() {
                 if line.start < read.done && line.end > read.done {
@@ -211,6 +255,9 @@ impl Lines {
                 }
             }
         }
+        // What was open before and has no more here stays so.
+        rest.retain(|line| line.end == 0);
+        read.open = rest;
         read
     }
 }
@@ -222,6 +269,7 @@ fn cover(
     state: &mut LogState,
     line: &Line,
     limit: usize,
+    open: bool,
     writes: &mut Vec<(Range<usize>, u8)>,
 ) {
     // As the framer does: what is not UTF-8 becomes U+FFFD.
@@ -246,11 +294,19 @@ fn cover(
         offset: line.start as u64,
         marks: Marks::NONE,
         original_len: 0,
+        known: false,
+        carried: false,
     };
     let record = ingest::read_record(settings.want, &mut arena, framed);
-    for cover in settings.chain.covers(state, workload, &record, &arena) {
+    let covers = if open {
+        settings.chain.covers_open(state, workload, &record, &arena)
+    } else {
+        settings.chain.covers(state, workload, &record, &arena)
+    };
+    for cover in covers {
         let places: Vec<Range<usize>> = origin(&clean, cover.start, cover.end)
             .flat_map(|text| origin(&line.pieces, text.start, text.end))
+            .filter(|range| range.start < GIVEN_UP)
             .collect();
         if cover.bare {
             write_bare(&places, line.escaped, writes);

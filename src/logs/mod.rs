@@ -21,6 +21,7 @@ pub mod notice;
 pub mod os;
 pub mod parse;
 pub mod process;
+pub mod publish;
 pub mod registry;
 pub mod resume;
 pub mod source;

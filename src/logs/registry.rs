@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checkpoint::{Mark, Marks, Seen};
+use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::{Ledger, Totals};
 use crate::data::workload::Workload;
 
@@ -19,6 +20,7 @@ struct Tracked {
     /// All files of the log that are not done with, oldest first.
     files: Vec<Seen>,
     last_words_told: bool,
+    sight: Arc<Sight>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ struct State {
     unclaimed: Marks,
     /// Changes when logs come or go, so that an otherwise idle agent writes a checkpoint.
     version: u64,
+    /// What became of logs that are followed no more.
+    closed: Sums,
 }
 
 /// The logs being followed.
@@ -78,10 +82,14 @@ impl Registry {
         key: Arc<str>,
         workload: Arc<Workload>,
         ledger: Arc<Ledger>,
+        sight: Arc<Sight>,
         last_words_told: bool,
     ) {
         let mut state = self.state.lock();
-        state.logs.insert(key, Tracked { workload, ledger, files: Vec::new(), last_words_told });
+        let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
+        if let Some(before) = state.logs.insert(key, tracked) {
+            state.close(&before);
+        }
         state.version += 1;
     }
 
@@ -107,8 +115,27 @@ impl Registry {
 
     pub(super) fn remove(&self, key: &str) {
         let mut state = self.state.lock();
-        state.logs.remove(key);
+        if let Some(tracked) = state.logs.remove(key) {
+            state.close(&tracked);
+        }
         state.version += 1;
+    }
+
+    /// The accounts of all logs being followed, in no order, and the sums over all logs since the start, those that
+    /// are followed no more included.
+    pub fn accounts(&self) -> (Vec<Account>, Sums) {
+        let state = self.state.lock();
+        let mut node = state.closed.clone();
+        let accounts: Vec<Account> = state
+            .logs
+            .values()
+            .map(|tracked| Account::of(&tracked.workload.container, &tracked.ledger, &tracked.sight))
+            .collect();
+        drop(state);
+        for account in &accounts {
+            node += &account.sums;
+        }
+        (accounts, node)
     }
 
     /// Changes whenever the checkpoint would.
@@ -160,5 +187,49 @@ impl Registry {
     /// True when everything that was read has been settled.
     pub fn is_settled(&self) -> bool {
         self.state.lock().logs.values().all(|tracked| tracked.ledger.in_flight_bytes() == 0)
+    }
+}
+
+impl State {
+    fn close(&mut self, tracked: &Tracked) {
+        self.closed += &Sums::of(&tracked.ledger, &tracked.sight).closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::account::Look;
+    use crate::data::delivery::{Loss, Ticket};
+    use crate::data::position::Position;
+    use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
+    use std::time::Duration;
+
+    fn enter(registry: &Registry, pod: &str) -> (Arc<Ledger>, Arc<Sight>) {
+        let container = ContainerRef::from_path(&format!("shop_{pod}_u1"), "api", 0).expect("a directory");
+        let mut paths = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
+        let Identity::Known(workload) = paths.identify(&container) else { unreachable!("paths say it all") };
+        let (ledger, sight) = (Ledger::new(Position::default(), Arc::default()), Arc::<Sight>::default());
+        registry.enter(container.key().into(), workload, Arc::clone(&ledger), Arc::clone(&sight), false);
+        (ledger, sight)
+    }
+
+    #[test]
+    fn the_sums_of_a_node_outlive_its_logs() {
+        let registry = Registry::new(Marks::new());
+        let (gone, seen) = enter(&registry, "gone");
+        let (stays, _) = enter(&registry, "stays");
+        seen.look(Duration::ZERO, Look { written_bytes: 130, waiting_bytes: 20, ..Look::default() });
+        gone.issue(Position::default(), 70, 7, 1).for_each(Ticket::delivered);
+        gone.lose_bytes(Loss::RotatedAway, 40);
+        stays.issue(Position::default(), 5, 1, 1).for_each(Ticket::delivered);
+        let (accounts, before) = registry.accounts();
+        assert_eq!((accounts.len(), before.written, before.sent, before.waiting), (2, 135, 75, 20));
+        registry.remove("shop_gone_u1/api/0");
+        registry.remove("never there");
+        let (accounts, after) = registry.accounts();
+        assert_eq!(accounts.iter().map(|a| a.pod.as_str()).collect::<Vec<_>>(), ["stays"]);
+        assert_eq!((after.written, after.sent, after.lost_bytes()), (135, 75, 40));
+        assert_eq!((after.waiting, after.unexplained), (0, 20), "nobody can read them any more");
     }
 }

@@ -11,6 +11,9 @@ use super::checkpoint::{Mark, Seen};
 use super::source::Source;
 use crate::data::position::{Generation, Position, Skipping};
 
+/// Files that the kubelet keeps of one container log, the live one among them: `containerLogMaxFiles`.
+pub const KUBELET_FILES: usize = 5;
+
 /// Bytes of a log that nobody has any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
@@ -57,11 +60,15 @@ pub fn plan<F>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Opt
             whole = false;
         }
     }
-    let newest = known.last().is_some_and(|newest| found(newest.ordinal));
+    let newest = known.last().is_some_and(|newest| {
+        // A file that had no line yet cannot be told from others; nothing is missing while the kubelet need not delete.
+        found(newest.ordinal) || (newest.generation.head == 0 && on_disk < KUBELET_FILES)
+    });
     // Of a log that is gone from disk nothing newer can be asked for.
     let newest_on_disk =
         files.iter().any(|(known, file)| *known && file.file.is_file() && file.ordinal >= position.ordinal);
-    let exact = newest && (newest_on_disk || on_disk == 0);
+    let unnamed = known.last().is_some_and(|newest| newest.generation.head == 0);
+    let exact = newest && (newest_on_disk || unnamed || on_disk == 0);
     let newest_found = files.iter().filter(|(known, _)| *known).map(|(_, file)| file.ordinal).max();
     let mut files: VecDeque<_> =
         files.into_iter().map(|(_, file)| file).filter(|file| file.ordinal >= position.ordinal).collect();
@@ -135,10 +142,11 @@ fn find<F>(files: &VecDeque<(bool, Open<Source<F>>)>, wanted: &Generation) -> Op
     let position = |test: &dyn Fn(&Generation) -> bool| {
         files.iter().position(|(known, file)| !known && test(&file.generation))
     };
-    // The inode alone is reused at once by most file systems; the device number may change with a reboot.
-    position(&|file| same_file(file, wanted) && file.head == wanted.head)
+    // The inode alone is reused at once by most file systems, so it names a file only where there is but one; the
+    // device number may change with a reboot.
+    position(&|file| wanted.head != 0 && same_file(file, wanted) && file.head == wanted.head)
         .or_else(|| position(&|file| wanted.head != 0 && file.head == wanted.head))
-        .or_else(|| position(&|file| wanted.head == 0 && same_file(file, wanted)))
+        .or_else(|| position(&|file| wanted.head == 0 && same_file(file, wanted) && files.len() == 1))
 }
 
 /// Numbers the files whose ordinal is not known, from their neighbours.

@@ -20,6 +20,7 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     if !(1970..=2553).contains(&year)
         || !(1..=12).contains(&month)
         || !(1..=31).contains(&day)
+        || day > 28 && day > days_in_month(year, month)
         || hour > 23
         || minute > 59
         || second > 60
@@ -46,7 +47,11 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     let offset_secs: i64 = match rest {
         [b'Z'] => 0,
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let secs = i64::from(two(*h1, *h2)?) * 3600 + i64::from(two(*m1, *m2)?) * 60;
+            let (hours, minutes) = (two(*h1, *h2)?, two(*m1, *m2)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let secs = i64::from(hours) * 3600 + i64::from(minutes) * 60;
             if *sign == b'+' { secs } else { -secs }
         }
         _ => return None,
@@ -61,6 +66,15 @@ pub fn parse(text: &[u8]) -> Option<u64> {
 fn two(tens: u8, ones: u8) -> Option<u32> {
     let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
     (tens < 10 && ones < 10).then(|| u32::from(tens) * 10 + u32::from(ones))
+}
+
+fn days_in_month(year: u32, month: u32) -> u32 {
+    match month {
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// Days since 1970-01-01 of a proleptic Gregorian date.
@@ -96,6 +110,11 @@ mod tests {
             b"2026-11-22T14:11:42",
             b"2026-11-22T14:11:42.Z",
             b"2026-13-22T14:11:42Z",
+            b"2026-02-29T14:11:42Z",
+            b"2026-04-31T14:11:42Z",
+            b"2100-02-29T14:11:42Z",
+            b"2026-11-22T14:11:42+24:00",
+            b"2026-11-22T14:11:42+01:60",
             b"2026-11-22 14:11:42Z",
             b"2026-11-22T14:11:42.5Zx",
             b"x026-11-22T14:11:42.5Z",

@@ -42,6 +42,10 @@ const MAX_AHEAD: u64 = 30 * 60 * 1_000_000_000;
 /// How often a log's directory is looked at for rotation and restarts. One that stops growing is looked at at once.
 const DIR_CHECK: Duration = Duration::from_secs(1);
 
+/// The same for one that has grown lately.
+const DIR_CHECK_BUSY: Duration = Duration::from_millis(400);
+const BUSY_FOR: Duration = Duration::from_secs(10);
+
 /// How soon a log root that cannot be listed is tried again.
 const ROOT_RETRY: Duration = Duration::from_secs(1);
 
@@ -244,6 +248,9 @@ impl<E: Env> Tail<E> {
             info!(root = %self.options.root.display(), "log root can be listed again");
         }
         self.watch(&found.directories);
+        if found.incomplete {
+            self.next_discovery = self.next_discovery.min(now + ROOT_RETRY);
+        }
         let first = self.first_listing_done.is_none();
         for candidate in found.logs {
             self.consider(candidate, first, now);

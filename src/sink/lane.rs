@@ -132,7 +132,6 @@ pub enum Offered {
 struct Owed {
     ticket: Option<Ticket>,
     open: u64,
-    lost: u64,
     held_bytes: u64,
 }
 
@@ -231,7 +230,7 @@ impl<W: Wire> Lane<W> {
         }
         self.held_bytes += held_bytes;
         let index = self.stream_of(&batch, now);
-        let owed = Owed { ticket, open: records, lost: 0, held_bytes };
+        let owed = Owed { ticket, open: records, held_bytes };
         let slot = match self.free_owed.pop() {
             Some(slot) => {
                 self.owed[slot] = Some(owed);
@@ -489,7 +488,7 @@ impl<W: Wire> Lane<W> {
                 stream.newest = stream.newest.max(item.newest);
                 stream.suspect = stream.suspect.saturating_sub(item.records());
                 outcome.delivered += item.records();
-                self.settle(item.slot, item.records(), 0);
+                self.settle(item.slot, item.records());
             }
             self.list(index);
         }
@@ -508,9 +507,9 @@ impl<W: Wire> Lane<W> {
         for item in request.parts.iter().flat_map(|(_, items)| items) {
             let lost = left.min(item.records());
             left -= lost;
-            if let Some(Some(owed)) = self.owed.get_mut(item.slot) {
-                owed.lost += lost;
-            }
+            // Which ones is not said: their share of the bytes.
+            let bytes = item.line_bytes() * lost / item.records().max(1);
+            self.lose(item.slot, Reason::PartialSuccess, lost, bytes);
         }
         request.failures = 0;
         self.delivered(request, now, outcome);
@@ -535,7 +534,8 @@ impl<W: Wire> Lane<W> {
     fn refuse(&mut self, item: Item, reason: Reason, message: &Arc<str>, outcome: &mut Outcome) {
         let records = item.records();
         outcome.refused.push(Refusal { parcel: item.parcel(), reason, message: Arc::clone(message) });
-        self.settle(item.slot, records, records);
+        self.lose(item.slot, reason, records, item.line_bytes());
+        self.settle(item.slot, records);
     }
 
     /// A lone stream was refused in part: finds out which records, with as few requests as can be.
@@ -579,22 +579,28 @@ impl<W: Wire> Lane<W> {
         }
     }
 
-    /// Settles `records` records of a shipment, `lost` of them as refused.
-    fn settle(&mut self, slot: usize, records: u64, lost: u64) {
+    /// Notes records of a shipment as refused for good.
+    fn lose(&mut self, slot: usize, reason: Reason, records: u64, bytes: u64) {
+        if records > 0
+            && let Some(Some(owed)) = self.owed.get_mut(slot)
+            && let Some(ticket) = &mut owed.ticket
+        {
+            ticket.lose(reason, records, bytes);
+        }
+    }
+
+    /// Settles `records` records of a shipment, lost or not.
+    fn settle(&mut self, slot: usize, records: u64) {
         let Some(Some(owed)) = self.owed.get_mut(slot) else {
             return;
         };
         owed.open -= records;
-        owed.lost += lost;
         if owed.open == 0
             && let Some(owed) = self.owed[slot].take()
         {
             self.held_bytes -= owed.held_bytes;
             self.free_owed.push(slot);
-            if let Some(mut ticket) = owed.ticket {
-                if owed.lost > 0 {
-                    ticket.lose(owed.lost);
-                }
+            if let Some(ticket) = owed.ticket {
                 ticket.delivered();
             }
         }

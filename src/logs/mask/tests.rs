@@ -163,6 +163,36 @@ fn an_open_line_is_not_done() {
 }
 
 #[test]
+fn the_rest_of_a_line_that_was_cut_is_masked_as_a_part_of_it() {
+    let (settings, workload) = (settings(RULES), workload());
+    let head = "2026-11-22T14:00:00Z stdout P user=1 password=hun\n";
+    let other = "2026-11-22T14:00:00Z stderr F between\n";
+    let rest = "2026-11-22T14:00:00Z stdout F ter2hunter2 ok\n";
+    let expected = "2026-11-22T14:00:00Z stdout F *********** ok\n";
+    // Cut because nothing more may wait, and read only for what it says of the rest.
+    for follows in [false, true] {
+        let mut masker = Masker::default();
+        let mut first = head.as_bytes().to_vec();
+        if follows {
+            masker.follow(&settings, &workload, &first);
+        } else {
+            assert_eq!(masker.mask(&settings, &workload, &mut first, false), 0);
+            assert_eq!(masker.mask(&settings, &workload, &mut first, true), head.len());
+            assert!(first.ends_with(b"password=***\n"));
+        }
+        let mut between = other.as_bytes().to_vec();
+        assert_eq!(masker.mask(&settings, &workload, &mut between, false), other.len());
+        let mut second = format!("{rest}{other}").into_bytes();
+        assert_eq!(masker.mask(&settings, &workload, &mut second, false), second.len());
+        assert_eq!(String::from_utf8_lossy(&second), format!("{expected}{other}"));
+        // And no more than that line.
+        let mut third = rest.as_bytes().to_vec();
+        masker.mask(&settings, &workload, &mut third, false);
+        assert_eq!(String::from_utf8_lossy(&third), rest);
+    }
+}
+
+#[test]
 fn what_is_beyond_the_line_limit_is_covered_too() {
     let text =
         format!("2026-11-22T14:00:00Z stdout F {} password=hunter2hunter2\n", "x".repeat(MAX_LINE + 10));

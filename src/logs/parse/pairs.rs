@@ -201,14 +201,15 @@ fn offer_where<'a>(text: &'a [u8], picks: &mut Picks<'a>, counts: impl Fn(Pick, 
     while let Some(pair) = pairs.next() {
         let Some(entry) = keys::find(ROOT, pair.key) else { continue };
         let separator = pair.separator;
-        if !entry.serves.intersects(picks.want)
-            || !entry.picks.iter().any(|(pick, _)| counts(*pick, separator))
-        {
+        if !entry.picks.iter().any(|(pick, _)| counts(*pick, separator)) {
             continue;
         }
+        // The value is passed over whether it is wanted or not: where further pairs begin must not depend on that.
         let found = pair.value(text);
-        for &(pick, rank) in entry.picks.iter().filter(|(pick, _)| counts(*pick, separator)) {
-            picks.offer_as(pick, rank, found.value);
+        if entry.serves.intersects(picks.want) {
+            for &(pick, rank) in entry.picks.iter().filter(|(pick, _)| counts(*pick, separator)) {
+                picks.offer_as(pick, rank, found.value);
+            }
         }
         // A value is read once, so a line costs time in proportion to its length.
         pairs.at = pairs.at.max(found.end);

@@ -32,6 +32,7 @@ use self::redact::{KeyState, Redactor};
 use self::rules::When;
 use self::sample::Sampler;
 use crate::data::batch::{Fields, Record};
+use crate::data::tally::{Dropping, Drops, Tally};
 use crate::data::workload::Workload;
 use crate::metrics;
 
@@ -62,8 +63,8 @@ pub struct Dropped {
     pub rate_limit: u32,
     /// Folded into a copy that says so.
     pub dedup: u32,
-    /// Bytes of their lines.
-    pub bytes: u64,
+    /// Bytes of their lines, in the order of [`Dropping::ALL`].
+    pub bytes: [u64; Dropping::COUNT],
 }
 
 impl Dropped {
@@ -79,7 +80,16 @@ impl std::ops::AddAssign for Dropped {
         self.sample += other.sample;
         self.rate_limit += other.rate_limit;
         self.dedup += other.dedup;
-        self.bytes += other.bytes;
+        for (bytes, more) in self.bytes.iter_mut().zip(other.bytes) {
+            *bytes += more;
+        }
+    }
+}
+
+impl From<Dropped> for Drops {
+    fn from(dropped: Dropped) -> Self {
+        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup];
+        std::array::from_fn(|n| Tally { records: u64::from(records[n]), bytes: dropped.bytes[n] })
     }
 }
 
@@ -300,7 +310,7 @@ impl Chain {
         for ((when, counter), in_scope) in self.drops.iter().zip(&scope.drops) {
             if *in_scope && when.matches(&record, arena) {
                 tally(&mut dropped.drop, counter, counts);
-                dropped.bytes += u64::from(record.body.len);
+                dropped.bytes[Dropping::Drop as usize] += u64::from(record.body.len);
                 return dropped;
             }
         }
@@ -310,7 +320,7 @@ impl Chain {
                 let draw = *draw.get_or_insert_with(|| sample::draw(workload, &record, arena));
                 if !rule.keeps(&record, draw) {
                     tally(&mut dropped.sample, counter, counts);
-                    dropped.bytes += u64::from(record.body.len);
+                    dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
                     return dropped;
                 }
             }
@@ -323,7 +333,7 @@ impl Chain {
                 Fate::Held => return dropped,
                 Fate::Folded => {
                     tally(&mut dropped.dedup, counter, counts);
-                    dropped.bytes += u64::from(record.body.len);
+                    dropped.bytes[Dropping::Dedup as usize] += u64::from(record.body.len);
                     return dropped;
                 }
                 Fate::Passes => {
@@ -409,6 +419,20 @@ impl Chain {
         }
     }
 
+    /// As [`covers`](Self::covers), for a record of which only the beginning is known: the state stays as it is.
+    pub(super) fn covers_open(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        record: &Record,
+        arena: &[u8],
+    ) -> Vec<Cover> {
+        let keys = state.keys;
+        let covers = self.covers(state, workload, record, arena);
+        state.keys = keys;
+        covers
+    }
+
     /// The last steps: limits and redaction.
     fn send(
         &self,
@@ -428,7 +452,7 @@ impl Chain {
                 && !rule.admits(*seed, &record, arena)
             {
                 tally(&mut dropped.rate_limit, counter, !state.warming_up);
-                dropped.bytes += u64::from(record.body.len);
+                dropped.bytes[Dropping::RateLimit as usize] += u64::from(record.body.len);
                 return;
             }
         }

@@ -24,7 +24,7 @@ impl Place {
     const BITS: u32 = 12;
 
     pub(super) fn new(segment: u64, at: u64) -> Self {
-        Self(segment << Self::BITS | at / BLOCK)
+        Self((segment << Self::BITS) + at / BLOCK)
     }
 
     pub(super) fn segment(self) -> u64 {

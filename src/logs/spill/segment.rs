@@ -55,8 +55,9 @@ pub(super) fn walk(file: &dyn DiskFile, verified: bool) -> io::Result<Walk> {
     let mut window = Window { file, end, at: 0, bytes: Vec::new() };
     let (mut at, mut in_damage) = (0, false);
     let mut whole = Vec::new();
+    let mut short = false;
     while at < end {
-        let ahead = if in_damage { STRIDE } else { BLOCK };
+        let ahead = if in_damage || short { STRIDE } else { BLOCK };
         let block = match window.block(at, ahead) {
             Ok(block) => frame::inspect(block),
             Err(_) => {
@@ -68,6 +69,8 @@ pub(super) fn walk(file: &dyn DiskFile, verified: bool) -> io::Result<Walk> {
         match block {
             Block::Frame(header) if at + u64::from(header.stored) <= end => {
                 let length = frame::rounded(header.stored);
+                // Where frames are short, the next ones are likely to be in sight as well.
+                short = length <= STRIDE / 8;
                 if verified {
                     whole.resize(header.stored as usize, 0);
                     // What cannot be read now may be readable later.

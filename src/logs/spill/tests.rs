@@ -1,5 +1,7 @@
 //! The spill against a disk that fails and crashes, against a model, and against damage.
 
+#![allow(clippy::single_range_in_vec_init)] // ranges that were read, of which there may be one
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};

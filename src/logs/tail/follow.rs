@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::{DIR_CHECK, GONE_GRACE, Tail};
+use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
+use crate::data::account::Sums;
+use crate::data::delivery::Loss;
 use crate::data::position::{Position, Skipping};
 use crate::logs::chain::{self, Open, Which};
 use crate::logs::checkpoint::Seen;
@@ -45,6 +47,7 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         log.waiting = false;
         let before = log.lag();
+        let front_before = log.files.front().map_or(0, |front| front.size);
         for file in log.all_files() {
             if let Ok(stat) = file.file.stat() {
                 file.size = stat.size;
@@ -56,7 +59,7 @@ impl<E: Env> Tail<E> {
         }
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
         if truncated {
-            self.truncated(index);
+            self.truncated(index, front_before);
         }
         let log = &mut self.logs[index];
         let grows = log.lag() > before;
@@ -67,10 +70,11 @@ impl<E: Env> Tail<E> {
             log.last_growth = now;
         }
         if stopped || now >= log.next_check {
-            log.next_check = now + DIR_CHECK;
+            let busy = now < log.last_growth + BUSY_FOR;
+            log.next_check = now + if busy { DIR_CHECK_BUSY } else { DIR_CHECK };
             self.check_rotation(index, now, wall);
         }
-        self.advance(index);
+        self.advance(index, now);
         let lines = &self.logs[index].lines;
         if self.logs[index].lag() == 0 && (lines.pinned().is_some() || lines.carries()) {
             self.close_open_lines(index, wall);
@@ -78,12 +82,24 @@ impl<E: Env> Tail<E> {
         if self.logs[index].ended && !self.logs[index].last_words_told {
             self.tell_last_words(index);
         }
+        let log = &self.logs[index];
+        log.sight.look(now, log.sight());
+        if log.gone_since.is_some() {
+            log.sight.set_gone();
+        }
     }
 
     /// copytruncate, or a log cut by hand: the file is read from its start, as a new generation.
-    fn truncated(&mut self, index: usize) {
+    fn truncated(&mut self, index: usize, size_before: u64) {
         metrics::LOG_TRUNCATIONS.inc();
         let log = &mut self.logs[index];
+        let written = size_before.max(log.files[0].offset);
+        log.written_before += written as i64;
+        let lost = written - log.files[0].offset;
+        if lost > 0 {
+            log.ledger.lose_bytes(Loss::Truncated, lost);
+            metrics::LOG_LOST_BYTES.with_label_values(&[Loss::Truncated.name()]).inc_by(lost);
+        }
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.next_generation(&self.settings, &mut arena, &mut records);
@@ -127,7 +143,8 @@ impl<E: Env> Tail<E> {
                     && log.files[0].unread() > 0
                     && log.files[0].head_changed()
                 {
-                    self.truncated(index);
+                    // It has grown beyond its old size meanwhile: how much is lost cannot be told.
+                    self.truncated(index, 0);
                 }
             }
             Ok(_) => {
@@ -156,9 +173,11 @@ impl<E: Env> Tail<E> {
         };
         let mut at = place(&found);
         // Compressed already: the agent was held up over several rotations. What came between may be, too.
-        if at.is_none()
-            && let Some(all) = open(Which::All)
-        {
+        if at.is_none() {
+            let Some(all) = open(Which::All) else {
+                log.dir_modified = 0;
+                return;
+            };
             found = all;
             at = place(&found);
         }
@@ -192,9 +211,11 @@ impl<E: Env> Tail<E> {
     }
 
     /// Moves on to the next generation once the first one is read to its end and stays there.
-    fn advance(&mut self, index: usize) {
+    fn advance(&mut self, index: usize, now: Duration) {
         let log = &mut self.logs[index];
-        let next_begun = log.files.iter().skip(1).any(|file| file.size > 0);
+        // Of a container that has ended nothing will be written to the next file if nothing is there.
+        let over = log.ended || log.gone_since.is_some_and(|since| now >= since + GONE_GRACE);
+        let next_begun = log.files.iter().skip(1).any(|file| file.size > 0 || over);
         let Some(front) = log.files.front_mut() else { return };
         if !next_begun || front.unread() > 0 {
             front.ends_seen = 0;
@@ -234,10 +255,22 @@ impl<E: Env> Tail<E> {
                 offset: old.offset,
                 skipping: Skipping::default(),
             };
+            log.written_before += old.size as i64;
+            log.largest = if old.size > log.largest / 2 { old.size } else { log.largest };
             log.behind.push_back(old);
             self.seal_from(index, start, arena, records, taken);
             self.remember_files(index);
+            self.reconcile(index);
         }
+    }
+
+    /// Holds what was written against what became of it.
+    fn reconcile(&mut self, index: usize) {
+        // What is sealed must be in the ledger.
+        self.ship();
+        let log = &self.logs[index];
+        log.sight.look(self.env.now(), log.sight());
+        log.sight.set_unexplained(Sums::of(&log.ledger, &log.sight).remainder());
     }
 
     /// Forgets logs whose files are gone, once all of them is read, given out and settled.
@@ -259,6 +292,7 @@ impl<E: Env> Tail<E> {
                 index += 1;
                 continue;
             }
+            self.reconcile(index);
             let log = self.logs.swap_remove(index);
             self.by_key.remove(&log.key);
             self.registry.remove(&log.key);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::data::account::{Look, Sight};
 use crate::data::delivery::Ledger;
 use crate::data::position::{Generation, Position};
 use crate::data::workload::Workload;
@@ -16,7 +17,11 @@ use crate::logs::coverage::Coverage;
 use crate::logs::env::LogFile;
 use crate::logs::ingest::{LineState, Settings};
 use crate::logs::mask::Masker;
+use crate::logs::resume::KUBELET_FILES;
 use crate::logs::source::Source;
+
+/// Where the kubelet rotates unless it is told otherwise: `containerLogMaxSize`.
+pub(super) const KUBELET_SIZE: u64 = 10 << 20;
 
 /// A log that has not grown for this long is looked at on every second tick.
 const QUIET_AFTER: Duration = Duration::from_secs(30);
@@ -53,6 +58,12 @@ pub(super) struct Log<F> {
     /// A later restart of the container exists: no line will come any more.
     pub(super) ended: bool,
     pub(super) finished: bool,
+    /// What others are told of the files.
+    pub(super) sight: Arc<Sight>,
+    /// Bytes of files that are read to their end, less what was read of the first one by earlier lives.
+    pub(super) written_before: i64,
+    /// Size of the largest file that was rotated away: where the kubelet rotates.
+    pub(super) largest: u64,
     /// The last words of the container are told.
     pub(super) last_words_told: bool,
     /// What masks the file of this ordinal from this offset on, while it is being spilled.
@@ -103,6 +114,27 @@ impl<F: LogFile> Log<F> {
     /// All files that are not done with, oldest first.
     pub(super) fn all_files(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
         self.behind.iter_mut().chain(&mut self.files)
+    }
+
+    /// What a look at the files finds.
+    pub(super) fn sight(&self) -> Look {
+        let size: u64 = self.files.iter().map(|file| file.size).sum();
+        let rest: u64 = self.files.iter().map(Open::rest).sum();
+        let given_up: u64 = self.given_up.iter().map(|(_, range)| range.end - range.start).sum();
+        let spilled: u64 = self.files.iter().filter(|file| !file.file.is_file()).map(Open::rest).sum();
+        let waiting = rest - given_up.min(rest);
+        // The oldest file that only the kubelet keeps is deleted when the live one has been rotated often enough.
+        let oldest = self.files.iter().find(|file| file.file.is_file());
+        let behind = oldest.map_or(0, |oldest| self.newest_ordinal() - oldest.ordinal);
+        let live = self.files.back().map_or(0, |live| live.size);
+        let left = ((KUBELET_FILES as u64).saturating_sub(behind) * self.largest).saturating_sub(live);
+        Look {
+            written_bytes: (self.written_before + size as i64).max(0) as u64,
+            waiting_bytes: waiting,
+            spilled_bytes: spilled - given_up.min(spilled),
+            headroom_bytes: left + waiting,
+            newest_ordinal: self.newest_ordinal(),
+        }
     }
 
     /// Files that are open.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::log::{Log, stream_hash, warm_up};
+use super::log::{KUBELET_SIZE, Log, stream_hash, warm_up};
 use super::{EMPTY_DIR_CHECK, ROOT_RETRY, Start, Tail};
 use crate::data::delivery::Ledger;
 use crate::data::position::{Generation, Position};
@@ -36,7 +36,9 @@ impl<E: Env> Tail<E> {
         let key: Arc<str> = key.into();
         let spilled = self.spilled(&key);
         let mark = self.registry.mark(&key);
-        let plain = spilled.is_empty() && (mark.is_some() || self.options.start == Start::Newest);
+        // A file that had no line when it was saved has no fingerprint to be found by.
+        let named = mark.as_ref().is_some_and(|mark| mark.position.generation.head != 0);
+        let plain = spilled.is_empty() && (named || self.options.start == Start::Newest);
         if !self.make_room() {
             self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
             return;
@@ -214,6 +216,9 @@ impl<E: Env> Tail<E> {
             gone_since: None,
             ended: false,
             finished: false,
+            sight: Arc::default(),
+            written_before: 0,
+            largest: KUBELET_SIZE,
             last_words_told: mark.as_ref().is_some_and(|mark| mark.last_words_told),
             masking: None,
             given_up: Vec::new(),
@@ -226,12 +231,14 @@ impl<E: Env> Tail<E> {
         if resumed && log.files[0].offset > 0 {
             warm_up(&mut log, &self.settings);
         }
-        log.lines.resume(&self.settings, skipping);
+        log.lines.resume(skipping);
         log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));
+        log.written_before = -(log.files[0].offset as i64);
         let (workload, ledger) = (Arc::clone(&log.workload), Arc::clone(&log.ledger));
-        self.registry.enter(Arc::clone(&key), workload, ledger, log.last_words_told);
+        let sight = Arc::clone(&log.sight);
+        self.registry.enter(Arc::clone(&key), workload, ledger, sight, log.last_words_told);
         self.by_key.insert(key, self.logs.len());
         self.logs.push(log);
         self.order_stale = true;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::{CHUNK, GONE_GRACE, Tail};
+use crate::data::delivery::Loss;
 use crate::data::position::Position;
 use crate::logs::chain::Open;
 use crate::logs::env::{Env, LogFile};
@@ -159,7 +160,12 @@ impl<E: Env> Tail<E> {
                 None if at_end && is_newest => break,
                 None => {}
             }
-            let masked = masker.mask(&self.settings, &log.workload, &mut chunk, at_end || want < CHUNK);
+            let last = at_end && !is_newest;
+            let masked = masker.mask(&self.settings, &log.workload, &mut chunk, last);
+            if masked == 0 && at_end {
+                // What is open at the live end waits for its own end.
+                break;
+            }
             // A line that is longer than a chunk can only be masked piece by piece.
             if masked > 0 {
                 chunk.truncate(masked);
@@ -266,7 +272,8 @@ impl<E: Env> Tail<E> {
             if let Some(range) = self.spill.give_up(&log.key, file.ordinal, file.offset, RELIEF) {
                 let bytes = range.end - range.start;
                 warn!(log = %log.key, bytes, "the spill is full; the oldest of the largest backlog is given up");
-                metrics::LOG_LOST_BYTES.with_label_values(&["spill_full"]).inc_by(bytes);
+                metrics::LOG_LOST_BYTES.with_label_values(&[Loss::SpillFull.name()]).inc_by(bytes);
+                log.ledger.lose_bytes(Loss::SpillFull, bytes);
                 log.given_up.push((file.ordinal, range));
                 return true;
             }
@@ -282,7 +289,8 @@ impl<E: Env> Tail<E> {
         let Ok(stat) = file.file.stat() else { return 0 };
         let bytes = file.rest();
         warn!(log = %log.key, bytes, "deleted files hold too much disk space; the oldest of the largest backlog is given up");
-        metrics::LOG_LOST_BYTES.with_label_values(&["held_full"]).inc_by(bytes);
+        metrics::LOG_LOST_BYTES.with_label_values(&[Loss::HeldFull.name()]).inc_by(bytes);
+        log.ledger.lose_bytes(Loss::HeldFull, bytes);
         file.file = Source::Closed(stat);
         file.unlinked_since = None;
         log.given_up.push((file.ordinal, file.offset..file.size));

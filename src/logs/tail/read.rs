@@ -196,9 +196,6 @@ impl<E: Env> Tail<E> {
         }
         metrics::LOG_READ_BYTES.inc_by(taken.bytes as u64);
         metrics::LOG_RECORDS.inc_by(taken.framed);
-        if taken.dropped > 0 {
-            log.ledger.count_dropped(taken.dropped);
-        }
         permit.resize((arena.capacity() + records.capacity() * size_of::<Record>()) as u64);
         self.send(index, start, arena, records, taken.bytes as u64, permit);
         Read::Some(taken.bytes as u64)
@@ -217,6 +214,8 @@ impl<E: Env> Tail<E> {
             metrics::LOG_GAPS.inc();
         }
         metrics::LOG_LOST_BYTES.with_label_values(&[Loss::RotatedAway.name()]).inc_by(bytes);
+        log.ledger.lose_bytes(Loss::RotatedAway, bytes);
+        log.written_before += bytes as i64;
         let (file, offset) = (file_name(&front.generation), front.offset);
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
@@ -254,6 +253,7 @@ impl<E: Env> Tail<E> {
         if !closed && !known {
             warn!(log = %log.key, bytes, "what was spilled of this log cannot be read back; it is lost");
             metrics::LOG_LOST_BYTES.with_label_values(&[reason.name()]).inc_by(bytes);
+            log.ledger.lose_bytes(reason, bytes);
         }
         let next = self.peek(index);
         let log = &mut self.logs[index];
@@ -263,7 +263,7 @@ impl<E: Env> Tail<E> {
         let time = next.unwrap_or(log.lines.last_time());
         let gap = notice::Gap { reason, file: &file, bytes: Some(bytes), from: Some(from), to: Some(until) };
         records.push(notice::gap(&mut arena, &gap, time, from));
-        self.seal_from(index, start, arena, records, bytes);
+        self.seal_from(index, start, arena, records, 0);
     }
 
     /// Tells the last words of a container that was restarted, once all of its log is read.
@@ -336,6 +336,9 @@ impl<E: Env> Tail<E> {
         permit: Permit,
     ) {
         let sealed_unix_nano = self.env.unix_nano();
+        if let Some(drops) = self.logs[index].lines.take_dropped() {
+            self.logs[index].ledger.count_dropped(&drops);
+        }
         let log = &self.logs[index];
         let Some(end) = log.decided() else { return };
         if records.is_empty() {

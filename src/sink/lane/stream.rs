@@ -56,6 +56,11 @@ impl Item {
         u64::from(self.to - self.from)
     }
 
+    /// Bytes of its lines.
+    pub(super) fn line_bytes(&self) -> u64 {
+        self.batch.records[self.from as usize..self.to as usize].iter().map(|r| u64::from(r.body.len)).sum()
+    }
+
     pub(super) fn parcel(&self) -> Parcel {
         Parcel { batch: Arc::clone(&self.batch), from: self.from, to: self.to }
     }

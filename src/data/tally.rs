@@ -1,0 +1,66 @@
+//! Counts of records and bytes, by reason.
+//!
+//! In: what one step dropped or lost. Out: sums. Invariant: reasons are a closed set, so that a sum by reason is an
+//! array and never grows.
+
+use std::ops::AddAssign;
+
+/// Records and the bytes of their lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Records; 0 where only bytes are known.
+    pub records: u64,
+    /// Bytes of their lines, without what the container runtime wrote around them.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Sums over several reasons.
+    pub fn sum(tallies: &[Self]) -> Self {
+        let mut sum = Self::default();
+        for tally in tallies {
+            sum += *tally;
+        }
+        sum
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Why configured processing dropped a record. Each is a value of `reason` in `nodewick_records_dropped_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dropping {
+    /// A drop rule.
+    Drop,
+    /// A sampling rule.
+    Sample,
+    /// A rate limit.
+    RateLimit,
+    /// Folded into a copy that says so.
+    Dedup,
+}
+
+impl Dropping {
+    /// Number of reasons.
+    pub const COUNT: usize = 4;
+    /// Every reason, in the order of sums by reason.
+    pub const ALL: [Self; Self::COUNT] = [Self::Drop, Self::Sample, Self::RateLimit, Self::Dedup];
+
+    /// The reason as a label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Sample => "sample",
+            Self::RateLimit => "rate_limit",
+            Self::Dedup => "dedup",
+        }
+    }
+}
+
+/// What configured processing dropped, in the order of [`Dropping::ALL`].
+pub type Drops = [Tally; Dropping::COUNT];
