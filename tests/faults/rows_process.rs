@@ -153,8 +153,13 @@ fn row_19_backlog_of_the_first_run_in_64_mib() {
         Err(reason) => return row.skip(&reason),
     };
     let load = Load { containers, lines_per_second: 0, line_bytes: bytes, ..scale.load() };
-    let agent =
-        Settings { agent: "memory = \"8MiB\"".to_owned(), under: group.under(), ..Settings::default() };
+    // What must be configured down for so little memory: data in flight, the spill's index, requests.
+    let agent = Settings {
+        agent: "memory = \"8MiB\"".to_owned(),
+        rest: "[logs.spill]\nbudget = \"64MiB\"\n".to_owned(),
+        under: group.under(),
+        ..Settings::default()
+    };
     let limits = "[sink.loki.main.limits]\nmax_request = \"512KiB\"\nin_flight = 2\n".to_owned();
     let mut rig = Rig::start(Setup { load, agent, sink_keys: limits, launch: false, ..Setup::default() });
     for generation in 0..5 {
