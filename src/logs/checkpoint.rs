@@ -7,7 +7,8 @@
 //!
 //! A new file is begun when the payload outgrows its slot, and after any failed write or sync: what the kernel
 //! did with the pages of a failed sync is unknown, so that file is never trusted again. Older files are removed
-//! once the new one is durable.
+//! once the new one is durable. A start begins a new file too; where none can be made, as on a full disk, it goes
+//! on in the older slot of the file that it found.
 //!
 //! Reading takes the intact slot with the highest sequence over all files. Without any, every log on disk is
 //! read again: duplicates, no loss. Opening never fails for what a file holds.
@@ -15,6 +16,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+
+use tracing::warn;
 
 use super::disk::{Disk, DiskFile};
 use crate::data::position::{Generation, Position, Skipping};
@@ -85,6 +88,8 @@ pub struct Store {
     /// Number for the next new file.
     number: u64,
     current: Option<Current>,
+    /// The file of an earlier life, whose older slot serves when the disk has no room for a new file.
+    found: Option<Current>,
     buffer: Vec<u8>,
 }
 
@@ -93,22 +98,30 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<(Self, Opened)> {
         let mut opened = Opened::default();
         let mut newest = 0;
-        let mut number = 0;
+        let mut number = 0_u64;
+        let mut found = None;
         for name in disk.list()? {
             let Some(n) = number_of(&name) else { continue };
             number = number.max(n + 1);
-            let found = read_file(&*disk, &name).unwrap_or_default();
-            if found.is_empty() {
+            let slots = read_file(&*disk, &name).unwrap_or_default();
+            if slots.is_empty() {
                 opened.corrupt.push(name);
+                continue;
             }
-            for (sequence, marks) in found {
+            for (sequence, place, marks) in slots {
                 if sequence >= newest {
                     newest = sequence;
                     opened.marks = marks;
+                    found = Some((name.clone(), n, place));
                 }
             }
         }
-        let store = Self { disk, sequence: newest + 1, number, current: None, buffer: Vec::new() };
+        let found = found.and_then(|(name, number, place)| {
+            let file = disk.open(&name).ok()?;
+            let slot = file.len().ok()? / 2;
+            Some(Current { file, number, slot, next: place ^ 1 })
+        });
+        let store = Self { disk, sequence: newest + 1, number, current: None, found, buffer: Vec::new() };
         Ok((store, opened))
     }
 
@@ -141,7 +154,28 @@ impl Store {
             current.next ^= 1;
             return Ok(());
         }
-        let slot = (len * 2).next_power_of_two().max(MIN_SLOT);
+        let begun = self.begin_file(bytes);
+        if let Err(error) = &begun
+            && let Some(found) = self.found.take_if(|found| len <= found.slot)
+        {
+            // What its newer slot holds may still be in memory only: never are both slots at stake.
+            let written = (found.file.sync())
+                .and_then(|()| found.file.write_all_at(bytes, found.next * found.slot))
+                .and_then(|()| found.file.sync());
+            return match written {
+                Ok(()) => {
+                    warn!(%error, "cannot begin a new checkpoint file; going on in the one that is there");
+                    self.current = Some(Current { next: found.next ^ 1, ..found });
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+        }
+        begun
+    }
+
+    fn begin_file(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let slot = (bytes.len() as u64 * 2).next_power_of_two().max(MIN_SLOT);
         let number = self.number;
         self.number += 1;
         let name = format!("{PREFIX}{number}");
@@ -152,13 +186,14 @@ impl Store {
             return Err(error);
         }
         self.current = Some(Current { file, number, slot, next: 1 });
-        self.remove_older(number);
+        self.found = None;
+        self.remove_others(number);
         Ok(())
     }
 
-    fn remove_older(&self, keep: u64) {
+    fn remove_others(&self, keep: u64) {
         for name in self.disk.list().unwrap_or_default() {
-            if number_of(&name).is_some_and(|number| number < keep) {
+            if number_of(&name).is_some_and(|number| number != keep) {
                 let _ = self.disk.remove(&name);
             }
         }
@@ -174,23 +209,35 @@ fn number_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok().filter(|number| *number < MAX_COUNT)
 }
 
-/// The intact slots of a file, at most two.
-fn read_file(disk: &dyn Disk, name: &str) -> io::Result<Vec<(u64, Marks)>> {
+/// The intact slots of a file, at most two: sequence, place (0 or 1) and marks.
+fn read_file(disk: &dyn Disk, name: &str) -> io::Result<Vec<(u64, u64, Marks)>> {
     let file = disk.open(name)?;
     let slot = file.len()? / 2;
     let mut found = Vec::new();
     if !(HEADER as u64..=MAX_SLOT).contains(&slot) {
         return Ok(found);
     }
-    for n in 0..2 {
-        let mut bytes = vec![0; slot as usize];
-        if file.read_exact_at(&mut bytes, n * slot).is_ok()
-            && let Some(slot) = decode(&bytes)
+    for place in 0..2 {
+        // Only what the header promises: a large file of anything else takes no memory.
+        let mut bytes = vec![0; HEADER];
+        if file.read_exact_at(&mut bytes, place * slot).is_err() {
+            continue;
+        }
+        let Some(len) = payload_len(&bytes).filter(|len| (HEADER + len) as u64 <= slot) else { continue };
+        bytes.resize(HEADER + len, 0);
+        if file.read_exact_at(&mut bytes, place * slot).is_ok()
+            && let Some((sequence, marks)) = decode(&bytes)
         {
-            found.push(slot);
+            found.push((sequence, place, marks));
         }
     }
     Ok(found)
+}
+
+/// Bytes behind the header of a slot of ours.
+fn payload_len(header: &[u8]) -> Option<usize> {
+    let number = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    (header.starts_with(MAGIC) && number(8)? == VERSION).then_some(number(12)? as usize)
 }
 
 fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, out: &mut Vec<u8>) {
@@ -237,10 +284,7 @@ fn checksum(slot: &[u8]) -> u32 {
 fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
     let header = slot.get(..HEADER)?;
     let number = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    if &header[..8] != MAGIC || number(8)? != VERSION {
-        return None;
-    }
-    let slot = slot.get(..HEADER + number(12)? as usize)?;
+    let slot = slot.get(..HEADER + payload_len(header)?)?;
     if checksum(slot) != number(24)? {
         return None;
     }
@@ -423,5 +467,56 @@ mod tests {
         assert!(!dir.path().join("positions.0").exists());
         let (_, opened) = open(&dir);
         assert_eq!(opened.marks.len(), 2000);
+    }
+
+    /// A disk on which nothing new can be made.
+    struct Full(OsDisk);
+
+    impl Disk for Full {
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.0.list()
+        }
+        fn create(&self, _: &str, _: u64) -> io::Result<Box<dyn DiskFile>> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+            self.0.open(name)
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+        fn space(&self) -> io::Result<crate::logs::disk::Space> {
+            self.0.space()
+        }
+    }
+
+    #[test]
+    fn a_start_on_a_full_disk_goes_on_in_the_older_slot() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut store, _) = open(&dir);
+        write(&mut store, &marks(10));
+        write(&mut store, &marks(20));
+        for (life, offset) in [30, 40, 50].into_iter().enumerate() {
+            let before = std::fs::read(dir.path().join("positions.0")).expect("file");
+            let disk = Arc::new(Full(OsDisk::new(dir.path())));
+            let (mut store, _) = Store::open(disk).expect("opens");
+            write(&mut store, &marks(offset));
+            assert_eq!(store.file_number(), Some(0));
+            let after = std::fs::read(dir.path().join("positions.0")).expect("file");
+            let half = after.len() / 2;
+            // The newer slot of the life before is as it was.
+            let kept = if life % 2 == 0 { half..after.len() } else { 0..half };
+            assert!(after[kept.clone()] == before[kept], "life {life}");
+            assert_eq!(open(&dir).1.marks, marks(offset));
+        }
+        let (mut store, _) = open(&dir);
+        write(&mut store, &marks(60));
+        assert_eq!((store.file_number(), open(&dir).1.marks), (Some(1), marks(60)));
     }
 }

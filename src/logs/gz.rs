@@ -1,14 +1,15 @@
 //! A rotated log file that the kubelet has compressed, read as if it were plain.
 //!
 //! In: a gzip file. Out: its content by offset; the offset in the content is the offset that the plain file had, so
-//! a saved position holds in both. Reading goes forward; going back starts over. Held: what was decompressed from
-//! the newest offset asked for on, at most one read and 64 KiB. Damage ends the file where it begins.
+//! a saved position holds in both. Reading goes forward; going back further than 32 KiB starts over. Held between two
+//! reads: a decoder (about 64 KiB) and at most 64 KiB of content, and neither before more than the first 32 KiB were asked
+//! for nor after the end: a hundred containers have hundreds of such files open. Damage ends the file where it begins.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use parking_lot::Mutex;
 use tracing::warn;
 
@@ -16,7 +17,12 @@ use super::env::Stat;
 use crate::metrics;
 
 /// Bytes decompressed at once.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
+/// Bytes of what was handed out that are kept: the caller comes back for a line that was torn at the read's end, and
+/// the runtimes write none longer than 16 KiB and its header.
+const KEPT: usize = 32 << 10;
+/// Compressed bytes read at once.
+const COMPRESSED: usize = 16 << 10;
 /// Shortest possible gzip file: header and trailer. Source: RFC 1952.
 const SHORTEST: u64 = 18;
 
@@ -35,13 +41,16 @@ impl Read for Source {
 }
 
 struct State {
-    decoder: GzDecoder<Source>,
+    /// `None` until it is needed, and when it has done its work.
+    decoder: Option<GzDecoder<BufReader<Source>>>,
     /// Content from `start` on.
     window: Vec<u8>,
     start: u64,
     /// Length of the content: at first what the file's trailer says, in the end what was found.
     size: u64,
     ended: bool,
+    /// Damage was found and told.
+    damaged: bool,
 }
 
 /// An open gzip file.
@@ -71,11 +80,12 @@ impl Inflate {
         rustix::io::pread(&file, &mut trailer, compressed - 4)?;
         let file = Arc::new(file);
         let state = State {
-            decoder: GzDecoder::new(Source { file: Arc::clone(&file), offset: 0 }),
+            decoder: None,
             window: Vec::new(),
             start: 0,
             size: u64::from(u32::from_le_bytes(trailer)),
             ended: false,
+            damaged: false,
         };
         Ok(Self { file, device: stat.st_dev, inode: stat.st_ino, state: Mutex::new(state) })
     }
@@ -92,10 +102,7 @@ impl Inflate {
         let mut state = self.state.lock();
         let state = &mut *state;
         if offset < state.start {
-            state.decoder = GzDecoder::new(Source { file: Arc::clone(&self.file), offset: 0 });
-            state.window.clear();
-            state.start = 0;
-            state.ended = false;
+            state.start_over();
         }
         let mut piece = vec![0; PIECE];
         loop {
@@ -108,13 +115,18 @@ impl Inflate {
             if state.ended || state.start == offset && state.window.len() >= max {
                 break;
             }
-            match state.decoder.read(&mut piece) {
+            let source = || Source { file: Arc::clone(&self.file), offset: 0 };
+            let fresh = || GzDecoder::new(BufReader::with_capacity(COMPRESSED, source()));
+            match state.decoder.get_or_insert_with(fresh).read(&mut piece) {
                 Ok(0) => state.end(),
                 Ok(got) => state.window.extend_from_slice(&piece[..got]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    metrics::LOG_GAPS.inc();
-                    warn!(inode = self.inode, %error, "compressed log file is damaged; what follows in it is lost");
+                    if !state.damaged {
+                        state.damaged = true;
+                        metrics::LOG_GAPS.inc();
+                        warn!(inode = self.inode, %error, "compressed log file is damaged; what follows in it is lost");
+                    }
                     state.end();
                 }
             }
@@ -124,12 +136,34 @@ impl Inflate {
         }
         let got = state.window.len().min(max);
         out.extend_from_slice(&state.window[..got]);
+        state.let_go(got);
         got
     }
 }
 
 impl State {
+    fn start_over(&mut self) {
+        self.decoder = None;
+        self.window = Vec::new();
+        self.start = 0;
+        self.ended = false;
+    }
+
+    /// After a read of `got` bytes at the window's start: gives up what the next one will hardly ask for.
+    fn let_go(&mut self, got: usize) {
+        if self.start + (self.window.len() as u64) <= PIECE as u64 && !self.ended {
+            // A look at the file's first line: it may be long until the file's turn comes.
+            self.start_over();
+            return;
+        }
+        let done = got.saturating_sub(KEPT);
+        self.window.drain(..done);
+        self.start += done as u64;
+        self.window.shrink_to(self.window.len());
+    }
+
     fn end(&mut self) {
+        self.decoder = None;
         self.ended = true;
         self.size = self.start + self.window.len() as u64;
     }
@@ -167,6 +201,35 @@ mod tests {
             assert_eq!(out, content[offset as usize..end], "{offset}");
             assert_eq!(got, out.len());
         }
+    }
+
+    #[test]
+    fn little_is_held_between_reads() {
+        let content: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let file = open(&gzip(&content)).expect("opens");
+        let held = || {
+            let state = file.state.lock();
+            (state.decoder.is_some(), state.window.capacity())
+        };
+        let mut out = Vec::new();
+        file.read_at(0, 4096, &mut out);
+        assert_eq!(held(), (false, 0), "a look at the first line");
+        let mut offset = 0;
+        while offset < content.len() {
+            out.clear();
+            let got = file.read_at(offset as u64, 256 << 10, &mut out);
+            assert_eq!(out, content[offset..offset + got]);
+            assert!(held().1 <= KEPT + PIECE, "{} bytes", held().1);
+            // As the tail does: the torn line at the end is read again with the next chunk.
+            offset = (offset + got - 300).max(offset + 1);
+            if offset + 300 == content.len() {
+                break;
+            }
+        }
+        assert!(!held().0, "no decoder after the end");
+        out.clear();
+        assert_eq!(file.read_at(1_200_000, 10, &mut out), 0);
+        assert_eq!(held().1, 0, "nothing after the last byte");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::registry::Registry;
 use super::spill::Spill;
 use crate::metrics;
 
-/// Longest time between two checkpoints while lines are acknowledged.
+/// Longest time between two checkpoints while lines are acknowledged; a quarter of it soon after the start.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Acknowledged bytes after which a checkpoint is due at once.
 const CHECKPOINT_BYTES: u64 = 8 << 20;
@@ -80,8 +80,11 @@ impl Keeper {
         let changed = self.written != Some(version);
         let grown =
             self.written.is_some_and(|(_, bytes)| version.1.saturating_sub(bytes) >= CHECKPOINT_BYTES);
-        // The first one is due at once: an agent that dies again soon after its start must have got on.
-        let late = self.last_write.is_none_or(|last| now >= last + CHECKPOINT_INTERVAL);
+        // An agent that dies again soon after its start, time and again, must have got on each time. The first
+        // checkpoint is due at once and tells whether the directory can be used, but nothing is acknowledged by then.
+        let starting = now < started + BUSY_START;
+        let interval = if starting { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL };
+        let late = self.last_write.is_none_or(|last| now >= last + interval);
         if changed && (grown || stopping || late) && self.store.is_some() {
             self.last_write = Some(now);
             self.write(version, unix_secs);
@@ -90,7 +93,7 @@ impl Keeper {
             return SPILL_SYNC;
         }
         // Looked at often only while bytes are acknowledged: then much may come within a second.
-        let busy = changed || now < started + BUSY_START;
+        let busy = changed || starting;
         if busy { CHECKPOINT_INTERVAL / 4 } else { CHECKPOINT_INTERVAL }
     }
 
@@ -122,5 +125,37 @@ impl Keeper {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::checkpoint::{Mark, Marks};
+    use crate::logs::disk::OsDisk;
+    use crate::logs::spill::Config;
+
+    #[test]
+    fn a_checkpoint_is_due_four_times_a_second_soon_after_the_start_and_once_later() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk::new(dir.path()));
+        let (store, _) = Store::open(Arc::clone(&disk)).expect("opens");
+        let registry = Registry::new(Marks::from([("a/b/0".to_owned(), Mark::default())]));
+        let mut keeper = Keeper::new(Arc::clone(&registry), Spill::new(&Config::default()), 0, Some(store));
+        let marks = || Store::open(Arc::clone(&disk)).expect("opens").1.marks.len();
+        let mut step = |millis| {
+            keeper.step(Duration::from_millis(millis), 0, false);
+            keeper.last_write.map(|at| at.as_millis())
+        };
+        assert_eq!((step(0), marks()), (Some(0), 1));
+        registry.forget_unclaimed();
+        assert_eq!((step(240), marks()), (Some(0), 1));
+        assert_eq!((step(250), marks()), (Some(250), 0));
+        // Nothing has changed.
+        assert_eq!(step(11_000), Some(250));
+        registry.remove("a/b/0");
+        assert_eq!(step(12_000), Some(12_000));
+        registry.remove("a/b/0");
+        assert_eq!((step(12_250), step(12_990), step(13_000)), (Some(12_000), Some(12_000), Some(13_000)));
     }
 }

@@ -10,6 +10,7 @@ mod support;
 
 mod gate;
 mod line;
+mod machine;
 mod node;
 mod oracle;
 mod report;
@@ -19,4 +20,5 @@ mod rows_clients;
 mod rows_files;
 mod rows_hostile;
 mod rows_process;
+mod rows_state;
 mod secure;

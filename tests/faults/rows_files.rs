@@ -74,8 +74,8 @@ fn row_03_down_for_up_to_four_rotations() {
     let piece = scale.time(2500) / 20;
     for rotations in 1..=KEPT {
         rig.node.start();
-        // Past a checkpoint, so that there is a position to come back to.
-        std::thread::sleep(Duration::from_millis(700).max(piece));
+        // The checkpoint is at most a second old: past the rotations of the round before.
+        std::thread::sleep(Duration::from_millis(1300).max(piece));
         rig.kill();
         for _ in 0..rotations {
             std::thread::sleep(piece);

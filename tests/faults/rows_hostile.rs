@@ -234,7 +234,10 @@ fn row_12_too_many_open_files() {
     rig.load_for(scale.time(1000));
     let outcome = rig.settle();
     row.check(rig.agent.runs(), "the agent has ended");
-    row.finish(&outcome, Pass { duplicated: Some(0), ..Pass::default() });
+    let parked = outcome.after.get("nodewick_logs_parked").copied().unwrap_or(0.0);
+    row.note(format!("{parked} logs parked, {} received twice", outcome.tally.duplicated));
+    row.check(parked > 0.0, "the metric says that no log is parked");
+    row.finish(&outcome, Pass::default());
 }
 
 #[test]
@@ -319,18 +322,26 @@ fn row_14_line_without_an_end() {
     rig.node.start();
     // First as much in lines of the longest kind, so that the difference is the endless line's own.
     let pace = Duration::from_millis(20);
-    for _ in 0..(megabytes * 2).min(100) {
-        for hand in &hands {
-            for _ in 0..2 {
-                hand.write_sized(230_000);
-            }
-        }
-        std::thread::sleep(pace);
-    }
+    // At least as fast, and until the allocator has what it wants.
     let of = |hand: &std::sync::Arc<crate::node::Container>| rig.oracle.of(hand.index);
-    let arrived = rig.wait(scale.settle(), || hands.iter().all(|hand| of(hand).0 == of(hand).1));
-    row.check(arrived, "the long lines did not arrive");
-    let base = (rig.peak_rss_bytes(), rig.oracle.latency(|index| index < load.containers));
+    let mut peak = 0;
+    for _ in 0..5 {
+        for _ in 0..(megabytes * 2).min(100) {
+            for hand in &hands {
+                for _ in 0..3 {
+                    hand.write_sized(230_000);
+                }
+            }
+            std::thread::sleep(pace);
+        }
+        let arrived = rig.wait(scale.settle(), || hands.iter().all(|hand| of(hand).0 == of(hand).1));
+        row.check(arrived, "the long lines did not arrive");
+        let before = std::mem::replace(&mut peak, rig.peak_rss_bytes());
+        if peak < before + (256 << 10) {
+            break;
+        }
+    }
+    let base = (peak, rig.oracle.latency(|index| index < load.containers));
     rig.oracle.forget_latencies();
     let piece = "ENDLESS ".repeat(2048);
     hands[0].log.write_raw(format!("{} stdout F ", stamp()).as_bytes()).expect("written");
