@@ -49,33 +49,10 @@ pub fn plan<F>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Opt
         plan.files = files.into_iter().map(|(_, file)| file).collect();
         return plan;
     };
-    let found = |ordinal| files.iter().any(|(known, file)| *known && file.ordinal == ordinal);
-    let here = found(position.ordinal);
-    // The kubelet deletes the oldest first: behind a file that is still there nothing is missing.
-    let on_disk_from = files
-        .iter()
-        .filter(|(known, file)| *known && file.file.is_file() && file.ordinal >= position.ordinal)
-        .map(|(_, file)| file.ordinal)
-        .min();
-    let mut bytes = 0;
-    for seen in &known {
-        let begin = if seen.ordinal == position.ordinal { position.offset } else { 0 };
-        let behind = on_disk_from.is_some_and(|from| seen.ordinal >= from);
-        if seen.ordinal >= position.ordinal && !behind && !found(seen.ordinal) {
-            bytes += seen.size.saturating_sub(begin);
-        }
-    }
-    let whole = bytes == 0;
-    let newest =
-        known.last().copied().unwrap_or(Seen { generation: position.generation, ordinal: 0, size: 0 });
-    let exact = on_disk_from.is_some()
-        // Of a log that is gone from disk nothing newer can be asked for.
-        || (on_disk == 0 && found(newest.ordinal))
-        // A file that had no line yet cannot be told from others; while the kubelet need not delete, none is missing.
-        || (newest.generation.head == 0 && on_disk < KUBELET_FILES);
-    let newest_found = files.iter().filter(|(known, _)| *known).map(|(_, file)| file.ordinal).max();
-    let mut files: VecDeque<_> =
-        files.into_iter().map(|(_, file)| file).filter(|file| file.ordinal >= position.ordinal).collect();
+    files.retain(|(_, file)| file.ordinal >= position.ordinal);
+    let here = files.front().is_some_and(|(known, file)| *known && file.ordinal == position.ordinal);
+    tell_holes(&mut files, &known, &position, here, on_disk);
+    let mut files: VecDeque<_> = files.into_iter().map(|(_, file)| file).collect();
     if here && let Some(first) = files.front_mut() {
         if first.file.is_file() && first.size < position.offset {
             plan.truncated = true;
@@ -88,14 +65,44 @@ pub fn plan<F>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Opt
             plan.resumed = true;
         }
     }
-    if !whole || !exact {
-        let behind = if whole { newest_found.max(Some(position.ordinal)) } else { Some(position.ordinal) };
-        if let Some(first) = files.iter_mut().find(|file| Some(file.ordinal) > behind || !here) {
-            first.missing_before = Some(Missing { bytes, exact });
-        }
-    }
     plan.files = files;
     plan
+}
+
+/// Notes, on each file, what is lost between the one before it and itself.
+fn tell_holes<F>(
+    files: &mut VecDeque<(bool, Open<Source<F>>)>,
+    seen: &[Seen],
+    position: &Position,
+    here: bool,
+    on_disk: usize,
+) {
+    // The kubelet deletes the oldest first: behind a file that is still there nothing is missing.
+    let mut anchored = false;
+    let mut expected = position.ordinal;
+    for (index, (known, file)) in files.iter_mut().enumerate() {
+        let is_first = index == 0;
+        let hole = expected..file.ordinal;
+        let lost = seen.iter().filter(|seen| hole.contains(&seen.ordinal));
+        let mut told = 0;
+        let bytes = lost
+            .map(|seen| {
+                told += 1;
+                let begin = if seen.ordinal == position.ordinal { position.offset } else { 0 };
+                seen.size.saturating_sub(begin)
+            })
+            .sum();
+        let all_told = told == hole.end.saturating_sub(hole.start);
+        // A file that had no line yet cannot be told from others; while the kubelet need not delete, none is missing.
+        let nameless =
+            seen.last().is_some_and(|newest| newest.generation.head == 0) && on_disk < KUBELET_FILES;
+        let certain = anchored || *known || nameless;
+        if bytes > 0 || (!certain || !all_told) && !(is_first && here) {
+            file.missing_before = Some(Missing { bytes, exact: certain && all_told });
+        }
+        anchored |= file.file.is_file();
+        expected = file.ordinal + 1;
+    }
 }
 
 /// Every file that the mark speaks of, oldest first.
@@ -126,7 +133,15 @@ fn chain<F>(
             files[index].1.ordinal = ordinal;
         }
     }
-    for file in spilled {
+    for mut file in spilled {
+        // What was not spilled of it any more is a gap at its end.
+        if let Some(seen) = known.iter().find(|seen| seen.ordinal == file.ordinal)
+            && seen.size > file.size
+            && let Source::Spilled(spilled) = &mut file.file
+        {
+            spilled.extend(seen.size);
+            file.size = seen.size;
+        }
         if files.iter().any(|(known, other)| *known && other.ordinal == file.ordinal) {
             // What is still on disk is whole.
             continue;

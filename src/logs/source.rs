@@ -50,6 +50,13 @@ impl Spilled {
     }
 }
 
+impl Spilled {
+    /// The file is known to have been longer than what is kept of it.
+    pub fn extend(&mut self, size: u64) {
+        self.stat.size = self.stat.size.max(size);
+    }
+}
+
 impl<F> Source<F> {
     /// True for the file itself.
     pub fn is_file(&self) -> bool {

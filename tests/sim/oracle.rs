@@ -83,6 +83,8 @@ pub struct Figures {
     pub refused: u64,
     /// Pieces of lines whose beginning was gone.
     pub pieces: u64,
+    /// Beginnings of lines whose end was gone: only where a gap is told.
+    pub beginnings: u64,
     /// Gap markers in the streams.
     pub gaps: u64,
     /// Worst time from writing to storing, nanoseconds.
@@ -205,8 +207,8 @@ impl Oracle {
         }
         let Some(&index) = self.by_hash.get(&key) else {
             // What was open when the rest of it went missing comes out as far as it is known.
-            if self.figures.gaps > 0 && self.lines.iter().any(|line| line.text.starts_with(text)) {
-                self.figures.pieces += u64::from(fresh);
+            if self.lines.iter().any(|line| line.text.len() > text.len() && line.text.starts_with(text)) {
+                self.figures.beginnings += u64::from(fresh);
                 return;
             }
             let known = self.lines.iter().find(|line| line.text == text);

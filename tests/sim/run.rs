@@ -304,6 +304,12 @@ impl Sim {
         self.outcome.cut = world.cut_lines.iter().map(|(_, age)| *age).collect();
         drop(world);
         let figures = self.outcome.figures;
+        if figures.beginnings > 0 && figures.gaps == 0 {
+            return Err(format!("{} lines came without their end, and no gap is told", figures.beginnings));
+        }
+        if figures.gaps > 0 && figures.excused == 0 && self.plan.nature.strict {
+            return Err(format!("{} gaps are told, and nothing is lost", figures.gaps));
+        }
         let expected = self.outcome.duplicates_expected;
         if self.plan.duplicates_bounded && figures.received_twice > expected {
             return Err(format!(
