@@ -22,7 +22,7 @@ use crate::metrics;
 /// Fewer logs are never kept open.
 const FEWEST: usize = 8;
 /// How long a want of descriptors is remembered before twice as many are tried.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+const FORGIVEN_AFTER: Duration = Duration::from_secs(2);
 
 impl<F: LogFile> Log<F> {
     /// True when nothing of the log needs its descriptor now.
@@ -76,7 +76,11 @@ impl<E: Env> Tail<E> {
             return false;
         }
         let open: usize = self.logs.iter().map(Log::descriptors).sum();
+        let first = self.open_limit.0 == usize::MAX;
         self.open_limit = (open.saturating_sub(2).max(FEWEST), now);
+        if !first {
+            return true;
+        }
         warn!(
             kept_open = self.open_limit.0,
             "no file descriptor is left; quiet logs are closed and looked at by name (raise the limit of open files)"
