@@ -70,6 +70,8 @@ pub type Marks = HashMap<String, Mark>;
 pub struct Opened {
     /// The newest intact marks.
     pub marks: Marks,
+    /// True when there was a checkpoint of any kind, readable or not: this is not the first start.
+    pub any: bool,
     /// Files of which no slot was intact.
     pub corrupt: Vec<String>,
 }
@@ -102,6 +104,7 @@ impl Store {
         let mut found = None;
         for name in disk.list()? {
             let Some(n) = number_of(&name) else { continue };
+            opened.any = true;
             number = number.max(n + 1);
             let slots = read_file(&*disk, &name).unwrap_or_default();
             if slots.is_empty() {

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{error, warn};
 
-use super::checkpoint::{Marks, Store};
+use super::checkpoint::{Opened, Store};
 use super::disk::{Disk, OsDisk};
 use super::env::Env;
 use super::keeper::Keeper;
 use super::os::Os;
 use super::registry::Registry;
 use super::spill::Spill;
-use super::tail::{Next, Options, Tail};
+use super::tail::{Next, Options, Start, Tail};
 use super::{Config, ingest::Settings};
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::Fanout;
@@ -132,17 +132,19 @@ pub fn spawn(
     let status = Arc::<Status>::default();
     status.beat();
     let spill = Spill::new(&config.spill);
-    let (store, marks) = match &state {
+    let (store, opened) = match &state {
         Ok(state) => open_state(state.path(), &spill),
-        Err(_) => (None, Marks::new()),
+        Err(_) => (None, Opened::default()),
     };
+    // What was skipped at the first start is skipped once: later lives know where they were, or read everything.
+    let start = if opened.any { Start::Oldest } else { config.start };
     status.state_durable.store(store.is_some(), Ordering::Relaxed);
-    let registry = Registry::new(marks);
+    let registry = Registry::new(opened.marks);
     let options = Options {
         root: config.root.clone(),
         tick: config.tick.0,
         rescan: config.rescan.0,
-        start: config.start,
+        start,
         per_log: config.per_log.0,
         max_open: max_open(),
         held_deleted: held_deleted(config),
@@ -254,7 +256,7 @@ fn own_pod() -> Option<(String, String)> {
 }
 
 /// The checkpoint and the spill of an earlier life.
-fn open_state(dir: &Path, spill: &Spill) -> (Option<Store>, Marks) {
+fn open_state(dir: &Path, spill: &Spill) -> (Option<Store>, Opened) {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new(dir));
     if let Err(error) = spill.attach(Arc::clone(&disk)) {
         warn!(dir = %dir.display(), %error, "cannot use the state directory for spilling");
@@ -266,12 +268,12 @@ fn open_state(dir: &Path, spill: &Spill) -> (Option<Store>, Marks) {
                 let file = dir.join(name);
                 warn!(file = %file.display(), "no slot of this checkpoint file can be read; if no other file serves, every log on disk is read again (duplicates, no loss)");
             }
-            (Some(store), opened.marks)
+            (Some(store), opened)
         }
         Err(error) => {
             let dir = dir.display();
             error!(%dir, %error, "cannot read checkpoints; every log on disk is read again (duplicates, no loss)");
-            (None, Marks::new())
+            (None, Opened { any: true, ..Opened::default() })
         }
     }
 }

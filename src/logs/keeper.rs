@@ -99,6 +99,7 @@ impl Keeper {
 
     fn write(&mut self, version: (u64, u64), unix_secs: u64) {
         let Some(store) = &mut self.store else { return };
+        let removed = self.registry.take_removed();
         let marks = self.registry.marks();
         let result = store.write(marks.iter().map(|(key, mark)| (&**key, mark)));
         let was = std::mem::replace(&mut self.durable, result.is_ok());
@@ -112,13 +113,13 @@ impl Keeper {
                 for (key, mark) in &marks {
                     self.spill.release(key, &mark.position, self.margin);
                 }
-                for key in self.spill.keys() {
-                    if !marks.iter().any(|(known, _)| *known == key) {
-                        self.spill.forget(&key);
-                    }
+                // Only what was followed to its end: a log that is not entered yet may need what is kept of it.
+                for key in removed {
+                    self.spill.forget(&key);
                 }
             }
             Err(error) => {
+                self.registry.put_back_removed(removed);
                 metrics::CHECKPOINT_FAILURES.inc();
                 if was {
                     error!(%error, "cannot make the checkpoint durable; running on, but a restart would send again what it has sent (check space, mount and rights of [agent] state_dir)");

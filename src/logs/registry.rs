@@ -13,6 +13,9 @@ use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::{Ledger, Totals};
 use crate::data::workload::Workload;
 
+/// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
+pub(super) const BACKLOG: u64 = 64 << 10;
+
 #[derive(Debug)]
 struct Tracked {
     workload: Arc<Workload>,
@@ -27,6 +30,8 @@ struct Tracked {
 struct State {
     logs: HashMap<Arc<str>, Tracked>,
     unclaimed: Marks,
+    /// Logs that were followed to their end since the last checkpoint: what the spill has of them is not needed.
+    removed: Vec<Arc<str>>,
     /// Changes when logs come or go, so that an otherwise idle agent writes a checkpoint.
     version: u64,
     /// What became of logs that are followed no more.
@@ -63,12 +68,11 @@ impl Registry {
         self.state.lock().unclaimed.get(key).cloned()
     }
 
-    /// Forgets logs of the checkpoint that are not on disk any more.
-    pub(super) fn forget_unclaimed(&self) -> usize {
+    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them.
+    pub(super) fn forget_unclaimed(&self) -> Marks {
         let mut state = self.state.lock();
-        let gone = state.unclaimed.len();
-        state.unclaimed = Marks::new();
-        state.version += u64::from(gone > 0);
+        let gone = std::mem::take(&mut state.unclaimed);
+        state.version += u64::from(!gone.is_empty());
         gone
     }
 
@@ -83,6 +87,7 @@ impl Registry {
         let mut state = self.state.lock();
         // In one step: a checkpoint that is written meanwhile must know the log either way.
         state.unclaimed.remove(&*key);
+        state.removed.retain(|removed| *removed != key);
         let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
         if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);
@@ -112,10 +117,23 @@ impl Registry {
 
     pub(super) fn remove(&self, key: &str) {
         let mut state = self.state.lock();
-        if let Some(tracked) = state.logs.remove(key) {
+        if let Some((key, tracked)) = state.logs.remove_entry(key) {
             state.close(&tracked);
+            state.removed.push(key);
         }
         state.version += 1;
+    }
+
+    /// Logs that were removed since this was last asked.
+    pub(super) fn take_removed(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.state.lock().removed)
+    }
+
+    /// Takes back what [`take_removed`](Self::take_removed) gave: the checkpoint without them is not durable.
+    pub(super) fn put_back_removed(&self, keys: Vec<Arc<str>>) {
+        let mut state = self.state.lock();
+        let gone: Vec<_> = keys.into_iter().filter(|key| !state.logs.contains_key(&**key)).collect();
+        state.removed.extend(gone);
     }
 
     /// The accounts of all logs being followed, in no order, and the sums over all logs since the start, those that
@@ -149,7 +167,9 @@ impl Registry {
             let position = tracked.ledger.committed();
             let files = tracked.files.iter().filter(|seen| seen.ordinal >= position.ordinal);
             let mut files: Vec<Seen> = files.copied().collect();
-            if files.len() == 1 && files[0].ordinal == position.ordinal {
+            let alone = files.len() == 1 && files[0].ordinal == position.ordinal;
+            // A little that is on its way need not be told: it would make every checkpoint longer.
+            if alone && files[0].size <= position.offset + BACKLOG {
                 files.clear();
             }
             let mark = Mark {

@@ -28,8 +28,9 @@ use super::ingest::Settings;
 use super::registry::Registry;
 use super::spill::Spill;
 use crate::data::budget::{Budget, Signal};
-use crate::data::delivery::{Fanout, Sealed};
+use crate::data::delivery::{Fanout, Loss, Sealed};
 use crate::data::workload::Identify;
+use crate::metrics;
 use log::Log;
 
 /// Bytes read at once from one log.
@@ -272,13 +273,37 @@ impl<E: Env> Tail<E> {
         let since = *self.first_listing_done.get_or_insert(now);
         if !self.unclaimed_forgotten && now >= since + Duration::from_secs(60) {
             self.unclaimed_forgotten = true;
-            let forgotten = self.registry.forget_unclaimed();
-            if forgotten > 0 {
-                info!(forgotten, "logs of the checkpoint that are no longer on disk are forgotten");
-            }
+            self.forget_unclaimed();
         }
         if now > self.last_large_read + Duration::from_secs(5) {
             self.budget.trim();
+        }
+    }
+
+    /// Logs of the checkpoint that have not been found are gone, and with them what was not acknowledged.
+    fn forget_unclaimed(&mut self) {
+        let gone = self.registry.forget_unclaimed();
+        let mut bytes = 0;
+        for (log, mark) in &gone {
+            let position = mark.position;
+            let lost: u64 = mark
+                .files
+                .iter()
+                .map(|seen| {
+                    let read = if seen.ordinal == position.ordinal { position.offset } else { 0 };
+                    seen.size.saturating_sub(read)
+                })
+                .sum();
+            if lost > 0 {
+                metrics::LOG_GAPS.inc();
+                warn!(%log, at_least = lost, "log was deleted while the agent was away, with bytes that were not delivered");
+            }
+            bytes += lost;
+        }
+        metrics::LOG_LOST_BYTES.with_label_values(&[Loss::RotatedAway.name()]).inc_by(bytes);
+        if !gone.is_empty() {
+            let forgotten = gone.len();
+            info!(forgotten, "logs of the checkpoint that are no longer on disk are forgotten");
         }
     }
 

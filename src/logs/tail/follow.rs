@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::log::Log;
+use super::log::{Log, file_name};
 use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
@@ -18,10 +18,14 @@ use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::frame;
 use crate::logs::ingest::LineState;
+use crate::logs::notice::{self, Gap};
+use crate::logs::registry::BACKLOG;
 use crate::logs::resume::Missing;
 use crate::logs::source::Source;
 use crate::metrics;
 
+/// How often the checkpoint is told the sizes of files with a backlog.
+const REMEMBER: Duration = Duration::from_secs(1);
 /// How long reads of a deleted file may fail before it is given up.
 const FAILING_GRACE: Duration = Duration::from_secs(60);
 /// How often the same, for the end of a file.
@@ -105,6 +109,11 @@ impl<E: Env> Tail<E> {
             self.tell_last_words(index);
         }
         let log = &self.logs[index];
+        if log.remembered + REMEMBER <= now && (log.lag() > BACKLOG || log.files.len() > 1) {
+            self.logs[index].remembered = now;
+            self.remember_files(index);
+        }
+        let log = &self.logs[index];
         log.sight.look(now, log.sight());
         if log.gone_since.is_some() {
             log.sight.set_gone();
@@ -116,6 +125,7 @@ impl<E: Env> Tail<E> {
         metrics::LOG_TRUNCATIONS.inc();
         let log = &mut self.logs[index];
         let written = size_before.max(log.files[0].offset);
+        let last_time = log.lines.last_time();
         log.written_before += written as i64;
         let lost = written - log.files[0].offset;
         if lost > 0 {
@@ -135,6 +145,11 @@ impl<E: Env> Tail<E> {
         front.generation.head = 0;
         let _ = front.learn_head();
         log.carried = None;
+        if lost > 0 {
+            let file = file_name(&log.files[0].generation);
+            let gap = Gap { reason: Loss::Truncated, file: &file, bytes: Some(lost), from: None, to: None };
+            records.push(notice::gap(&mut arena, &gap, last_time, 0));
+        }
         self.seal(index, arena, records, 0);
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Log<F> {
     /// It had grown at the last look.
     pub(super) grew: bool,
     pub(super) last_growth: Duration,
+    /// When the checkpoint was last told the sizes of its files.
+    pub(super) remembered: Duration,
     pub(super) gone_since: Option<Duration>,
     /// A later restart of the container exists: no line will come any more.
     pub(super) ending: bool,

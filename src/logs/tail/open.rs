@@ -208,6 +208,7 @@ impl<E: Env> Tail<E> {
             dir_modified: 0,
             grew: false,
             last_growth: now,
+            remembered: now,
             gone_since: None,
             ending: false,
             ended: false,
