@@ -85,10 +85,8 @@ pub struct Figures {
     pub pieces: u64,
     /// Pieces of lines of which the rest was gone: only where a gap is told.
     pub cut: u64,
-    /// Gap markers in the streams.
+    /// Gap markers in the streams. What they tell of may have arrived all the same: only the acknowledgement is known.
     pub gaps: u64,
-    /// Those that say how much is lost at least; the others say that nobody can know whether anything is.
-    pub known_gaps: u64,
     /// Worst time from writing to storing, nanoseconds.
     pub worst_latency: u64,
 }
@@ -205,7 +203,6 @@ impl Oracle {
         let key = hash(labels, value("pod"), value("stream"), time, text);
         if text.contains(r#""event":"nodewick.gap""#) {
             self.figures.gaps += u64::from(fresh);
-            self.figures.known_gaps += u64::from(fresh && text.contains("\"bytes\":"));
             return;
         }
         let Some(&index) = self.by_hash.get(&key) else {

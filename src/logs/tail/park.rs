@@ -35,6 +35,12 @@ impl<F: LogFile> Log<F> {
             && self.files[0].unlinked_since.is_none()
             && self.lines.pinned().is_none()
             && !self.lines.carries()
+            && !self.has_last_words()
+    }
+
+    /// The container has ended and something of its log is still to be told.
+    fn has_last_words(&self) -> bool {
+        self.ending && !(self.ended && self.last_words_told)
     }
 
     fn is_parked(&self) -> bool {
@@ -96,7 +102,7 @@ impl<E: Env> Tail<E> {
         let known = (front.generation.device, front.generation.inode);
         let size = front.size;
         // The end of a container that was restarted is found with its file open.
-        let ends = log.ending && !log.ended;
+        let ends = log.has_last_words();
         match self.env.identity(&log.live) {
             Ok(found) => {
                 let log = &mut self.logs[index];
