@@ -686,6 +686,21 @@ fn a_truncated_log_is_read_from_its_start() {
 }
 
 #[test]
+fn a_log_that_was_cut_and_has_outgrown_its_length_is_read_from_its_start() {
+    let mut rig = Rig::new();
+    let live = rig.log(POD, "0.log");
+    rig.append(&live, &cri(1, "first"));
+    rig.append(&live, &cri(2, "equally long 1"));
+    assert_eq!(rig.drain().len(), 2);
+    fs::OpenOptions::new().write(true).open(&live).expect("open").set_len(0).expect("truncate");
+    // The same bytes at the beginning, and others where reading stopped.
+    rig.append(&live, &cri(1, "first"));
+    rig.append(&live, &cri(3, "equally long 2"));
+    rig.append(&live, &cri(4, "longer"));
+    assert_eq!(rig.drain(), ["first", "equally long 2", "longer"]);
+}
+
+#[test]
 fn reading_stops_when_credit_is_spent_and_goes_on_when_it_returns() {
     let mut rig = Rig::new();
     let live = rig.log(POD, "0.log");

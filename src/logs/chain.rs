@@ -18,6 +18,56 @@ use crate::data::position::Generation;
 /// Bytes of a file's first line that its fingerprint covers. The CRI stamp and its nanoseconds lie within.
 const HEAD: usize = 256;
 
+/// Bytes of a line that was read which are remembered: a stamp and its nanoseconds.
+const GLIMPSE: usize = 64;
+
+/// How far before the end of what was read the remembered bytes begin at most: each read begins with them.
+const GLIMPSE_REACH: usize = 2 << 10;
+
+/// A few bytes that were read last, to tell by them whether the file is still the one that it was: one that was cut
+/// and has outgrown its old length has others in their place.
+#[derive(Debug, Clone, Copy)]
+pub struct Glimpse {
+    at: u64,
+    len: u8,
+    bytes: [u8; GLIMPSE],
+}
+
+impl Default for Glimpse {
+    fn default() -> Self {
+        Self { at: 0, len: 0, bytes: [0; GLIMPSE] }
+    }
+}
+
+impl Glimpse {
+    /// Remembers where the last line of what was read at `offset` has its stamp: CRI's first, docker's last.
+    pub fn of(read: &[u8], offset: u64) -> Self {
+        let end = memchr::memrchr(b'\n', read).map_or(read.len(), |newline| newline + 1);
+        let start = memchr::memrchr(b'\n', &read[..end.saturating_sub(1)]).map_or(0, |newline| newline + 1);
+        let stamp_last = read.get(start) == Some(&b'{') || end - start > GLIMPSE_REACH;
+        let from = if stamp_last { end.saturating_sub(GLIMPSE).max(start) } else { start };
+        let seen = &read[from..end.min(from + GLIMPSE)];
+        let mut bytes = [0; GLIMPSE];
+        bytes[..seen.len()].copy_from_slice(seen);
+        Self { at: offset + from as u64, len: seen.len() as u8, bytes }
+    }
+
+    /// Where a read that goes on at `offset` begins, so that it has the remembered bytes too.
+    pub fn begin(&self, offset: u64) -> u64 {
+        let near = self.len > 0 && offset.saturating_sub(self.at) <= 2 * GLIMPSE_REACH as u64;
+        if near { self.at.min(offset) } else { offset }
+    }
+
+    /// True when what was read at `offset` has other bytes where these were.
+    pub fn contradicts(&self, read: &[u8], offset: u64) -> bool {
+        let seen = &self.bytes[..usize::from(self.len)];
+        let Some(skip) = self.at.checked_sub(offset).and_then(|skip| usize::try_from(skip).ok()) else {
+            return false;
+        };
+        read.get(skip..).is_some_and(|there| there.iter().zip(seen).any(|(there, seen)| there != seen))
+    }
+}
+
 /// One generation, open.
 #[derive(Debug)]
 pub struct Open<F> {
@@ -33,6 +83,8 @@ pub struct Open<F> {
     pub size: u64,
     /// The size at which the rest was found to be the piece of a line, which waits for its newline; 0 otherwise.
     pub torn_at: u64,
+    /// What was read last.
+    pub glimpse: Glimpse,
     /// How often its end was found reached after the next generation had begun.
     pub ends_seen: u8,
     /// When it was first seen without a name: what is not read of it goes with the process.
@@ -53,6 +105,7 @@ impl<F: LogFile> Open<F> {
             offset: 0,
             size: stat.size,
             torn_at: 0,
+            glimpse: Glimpse::default(),
             ends_seen: 0,
             unlinked_since: None,
             missing_before: None,
@@ -70,6 +123,7 @@ impl<F: LogFile> Open<F> {
             offset: start,
             size,
             torn_at: 0,
+            glimpse: Glimpse::default(),
             ends_seen: 0,
             unlinked_since: None,
             missing_before: None,
@@ -121,6 +175,7 @@ impl<F> Open<F> {
             offset: self.offset,
             size: self.size,
             torn_at: self.torn_at,
+            glimpse: self.glimpse,
             ends_seen: self.ends_seen,
             unlinked_since: self.unlinked_since,
             missing_before: self.missing_before,
@@ -281,6 +336,29 @@ pub fn same_file(a: &Generation, b: &Generation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_glimpse_lies_on_the_stamp_of_the_last_line() {
+        let cri =
+            b"2026-11-22T14:51:07.000000001Z stdout F one\n2026-11-22T14:51:07.000000002Z stdout F two\n20";
+        let seen = Glimpse::of(cri, 1000);
+        assert_eq!((seen.at, seen.begin(1088)), (1044, 1044));
+        assert!(!seen.contradicts(&cri[44..], 1044));
+        let other = b"2026-11-22T14:51:08.000000002Z stdout F two\n20";
+        assert!(seen.contradicts(other, 1044));
+        // Nothing is known of bytes that were not read.
+        assert!(!seen.contradicts(&other[..10], 1044));
+        assert!(!seen.contradicts(other, 1050));
+        let docker =
+            format!("{{\"log\":\"{}\",\"time\":\"2026-11-22T14:51:07.000000002Z\"}}\n", "x".repeat(300));
+        let seen = Glimpse::of(docker.as_bytes(), 0);
+        assert_eq!(seen.at as usize, docker.len() - 64);
+        assert!(seen.contradicts(docker.replace("07.0", "08.0").as_bytes(), 0));
+        assert!(!seen.contradicts(docker.as_bytes(), 0));
+        assert_eq!(Glimpse::default().begin(5000), 5000);
+        assert!(!Glimpse::default().contradicts(b"any", 0));
+        assert_eq!(Glimpse::of(b"", 7).begin(7), 7);
+    }
 
     #[test]
     fn rotated_names_sort_from_the_oldest() {

@@ -97,7 +97,7 @@ fn tell_holes<F>(
         let nameless =
             seen.last().is_some_and(|newest| newest.generation.head == 0) && on_disk < KUBELET_FILES;
         let certain = anchored || *known || nameless;
-        if bytes > 0 || (!certain || !all_told) && !(is_first && here) {
+        if bytes > 0 || !(certain && all_told || is_first && here) {
             file.missing_before = Some(Missing { bytes, exact: certain && all_told });
         }
         anchored |= file.file.is_file();

@@ -206,7 +206,6 @@ fn row_05_truncated_and_outgrown_between_two_looks() {
     let scale = Scale::of_run();
     let mut row =
         Row::begin(5, "copytruncate", "truncated, and longer than before by the next look").part("outgrown");
-    row.pending("a file that is cut and outgrows its old length within a tick is read on at the old offset");
     let load = Load { containers: 4, lines_per_second: 0, ..scale.load() };
     let mut rig = Rig::start(Setup { load, ..Setup::default() });
     for round in 0..3 {
@@ -421,10 +420,7 @@ fn row_08_deleted_files_do_not_fill_the_node() {
 
 #[test]
 fn row_08_deleted_files_are_spilled_before_they_are_given_up() {
-    let mut row = Row::begin(8, "Deleted files that are held fill the node", "").part("at once");
-    row.pending(
-        "over the bound on deleted files they are given up before the spill's grace of a second is over",
-    );
+    let row = Row::begin(8, "Deleted files that are held fill the node", "").part("at once");
     delete_unread(row, 1 << 20);
 }
 

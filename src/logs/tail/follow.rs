@@ -13,7 +13,7 @@ use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
 use crate::data::position::{Generation, Position, Skipping};
-use crate::logs::chain::{self, Open, Which};
+use crate::logs::chain::{self, Glimpse, Open, Which};
 use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::frame;
@@ -121,7 +121,7 @@ impl<E: Env> Tail<E> {
     }
 
     /// copytruncate, or a log cut by hand: the file is read from its start, as a new generation.
-    fn truncated(&mut self, index: usize, size_before: u64) {
+    pub(super) fn truncated(&mut self, index: usize, size_before: u64) {
         metrics::LOG_TRUNCATIONS.inc();
         let log = &mut self.logs[index];
         let written = size_before.max(log.files[0].offset);
@@ -142,6 +142,8 @@ impl<E: Env> Tail<E> {
         }
         let front = &mut log.files[0];
         front.offset = 0;
+        front.torn_at = 0;
+        front.glimpse = Glimpse::default();
         front.generation.head = 0;
         let _ = front.learn_head();
         log.carried = None;

@@ -25,7 +25,7 @@ const FEWEST: usize = 8;
 const FORGIVEN_AFTER: Duration = Duration::from_secs(2);
 
 impl<F: LogFile> Log<F> {
-    /// True when nothing of the log needs its descriptor now.
+    /// True when nothing of the log needs its descriptor now, and no line of it waits for others or for time.
     fn is_idle(&self) -> bool {
         self.behind.is_empty()
             && self.files.len() == 1
@@ -104,13 +104,18 @@ impl<E: Env> Tail<E> {
         }
         let front = &log.files[0];
         let known = (front.generation.device, front.generation.inode);
+        let size = front.size;
+        // The end of a container that was restarted is found with its file open.
+        let ends = log.has_last_words();
         match self.env.identity(&log.live) {
-            Ok(found) if found == known && !log.has_last_words() => {
-                if self.env.size(&log.live).is_ok_and(|size| size == front.size) {
+            Ok(found) => {
+                let log = &mut self.logs[index];
+                // It was missing in the middle of a rotation only.
+                log.gone_since = None;
+                if found == known && !ends && self.env.size(&log.live).is_ok_and(|now| now == size) {
                     return true;
                 }
             }
-            Ok(_) => {}
             Err(_) => {
                 self.logs[index].gone_since.get_or_insert(now);
                 return true;
@@ -158,6 +163,7 @@ impl<E: Env> Tail<E> {
             && let Some(first) = files.front_mut()
         {
             first.torn_at = log.files[0].torn_at;
+            first.glimpse = log.files[0].glimpse;
         }
         log.files = files;
         log.dir_modified = 0;

@@ -22,6 +22,8 @@ use crate::metrics;
 
 /// Log bytes spilled in one tick at most, so that reading goes on.
 const PER_TICK: u64 = 8 << 20;
+/// The same while deleted files hold more than they may: what is not spilled then may have to be given up.
+const PER_TICK_URGENT: u64 = 64 << 20;
 /// A deleted file with a backlog is given this long to be delivered after all.
 const UNLINKED_GRACE: Duration = Duration::from_secs(1);
 /// Rotations behind the live file at which a file is in danger. The kubelet keeps four.
@@ -59,22 +61,53 @@ impl<E: Env> Tail<E> {
                     log.behind.pop_front();
                 }
                 if !refused {
-                    refused = self.spill_log(index, unlinked, committed, now, &mut credit);
+                    refused = self.spill_log(index, unlinked, committed, now, UNLINKED_GRACE, &mut credit);
                 }
                 if unlinked {
                     held += self.held(index);
                 }
             }
+            if unlinked && held > self.options.held_deleted {
+                held = self.press(held, refused, now);
+            }
         }
         metrics::LOG_HELD_DELETED_BYTES.set(held as i64);
-        if held > self.options.held_deleted {
-            self.relieve(held - self.options.held_deleted);
+    }
+
+    /// More is held in deleted files than may be: spills at once what there is room for, and gives up the rest. The
+    /// bytes that are held then.
+    fn press(&mut self, held: u64, mut refused: bool, now: Duration) -> u64 {
+        let mut credit = PER_TICK_URGENT.min((held - self.options.held_deleted).max(PER_TICK));
+        let all = credit;
+        for index in 0..self.logs.len() {
+            if refused || self.held(index) == 0 {
+                continue;
+            }
+            let committed = self.logs[index].ledger.committed();
+            refused = self.spill_log(index, true, committed, now, Duration::ZERO, &mut credit);
         }
+        // What is in the spill is let go of once it is durable there, and the rest has its turn while it can be spilled.
+        let left: u64 = (0..self.logs.len()).map(|index| self.not_spilled(index)).sum();
+        if left > self.options.held_deleted && (refused || credit == all) {
+            self.relieve(left - self.options.held_deleted);
+        }
+        (0..self.logs.len()).map(|index| self.held(index)).sum()
+    }
+
+    /// Bytes of deleted files that a log keeps from being freed and that the spill has not got whole.
+    fn not_spilled(&self, index: usize) -> u64 {
+        let log = &self.logs[index];
+        let mut held = log.behind.iter().chain(&log.files).filter(|file| is_held(file)).peekable();
+        if held.peek().is_none() {
+            return 0;
+        }
+        let (kept, committed) = (self.spill.stretches(&log.key), log.ledger.committed());
+        held.filter(|file| !is_spilled(&kept, file, committed)).map(|file| file.size).sum()
     }
 
     /// The process ends: keeps what is only held by its descriptors.
     pub fn rescue(&mut self) {
-        let now = self.env.now() + UNLINKED_GRACE;
+        let now = self.env.now();
         for index in 0..self.logs.len() {
             let log = &mut self.logs[index];
             for file in log.all_files() {
@@ -84,7 +117,7 @@ impl<E: Env> Tail<E> {
             }
             let committed = self.logs[index].ledger.committed();
             let mut credit = u64::MAX;
-            if self.spill_log(index, true, committed, now, &mut credit) {
+            if self.spill_log(index, true, committed, now, Duration::ZERO, &mut credit) {
                 return;
             }
         }
@@ -97,13 +130,14 @@ impl<E: Env> Tail<E> {
         unlinked: bool,
         committed: Position,
         now: Duration,
+        grace: Duration,
         credit: &mut u64,
     ) -> bool {
         let newest = self.logs[index].newest_ordinal();
         let files = self.logs[index].all_files().count();
         for at in 0..files {
             let Some(file) = self.logs[index].all_files().nth(at) else { break };
-            let waited = file.unlinked_since.is_some_and(|since| now >= since + UNLINKED_GRACE);
+            let waited = file.unlinked_since.is_some_and(|since| now >= since + grace);
             let chosen = if unlinked { waited } else { newest - file.ordinal >= DANGER };
             if !chosen || !file.file.is_file() || committed.covers(&end_of(file)) {
                 continue;
@@ -227,7 +261,7 @@ impl<E: Env> Tail<E> {
     /// Bytes of deleted files that a log keeps from being freed.
     fn held(&mut self, index: usize) -> u64 {
         let files = self.logs[index].all_files();
-        files.filter(|file| file.unlinked_since.is_some() && file.file.is_file()).map(|file| file.size).sum()
+        files.filter(|file| is_held(file)).map(|file| file.size).sum()
     }
 
     /// Gives up the oldest of the largest backlog until `excess` bytes of deleted files are free, or room in the
@@ -252,11 +286,15 @@ impl<E: Env> Tail<E> {
         }
     }
 
-    /// Bytes of unlinked files that a log could give up: those that reading has not passed.
+    /// Bytes of unlinked files that a log could give up: those that reading has not passed and the spill has not got.
     fn given_up_next(&self, index: usize) -> u64 {
-        let files = self.logs[index].files.iter();
-        let held = files.filter(|file| file.unlinked_since.is_some() && file.file.is_file());
-        held.map(|file| file.size).sum()
+        let log = &self.logs[index];
+        let mut held = log.files.iter().filter(|file| is_held(file)).peekable();
+        if held.peek().is_none() {
+            return 0;
+        }
+        let (kept, committed) = (self.spill.stretches(&log.key), log.ledger.committed());
+        held.filter(|file| !is_spilled(&kept, file, committed)).map(|file| file.size).sum()
     }
 
     fn give_up_spilled(&mut self, index: usize) -> bool {
@@ -280,8 +318,9 @@ impl<E: Env> Tail<E> {
     /// Closes a log's oldest unlinked file that is not read; the bytes that this frees.
     fn give_up_held(&mut self, index: usize) -> u64 {
         let log = &mut self.logs[index];
-        let held = |file: &&mut Open<Source<E::File>>| file.unlinked_since.is_some() && file.file.is_file();
-        let Some(file) = log.files.iter_mut().find(held) else { return 0 };
+        let (kept, committed) = (self.spill.stretches(&log.key), log.ledger.committed());
+        let wanted = |file: &&mut Open<Source<E::File>>| is_held(file) && !is_spilled(&kept, file, committed);
+        let Some(file) = log.files.iter_mut().find(wanted) else { return 0 };
         let Ok(stat) = file.file.stat() else { return 0 };
         let bytes = file.rest();
         warn!(log = %log.key, bytes, "deleted files hold too much disk space; the oldest of the largest backlog is given up");
@@ -292,6 +331,16 @@ impl<E: Env> Tail<E> {
         log.given_up.push((file.ordinal, file.offset..file.size));
         stat.size
     }
+}
+
+/// True when a deleted file is there for our descriptor alone.
+fn is_held<F>(file: &Open<Source<F>>) -> bool {
+    file.unlinked_since.is_some() && file.file.is_file()
+}
+
+/// True when all that is still needed of a file was spilled.
+fn is_spilled<F>(kept: &[Stretch], file: &Open<F>, committed: Position) -> bool {
+    covered(kept, file.ordinal, needed(file, committed), |stretch| stretch.end) >= file.size
 }
 
 /// The position behind a file's last byte.

@@ -15,6 +15,7 @@ use crate::data::batch::{Batch, Record};
 use crate::data::budget::Permit;
 use crate::data::delivery::{Loss, Sealed};
 use crate::data::position::{Position, Skipping};
+use crate::logs::chain::Glimpse;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::resume::Missing;
 use crate::logs::source::{Gap, Source};
@@ -140,7 +141,12 @@ impl<E: Env> Tail<E> {
         let in_flight = log.ledger.in_flight_bytes();
         let long = self.settings.max_line as u64 + 4096;
         let limit = if log.long_read { CHUNK.max(long) } else { CHUNK };
-        let want = log.unread().min(limit);
+        // The live file may have been cut and be longer than before by now: what was read last must still be there.
+        let Some(front) = log.files.front() else { return Read::Nothing };
+        let is_live = log.files.len() == 1 && front.file.is_file();
+        let begin = if is_live { front.glimpse.begin(front.offset) } else { front.offset };
+        let again = front.offset - begin;
+        let want = log.unread().min(if log.long_read { limit } else { limit - again });
         if in_flight > 0 && in_flight + want > self.options.per_log {
             log.ledger.wait_for_credit();
             // What came back before the wish was noted raises no signal.
@@ -152,15 +158,21 @@ impl<E: Env> Tail<E> {
         let horizon = self.horizon(index);
         let log = &mut self.logs[index];
         let Some(file) = log.files.front_mut() else { return Read::Nothing };
-        let (mut arena, mut records) = self.budget.buffers(want as usize);
+        let again = again as usize;
+        let (mut arena, mut records) = self.budget.buffers(want as usize + again);
         let start = Position {
             generation: file.generation,
             ordinal: file.ordinal,
             offset: file.offset,
             skipping: Skipping::default(),
         };
-        match file.file.read_at(file.offset, want as usize, &mut arena) {
-            Ok(0) => {
+        match file.file.read_at(begin, want as usize + again, &mut arena) {
+            Ok(_) if is_live && file.glimpse.contradicts(&arena, begin) => {
+                // How much is lost cannot be told.
+                self.truncated(index, 0);
+                return Read::Some(0);
+            }
+            Ok(read) if read <= again => {
                 file.size = file.offset;
                 return Read::Nothing;
             }
@@ -177,13 +189,14 @@ impl<E: Env> Tail<E> {
                 return Read::Nothing;
             }
         }
-        let got = arena.len();
+        let got = arena.len() - again;
         if got as u64 >= CHUNK / 2 {
             self.last_large_read = now;
         }
         let offset = file.offset;
+        file.glimpse = Glimpse::of(&arena, begin);
         let taken =
-            log.lines.ingest(&self.settings, &log.workload, &mut arena, 0, offset, horizon, &mut records);
+            log.lines.ingest(&self.settings, &log.workload, &mut arena, again, offset, horizon, &mut records);
         file.offset += taken.bytes as u64;
         let cut_short = got as u64 == want && file.rest() > (got - taken.bytes) as u64;
         log.long_read = taken.bytes == 0 && !taken.at_horizon && cut_short;
