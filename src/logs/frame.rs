@@ -161,6 +161,10 @@ pub struct Framed {
     pub marks: Marks,
     /// Length before truncation, else 0.
     pub original_len: u32,
+    /// What must be skipped by who resumes at `offset`, since it was framed before.
+    pub skipping: Skipping,
+    /// The line began in an earlier generation: `offset` is not of this file.
+    pub carried: bool,
 }
 
 /// Fragments of a line that wait for its end.
@@ -277,7 +281,17 @@ impl Framer {
             && self.skipping == 0
             && !self.pending[stream as usize].open;
         if simple {
-            let framed = Framed { time_unix_nano, stream, body, offset, marks: Marks::NONE, original_len: 0 };
+            let skipping = Skipping(self.open_streams());
+            let framed = Framed {
+                time_unix_nano,
+                stream,
+                body,
+                offset,
+                marks: Marks::NONE,
+                original_len: 0,
+                skipping,
+                carried: false,
+            };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
             } else {
@@ -285,6 +299,12 @@ impl Framer {
             });
         }
         self.join(arena, Fragment { header: Header { time_unix_nano, ..header }, body, offset, total })
+    }
+
+    /// The streams whose line is open, as bits of [`Skipping`].
+    #[inline]
+    fn open_streams(&self) -> u8 {
+        u8::from(self.pending[0].open) | u8::from(self.pending[1].open) << 1
     }
 
     fn join(&mut self, arena: &mut Vec<u8>, fragment: Fragment) -> Option<Framed> {
@@ -297,7 +317,8 @@ impl Framer {
             return None;
         }
         let max_line = self.max_line;
-        let skipping = self.skipping;
+        // The other stream's open line comes out before this position can be resumed at: its rest is skipped then.
+        let skipping = self.skipping | self.open_streams();
         let pending = &mut self.pending[header.stream as usize];
         if !pending.open {
             pending.open = true;
@@ -331,6 +352,8 @@ impl Framer {
             offset: pending.offset,
             marks: Marks::NONE,
             original_len: 0,
+            skipping: Skipping(pending.skipping),
+            carried: pending.carried,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod gz;
 pub mod ingest;
 pub mod inherit;
+pub mod multiline;
 pub mod os;
 pub mod parse;
 pub mod process;
@@ -52,6 +53,8 @@ pub struct Config {
     pub per_log: ByteSize,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,
+    /// Stack traces become one record each.
+    pub multiline: multiline::Config,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             max_line: ByteSize::kib(256),
             per_log: ByteSize::mib(1),
             exclude_self: true,
+            multiline: multiline::Config::default(),
         }
     }
 }

@@ -411,7 +411,7 @@ impl<E: Env> Tail<E> {
         if resumed && log.files[0].offset > 0 {
             warm_up(&mut log, &self.settings);
         }
-        log.lines.resume(&self.settings, skipping);
+        log.lines.resume(&self.settings, &log.workload, skipping);
         log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));

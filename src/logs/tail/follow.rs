@@ -71,7 +71,7 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
-        log.lines.next_generation(&self.settings, &mut arena, &mut records);
+        log.lines.finish(&self.settings, &log.workload, &mut arena, 0, &mut records);
         log.lines = LineState::new(self.settings.max_line);
         log.lines.set_first_time(self.env.unix_nano());
         let front = &mut log.files[0];
@@ -250,7 +250,10 @@ impl<E: Env> Tail<E> {
             let offset = log.files[0].offset;
             log.lines.finish(&self.settings, &log.workload, &mut arena, offset, &mut records);
         } else {
-            log.lines.close_idle(&self.settings, wall, &mut arena, &mut records);
+            let dropped = log.lines.close_idle(&self.settings, &log.workload, wall, &mut arena, &mut records);
+            if dropped > 0 {
+                log.ledger.count_dropped(dropped);
+            }
         }
         self.seal(index, arena, records, 0);
     }
