@@ -126,7 +126,7 @@ impl LineState {
 
     /// True while a line or a group of lines is open that began in an earlier generation.
     pub fn carries(&self) -> bool {
-        self.framer.carries() || self.joiner.carries(self.pinned_elsewhere().map(|(offset, _)| offset))
+        self.framer.carries() || self.joiner.carries(self.least_pin())
     }
 
     /// Stamp of the newest line, 0 before the first.
@@ -136,14 +136,14 @@ impl LineState {
 
     /// Where the oldest line begins whose fate is open, with what was being skipped there.
     pub fn pinned(&self) -> Option<(u64, Skipping)> {
-        let pins = self.pinned_elsewhere().into_iter().chain(self.joiner.pinned());
-        pins.min_by_key(|(offset, _)| *offset).map(|place| self.joiner.floor(place))
+        self.least_pin().map(|place| self.joiner.floor(place))
     }
 
-    /// The same, groups of lines aside.
-    fn pinned_elsewhere(&self) -> Option<(u64, Skipping)> {
+    /// Where the oldest line begins that the framer, the joiner or processing holds back.
+    fn least_pin(&self) -> Option<(u64, Skipping)> {
         let process = self.process.pinned().map(|offset| (offset, Skipping(0)));
-        self.framer.pinned().into_iter().chain(process).min_by_key(|(offset, _)| *offset)
+        let pins = self.framer.pinned().into_iter().chain(self.joiner.pinned()).chain(process);
+        pins.min_by_key(|(offset, _)| *offset)
     }
 
     /// What is being skipped now.
@@ -271,8 +271,7 @@ impl LineState {
             copies.leave(arena);
         }
         self.joiner.leave(arena);
-        self.joiner
-            .prune(self.pinned_elsewhere().into_iter().chain(self.joiner.pinned()).map(|pin| pin.0).min());
+        self.joiner.prune(self.least_pin().map(|(offset, _)| offset));
     }
 
     /// Takes a framed line: makes its record, or joins it to a group.
@@ -323,11 +322,10 @@ impl LineState {
         let Ready { framed, kind } = line;
         let body = framed.body;
         let mut parsed = parse::parse(body.of(arena), settings.want);
-        if matches!(kind, Kind::Joined(language) if language != Language::Other)
-            && parsed.severity.is_unspecified()
+        if let Kind::Joined(language) = kind
             && settings.want.contains(Fields::LEVEL)
         {
-            parsed.severity = Severity::ERROR;
+            parsed.severity = joined_severity(body.of(arena), language, parsed.severity);
         }
         let base = body.start as usize;
         let copies = match kind {
@@ -374,7 +372,22 @@ impl LineState {
             records.push(record);
             return 0;
         }
-        u64::from(settings.chain.apply(&mut self.process, workload, arena, record, records).records())
+        let mut dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
+        if framed.carried {
+            // Who resumes in this generation does not see the line: no later one may depend on it.
+            dropped += settings.chain.close_idle(&mut self.process, u64::MAX, arena, records);
+        }
+        u64::from(dropped.records())
+    }
+}
+
+/// The severity of a trace: that of its first line, as what follows may say anything; else an error.
+fn joined_severity(body: &[u8], language: Language, whole: Severity) -> Severity {
+    let first = memchr(b'\n', body).map_or(body, |end| &body[..end]);
+    match parse::parse(first, Fields::LEVEL).severity {
+        Severity::UNSPECIFIED if language == Language::Other => whole,
+        Severity::UNSPECIFIED => Severity::ERROR,
+        found => found,
     }
 }
 

@@ -408,13 +408,8 @@ impl Joiner {
 
     /// True while lines are open that began in an earlier generation, or while one cannot resume at `pin` for
     /// their sake.
-    pub fn carries(&self, pin: Option<u64>) -> bool {
-        self.open.is_some_and(|stretch| stretch.carried)
-            || pin.is_some_and(|pin| {
-                self.closed
-                    .iter()
-                    .any(|stretch| stretch.carried && stretch.last.is_some_and(|last| pin <= last))
-            })
+    pub fn carries(&self, pin: Option<(u64, Skipping)>) -> bool {
+        self.open.is_some_and(|stretch| stretch.carried) || pin.is_some_and(|pin| self.reach(pin).1)
     }
 
     /// Where the stretch begins over which groups are open; 0 when in an earlier generation.
@@ -423,21 +418,43 @@ impl Joiner {
     }
 
     /// The last place at or before `place` at which no group was open.
-    pub fn floor(&self, mut place: (u64, Skipping)) -> (u64, Skipping) {
-        for stretch in self.closed.iter().rev().filter(|stretch| !stretch.carried) {
-            if stretch.start.0 < place.0 && stretch.last.is_some_and(|last| place.0 <= last) {
+    pub fn floor(&self, place: (u64, Skipping)) -> (u64, Skipping) {
+        self.reach(place).0
+    }
+
+    /// The same, and whether it lies in an earlier generation.
+    fn reach(&self, mut place: (u64, Skipping)) -> ((u64, Skipping), bool) {
+        let mut carried = false;
+        for stretch in self.closed.iter().rev() {
+            if stretch.holds(place.0) {
+                carried |= stretch.carried;
                 place = stretch.start;
             }
         }
-        place
+        (place, carried)
     }
 
-    /// Forgets the stretches that end before `pin`, the oldest place to which one may still come back.
+    /// Forgets the stretches that do not matter to `pin`, the oldest place to which one may still come back.
     pub fn prune(&mut self, pin: Option<u64>) {
-        match pin {
-            None => self.closed.clear(),
-            Some(pin) => self.closed.retain(|stretch| stretch.last.is_some_and(|last| pin <= last)),
+        let Some(mut pin) = pin else {
+            self.closed.clear();
+            return;
+        };
+        for at in (0..self.closed.len()).rev() {
+            let stretch = self.closed[at];
+            if stretch.last.is_some_and(|last| pin <= last) {
+                pin = if stretch.carried { 0 } else { pin.min(stretch.start.0) };
+            } else {
+                self.closed.remove(at);
+            }
         }
+    }
+}
+
+impl Stretch {
+    /// True when groups were open at a place of the present generation.
+    fn holds(&self, offset: u64) -> bool {
+        (self.carried || self.start.0 < offset) && self.last.is_some_and(|last| offset <= last)
     }
 }
 

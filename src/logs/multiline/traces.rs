@@ -211,9 +211,8 @@ pub(super) fn follows(shape: Shape, line: &[u8]) -> Verdict {
         Shape::PythonFrames if indented => Joins(shape),
         Shape::PythonFrames if ruby(line) == Some(RubyLine::Error) => Joins(Shape::Ruby),
         Shape::PythonFrames => joins_if(python_exception(line), Shape::PythonDone),
-        Shape::PythonDone | Shape::PythonGroup if indented && !line.starts_with(EXCEPTION_GROUP) => {
-            Joins(shape)
-        }
+        // Lines of the message, or of a note; another trace may begin with an indented line as well.
+        Shape::PythonDone | Shape::PythonGroup if indented && begins(line).is_none() => Joins(shape),
         Shape::PythonDone | Shape::PythonBlank | Shape::PythonGroup => {
             joins_if(python_link(line), Shape::PythonLink)
         }
@@ -364,6 +363,9 @@ fn follows_go(line: &[u8], indented: bool) -> Verdict {
     }
     let goes_on =
         indented || goroutine(line) || starts_with_any(line, &OWN) || go_call(line) || register(line);
+    if !goes_on && bare_function(line) {
+        return Waits(Shape::HeaderFunction);
+    }
     joins_if(goes_on, Shape::Go)
 }
 
@@ -511,7 +513,7 @@ fn signal(line: &[u8]) -> bool {
 fn go_call(line: &[u8]) -> bool {
     let Some(open) = line.iter().take(REGION).position(|byte| *byte == b'(') else { return false };
     line.ends_with(b")")
-        && line[..open].contains(&b'.')
+        && (line[..open].contains(&b'.') || &line[..open] == b"panic")
         && line[..open].iter().all(|byte| byte.is_ascii_graphic())
         && line[0].is_ascii_alphanumeric()
 }
