@@ -537,13 +537,17 @@ fn physical(lines: &[Line], split: usize) -> Vec<(u64, String)> {
     let mut time = BASE;
     let mut physical = Vec::new();
     // The rest of a line whose first fragment was written, by stream.
-    let mut open: [Option<&str>; 2] = [None, None];
+    let mut open: [Option<String>; 2] = [None, None];
     for (n, line) in lines.iter().enumerate() {
         time += line.gap + if n == split { MILLI } else { 0 };
-        let text = open[usize::from(line.stderr)].take().unwrap_or(POOL[line.pool]);
+        // Who resumes within a line of the other stream skips its rest, and so learns nothing from it: such a
+        // line has a text of its own.
+        let own = if line.fragments { format!(" {n}") } else { String::new() };
+        let text =
+            open[usize::from(line.stderr)].take().unwrap_or_else(|| format!("{}{own}", POOL[line.pool]));
         let cut = line.fragments && text.len() > 8;
-        let (head, tail) = if cut { text.split_at(text.len() / 2) } else { (text, "") };
-        open[usize::from(line.stderr)] = cut.then_some(tail);
+        let (head, tail) = if cut { text.split_at(text.len() / 2) } else { (text.as_str(), "") };
+        open[usize::from(line.stderr)] = cut.then(|| tail.to_owned());
         physical.push((time, cri(time, line.stderr, !cut, head)));
     }
     physical
@@ -641,6 +645,9 @@ proptest! {
         calm.finish();
         prop_assert_eq!(&calm.out, &expected);
         let set = |out: &[Out]| out.iter().cloned().collect::<BTreeSet<_>>();
-        prop_assert_eq!(set(&log.out), set(&expected));
+        let (got, want) = (set(&log.out), set(&expected));
+        let missing: Vec<_> = want.difference(&got).collect();
+        let extra: Vec<_> = got.difference(&want).collect();
+        prop_assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}, extra {extra:#?}");
     }
 }

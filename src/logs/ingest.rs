@@ -387,6 +387,8 @@ fn joined_severity(body: &[u8], language: Language, whole: Severity) -> Severity
     match parse::parse(first, Fields::LEVEL).severity {
         Severity::UNSPECIFIED if language == Language::Other => whole,
         Severity::UNSPECIFIED => Severity::ERROR,
+        // Go's server says `http: panic serving`, and npm has a level of that name.
+        found if language == Language::Go && found < Severity::INFO => Severity::ERROR,
         found => found,
     }
 }
