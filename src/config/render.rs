@@ -26,7 +26,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("process.limit.pods.rate", "\"1000/s\""),
     ("process.limit.pods.key", "\"pod\""),
     ("process.redact.rule.customer.pattern", "'cust-[0-9]{8}'"),
-    ("logs.multiline.rule.billing.start", "'^\\d{4}-\\d\\d-\\d\\d '"),
+    ("logs.multiline.rule.billing.start", "'^\\d{4}-\\d\\d-'"),
     ("logs.multiline.rule.billing.service", "\"billing-*\""),
 ];
 

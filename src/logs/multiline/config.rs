@@ -55,7 +55,7 @@ pub struct Rule {
     /// "auto" or "off", as above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Automatic>,
-    /// Regular expression (linear time, `regex` crate syntax) of a record's first line: `'^\d{4}-\d\d-\d\d '`.
+    /// Regular expression (linear time, `regex` crate syntax) of a record's first line: `'^\d{4}-\d\d-'`.
     /// Lines that do not match it continue the record before them, JSON lines too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
