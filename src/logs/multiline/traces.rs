@@ -404,7 +404,8 @@ fn telling_word(line: &[u8]) -> Option<Shape> {
         let before = found.start().checked_sub(1).map(|at| region[at]);
         let after = region.get(found.end()).copied();
         let ends = !after.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        let starts = !before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let starts = !before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            || coloured(&region[..found.start()]);
         match found.pattern().as_usize() {
             0 | 1 if ends => return Some(Shape::Header),
             2..=8 if starts && ends => return Some(Shape::Header),
@@ -414,6 +415,13 @@ fn telling_word(line: &[u8]) -> Option<Shape> {
         }
     }
     None
+}
+
+/// True behind a colour code: `ESC [ 3 1 m`.
+fn coloured(before: &[u8]) -> bool {
+    let code = before.strip_suffix(b"m").unwrap_or_default();
+    let len = code.iter().rev().take(12).take_while(|b| b.is_ascii_digit() || **b == b';').count();
+    code[..code.len() - len].ends_with(b"\x1b[")
 }
 
 /// `java.lang.IllegalStateException: x`, `TypeError [ERR_X]: y`, `System.Exception`: a type whose name says that
