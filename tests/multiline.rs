@@ -554,7 +554,7 @@ fn physical(lines: &[Line], split: usize) -> Vec<(u64, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     /// However the bytes are cut into reads, wherever the agent dies, whenever the log falls quiet.
     #[test]

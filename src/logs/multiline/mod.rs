@@ -118,6 +118,8 @@ pub struct Joiner {
     limits: Limits,
     /// Each line must be looked at: a group is open, or not only traces are joined.
     busy: bool,
+    /// Nothing is ever joined.
+    off: bool,
     groups: [Option<Box<Group>>; 2],
     sequence: u64,
     open: Option<Stretch>,
@@ -135,6 +137,7 @@ impl Joiner {
             mode: None,
             limits: Limits { lines: 0, wait_nanos: 0 },
             busy: true,
+            off: false,
             groups: [None, None],
             sequence: 0,
             open: None,
@@ -152,14 +155,16 @@ impl Joiner {
     /// True when a line need not be [taken](Self::take): it can be no part of a trace.
     #[inline]
     pub fn passes(&self, body: &[u8]) -> bool {
-        !self.busy && body.first() == Some(&b'{')
+        !self.busy && (self.off || body.first() == Some(&b'{'))
     }
 
     /// Takes the next line; what comes out stands in [`ready`](Self::take_ready). False when the line joined a
     /// group that was open.
     pub fn take(&mut self, rules: &Rules, workload: &Workload, arena: &mut Vec<u8>, framed: Framed) -> bool {
         if self.mode.is_none() {
-            self.mode = Some(rules.for_workload(workload));
+            let mode = rules.for_workload(workload);
+            self.off = matches!(mode, Mode::Off);
+            self.mode = Some(mode);
             self.limits = rules.limits();
         }
         if self.open.is_none() && matches!(self.mode, Some(Mode::Auto | Mode::Off)) {
