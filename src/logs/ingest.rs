@@ -72,6 +72,8 @@ pub struct LineState {
     held_copies: [Copies; 2],
     inheritance: Inheritance,
     process: LogState,
+    /// What must be skipped by who resumes at the line that processing holds back.
+    process_skipping: Skipping,
 }
 
 impl LineState {
@@ -84,6 +86,7 @@ impl LineState {
             held_copies: Default::default(),
             inheritance: Inheritance::default(),
             process: LogState::default(),
+            process_skipping: Skipping::default(),
         }
     }
 
@@ -141,7 +144,7 @@ impl LineState {
 
     /// Where the oldest line begins that the framer, the joiner or processing holds back.
     fn least_pin(&self) -> Option<(u64, Skipping)> {
-        let process = self.process.pinned().map(|offset| (offset, Skipping(0)));
+        let process = self.process.pinned().map(|offset| (offset, self.process_skipping));
         let pins = self.framer.pinned().into_iter().chain(self.joiner.pinned()).chain(process);
         pins.min_by_key(|(offset, _)| *offset)
     }
@@ -373,6 +376,9 @@ impl LineState {
             return 0;
         }
         let mut dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
+        if self.process.pinned() == Some(framed.offset) {
+            self.process_skipping = framed.skipping;
+        }
         if framed.carried {
             // Who resumes in this generation does not see the line: no later one may depend on it.
             dropped += settings.chain.close_idle(&mut self.process, u64::MAX, arena, records);
