@@ -103,10 +103,10 @@ impl LineState {
 
     /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
     pub fn resume(&mut self, settings: &Settings, workload: &Workload, skipping: Skipping) {
-        // No group is open at a position that can be resumed at: the next line would have closed it.
+        // No group is open at a position that can be resumed at: the next line would have closed it. Where groups
+        // were open before stays known, as processing may hold back a line of there again.
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         self.joiner.close_idle(u64::MAX, &mut arena);
-        self.joiner.forget();
         self.record_ready(settings, workload, &mut arena, &mut records);
         self.leave(&arena);
         self.process.set_warming_up(false);

@@ -405,12 +405,6 @@ impl Joiner {
         }
     }
 
-    /// A resume: what the stretch before it left open has come out, and nothing before it is to be kept.
-    pub fn forget(&mut self) {
-        self.open = None;
-        self.closed.clear();
-    }
-
     /// True while lines are open that began in an earlier generation, or while one cannot resume at `pin` for
     /// their sake.
     pub fn carries(&self, pin: Option<(u64, Skipping)>) -> bool {
