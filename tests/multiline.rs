@@ -532,14 +532,14 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
 
 /// Physical lines with their stamps. Fragments of a line lie apart: other lines come between.
 ///
-/// Rotation does not fall between two lines of one stamp: equal ones are told apart within a generation only.
+/// Behind a rotation no two lines have one stamp: who resumes there knows the copies of its own generation only.
 fn physical(lines: &[Line], split: usize) -> Vec<(u64, String)> {
     let mut time = BASE;
     let mut physical = Vec::new();
     // The rest of a line whose first fragment was written, by stream.
     let mut open: [Option<String>; 2] = [None, None];
     for (n, line) in lines.iter().enumerate() {
-        time += line.gap + if n == split { MILLI } else { 0 };
+        time += line.gap + if n >= split { MILLI } else { 0 };
         // Who resumes within a line of the other stream skips its rest, and so learns nothing from it: such a
         // line has a text of its own.
         let own = if line.fragments { format!(" {n}") } else { String::new() };

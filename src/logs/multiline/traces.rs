@@ -336,7 +336,7 @@ fn follows_stack(line: &[u8], indented: bool, language: Language, brace: bool, b
     if brace && line.starts_with(b"}") {
         return Joins(Shape::Stack { language: named(Language::Node), brace: false });
     }
-    if line.starts_with(TRACEBACK) {
+    if language == Language::Other && line.starts_with(TRACEBACK) {
         return Joins(Shape::PythonFrames);
     }
     if starts_with_any(line, &[b"Suppressed: ", b"Wrapped by: ", b"... "]) {
