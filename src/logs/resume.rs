@@ -133,6 +133,8 @@ fn chain<F>(
             files[index].1.ordinal = ordinal;
         }
     }
+    let on_disk = !files.is_empty();
+    let mut last = if on_disk { files.len() - 1 } else { usize::MAX };
     for mut file in spilled {
         // What was not spilled of it any more is a gap at its end.
         if let Some(seen) = known.iter().find(|seen| seen.ordinal == file.ordinal)
@@ -151,7 +153,9 @@ fn chain<F>(
             .iter()
             .rposition(|(known, other)| *known && other.ordinal < file.ordinal)
             .map_or(0, |at| at + 1);
-        files.insert(after, (true, file));
+        // Nothing is newer than the live file, whatever a damaged checkpoint says.
+        files.insert(after.min(last), (true, file));
+        last += usize::from(on_disk);
     }
     files
 }
@@ -179,7 +183,7 @@ fn number<F>(files: &mut VecDeque<(bool, Open<Source<F>>)>, first: u64) {
     };
     let mut next = files[anchor].1.ordinal;
     for (known, file) in files.iter_mut().skip(anchor) {
-        if !*known {
+        if !*known || file.ordinal < next {
             file.ordinal = next;
         }
         next = file.ordinal + 1;

@@ -83,9 +83,9 @@ pub struct Figures {
     pub refused: u64,
     /// Pieces of lines whose beginning was gone.
     pub pieces: u64,
-    /// Beginnings of lines whose end was gone: only where a gap is told.
-    pub beginnings: u64,
-    /// Gap markers in the streams.
+    /// Pieces of lines of which the rest was gone: only where a gap is told.
+    pub cut: u64,
+    /// Gap markers in the streams. What they tell of may have arrived all the same: only the acknowledgement is known.
     pub gaps: u64,
     /// Worst time from writing to storing, nanoseconds.
     pub worst_latency: u64,
@@ -206,9 +206,17 @@ impl Oracle {
             return;
         }
         let Some(&index) = self.by_hash.get(&key) else {
-            // What was open when the rest of it went missing comes out as far as it is known.
-            if self.lines.iter().any(|line| line.text.len() > text.len() && line.text.starts_with(text)) {
-                self.figures.beginnings += u64::from(fresh);
+            // What was open when its end went missing comes out as far as it is known, with an earlier stamp; and the
+            // end of a line whose beginning went missing comes alone.
+            let piece = self.lines.iter().any(|line| {
+                let longer = line.text.len() > text.len();
+                let cut = line.text.starts_with(text) && time <= line.time;
+                let same_log =
+                    self.logs[line.log].labels == labels && self.logs[line.log].pod == value("pod");
+                same_log && (cut || longer && line.text.ends_with(text))
+            });
+            if piece {
+                self.figures.cut += u64::from(fresh);
                 return;
             }
             let known = self.lines.iter().find(|line| line.text == text);

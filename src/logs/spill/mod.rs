@@ -168,8 +168,11 @@ impl Spill {
     }
 
     /// Begins to use `disk`, and takes up what an earlier life left there. Damaged frames are put aside and counted;
-    /// nothing in a file makes it fail.
+    /// nothing in a file makes it fail. Once it has a disk it keeps that one.
     pub fn attach(&self, disk: Arc<dyn Disk>) -> io::Result<Recovery> {
+        if self.shared.lock().disk.is_some() {
+            return Ok(Recovery::default());
+        }
         let names = disk.list()?;
         let (mut reader, mut writer) = (self.reader.lock(), self.writer.lock());
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();

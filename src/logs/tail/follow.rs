@@ -12,7 +12,7 @@ use super::log::Log;
 use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
-use crate::data::position::{Position, Skipping};
+use crate::data::position::{Generation, Position, Skipping};
 use crate::logs::chain::{self, Open, Which};
 use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
@@ -191,10 +191,10 @@ impl<E: Env> Tail<E> {
             log.dir_modified = 0;
             return false;
         };
-        let newest = log.files.back().map(|file| file.generation);
+        let newest = log.files.back();
         let place = |found: &VecDeque<Open<E::File>>| {
             let newest = newest?;
-            found.iter().rposition(|file| chain::same_generation(&file.generation, &newest))
+            found.iter().rposition(|file| is_known(newest, &file.generation))
         };
         let mut at = place(&found);
         // Compressed already: the agent was held up over several rotations. What came between may be, too.
@@ -212,7 +212,7 @@ impl<E: Env> Tail<E> {
         let mut missing = at.is_none().then_some(Missing { bytes: 0, exact: false });
         let mut found_new = false;
         for file in found.into_iter().skip(after) {
-            if !log.files.iter().any(|known| chain::same_generation(&known.generation, &file.generation)) {
+            if !log.files.iter().any(|known| is_known(known, &file.generation)) {
                 metrics::LOG_ROTATIONS.inc();
                 let mut file = file.map(Source::File);
                 file.ordinal = log.newest_ordinal() + 1;
@@ -363,4 +363,12 @@ impl<E: Env> Tail<E> {
         }
         self.seal(index, arena, records, 0);
     }
+}
+
+/// True when a file that was found is one that the log has.
+fn is_known<F>(known: &Open<Source<F>>, found: &Generation) -> bool {
+    // A number is only given to another file once nobody holds the first one open.
+    let held = known.file.is_file();
+    let same_head = known.generation.head != 0 && known.generation.head == found.head;
+    same_head || (held && chain::same_generation(&known.generation, found))
 }

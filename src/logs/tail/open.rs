@@ -215,7 +215,8 @@ impl<E: Env> Tail<E> {
             sight: Arc::default(),
             written_before: 0,
             largest: KUBELET_SIZE,
-            last_words_told: mark.as_ref().is_some_and(|mark| mark.last_words_told),
+            last_words_told: mark.as_ref().is_some_and(|mark| mark.last_words_told)
+                || !self.options.last_words,
             masking: None,
             given_up: Vec::new(),
             deficit: 0,

@@ -33,6 +33,14 @@ impl<F: LogFile> Log<F> {
             && self.files[0].file.is_file()
             && self.files[0].unread() == 0
             && self.files[0].unlinked_since.is_none()
+            && self.lines.pinned().is_none()
+            && !self.lines.carries()
+            && !self.has_last_words()
+    }
+
+    /// The container has ended and something of its log is still to be told.
+    fn has_last_words(&self) -> bool {
+        self.ending && !(self.ended && self.last_words_told)
     }
 
     fn is_parked(&self) -> bool {
@@ -93,7 +101,7 @@ impl<E: Env> Tail<E> {
         let front = &log.files[0];
         let known = (front.generation.device, front.generation.inode);
         match self.env.identity(&log.live) {
-            Ok(found) if found == known => {
+            Ok(found) if found == known && !log.has_last_words() => {
                 if self.env.size(&log.live).is_ok_and(|size| size == front.size) {
                     return true;
                 }

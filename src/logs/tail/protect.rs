@@ -17,7 +17,7 @@ use crate::logs::chain::Open;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::mask::Masker;
 use crate::logs::source::Source;
-use crate::logs::spill::Refused;
+use crate::logs::spill::{Refused, Stretch};
 use crate::metrics;
 
 /// Log bytes spilled in one tick at most, so that reading goes on.
@@ -109,7 +109,7 @@ impl<E: Env> Tail<E> {
                 continue;
             }
             match self.spill_file(index, at, committed, credit) {
-                Spilled::Whole => self.let_go(index, at, newest, now),
+                Spilled::Whole => self.let_go(index, at, newest, committed, now),
                 Spilled::Partly => return false,
                 Spilled::Refused => return true,
             }
@@ -122,13 +122,10 @@ impl<E: Env> Tail<E> {
         let key = Arc::clone(&self.logs[index].key);
         let is_newest = at + 1 == self.logs[index].all_files().count();
         let Some(file) = self.logs[index].all_files().nth(at) else { return Spilled::Whole };
-        let mut from =
-            if file.ordinal == committed.ordinal { committed.offset.saturating_sub(margin) } else { 0 };
-        let kept = self.spill.stretches(&key);
-        if let Some(last) = kept.iter().rev().find(|stretch| stretch.ordinal == file.ordinal) {
-            from = from.max(last.end);
-        } else if from > 0 {
-            from = line_start(&file.file, from);
+        let need = needed(file, committed);
+        let mut from = covered(&self.spill.stretches(&key), file.ordinal, need, |stretch| stretch.end);
+        if from == need && need > 0 {
+            from = line_start(&file.file, need.saturating_sub(margin));
         }
         if from >= file.size {
             return Spilled::Whole;
@@ -208,7 +205,7 @@ impl<E: Env> Tail<E> {
     }
 
     /// Lets go of an unlinked file that is durably kept, so that its blocks are freed.
-    fn let_go(&mut self, index: usize, at: usize, newest: u64, now: Duration) {
+    fn let_go(&mut self, index: usize, at: usize, newest: u64, committed: Position, now: Duration) {
         let log = &mut self.logs[index];
         let key = Arc::clone(&log.key);
         let quiet = now > log.last_growth + GONE_GRACE;
@@ -217,9 +214,8 @@ impl<E: Env> Tail<E> {
             return;
         }
         let (ordinal, generation, size) = (file.ordinal, file.generation, file.size);
-        let kept = self.spill.stretches(&key);
-        let last = kept.iter().rev().find(|stretch| stretch.ordinal == ordinal);
-        if last.is_some_and(|last| last.durable_end >= size) {
+        let need = needed(file, committed);
+        if covered(&self.spill.stretches(&key), ordinal, need, |stretch| stretch.durable_end) >= size {
             let source = self.spilled_source(&key, ordinal, generation, size);
             if let Some(file) = self.logs[index].all_files().nth(at) {
                 file.file = source;
@@ -303,8 +299,22 @@ fn end_of<F>(file: &Open<F>) -> Position {
     Position { generation: file.generation, ordinal: file.ordinal, offset: file.size, ..Position::default() }
 }
 
+/// From where on a file is still needed.
+fn needed<F>(file: &Open<F>, committed: Position) -> u64 {
+    if file.ordinal == committed.ordinal { committed.offset } else { 0 }
+}
+
+/// How far a file is kept without a hole from `need` on; a failed sync may have left one.
+fn covered(kept: &[Stretch], ordinal: u64, need: u64, end: impl Fn(&Stretch) -> u64) -> u64 {
+    let of_file = kept.iter().filter(|stretch| stretch.ordinal == ordinal);
+    of_file.fold(need, |at, stretch| if stretch.start <= at { at.max(end(stretch)) } else { at })
+}
+
 /// The first line that begins at or behind `from`.
 fn line_start<F: LogFile>(file: &F, from: u64) -> u64 {
+    if from == 0 {
+        return 0;
+    }
     let mut chunk = Vec::new();
     match file.read_at(from - 1, CHUNK as usize, &mut chunk) {
         Ok(_) => memchr::memchr(b'\n', &chunk).map_or(from, |end| from + end as u64),
