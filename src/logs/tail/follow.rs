@@ -125,6 +125,9 @@ impl<E: Env> Tail<E> {
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.finish(&self.settings, &log.workload, &mut arena, 0, &mut records);
+        if let Some(drops) = log.lines.take_dropped() {
+            log.ledger.count_dropped(&drops);
+        }
         log.lines = LineState::new(self.settings.max_line);
         log.lines.set_first_time(self.env.unix_nano());
         for file in &mut log.files {
