@@ -26,6 +26,7 @@ use crate::data::workload::PathIdentity;
 use crate::health::Health;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
+use crate::logs::multiline::Rules;
 use crate::logs::process::Chain;
 use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
@@ -132,6 +133,7 @@ pub async fn run(config: Config) -> Result<Outcome, Error> {
 pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>) -> Result<Outcome, Error> {
     config.memory_bound().fits(cgroup_limit())?;
     let chain = Chain::compile(&config.process)?;
+    let multiline = Rules::compile(&config.logs.multiline)?;
     let mut supervisor = Supervisor::new();
     let health = Health::new();
     let registry = Arc::<OnceLock<Arc<Registry>>>::default();
@@ -151,7 +153,8 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
     };
 
     let outlets = start_sinks(&config, &mut supervisor)?;
-    let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize());
+    let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
+        .with_multiline(multiline);
     let signal = Arc::<Signal>::default();
     let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
     let identity = PathIdentity {

@@ -138,6 +138,8 @@ table! {
         "Reads of a log file that failed and are tried again.";
     counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],
         "Lines that were not as their format demands, by kind; they are delivered all the same.";
+    counter LOG_MULTILINE = "nodewick_log_multiline_records_total" ["language"],
+        "Records that were joined from several lines, by the language of their stack trace (java, python, go, node, dotnet, ruby, rust, php, other).";
     counter LOG_SKIPPED_FILES = "nodewick_log_skipped_files_total" ["reason"],
         "Files below the log root that are not read, by reason.";
     counter LOG_LOST_BYTES = "nodewick_log_lost_bytes_total" ["reason"],

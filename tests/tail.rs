@@ -797,3 +797,6 @@ fn the_newest_start_skips_what_was_there_before() {
     texts.sort();
     assert_eq!(texts, ["after", "late"]);
 }
+
+#[path = "tail/traces.rs"]
+mod traces;

@@ -12,6 +12,7 @@ use nodewick::data::position::Skipping;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity, Workload};
 use nodewick::logs::frame;
 use nodewick::logs::ingest::{LineState, Settings};
+use nodewick::logs::multiline::{self, Rules};
 use nodewick::logs::process::{Chain, config};
 use nodewick::logs::stamp;
 
@@ -28,7 +29,11 @@ pub(super) fn run(data: &[u8]) {
     let Some((file, [limit, seed, first])) = super::split_control::<3>(data) else { return };
     let max_line = LIMITS[usize::from(limit) % LIMITS.len()];
     let chain = Chain::compile(&config::Config::default()).expect("nothing is configured");
-    let log = Log { file, settings: Settings::new(Fields::ALL, chain, max_line), workload: workload() };
+    // The model knows nothing of traces: each line is a record.
+    let config = multiline::Config { mode: multiline::Automatic::Off, ..multiline::Config::default() };
+    let apart = Rules::compile(&config).expect("the mode alone is configured");
+    let settings = Settings::new(Fields::ALL, chain, max_line).with_multiline(apart);
+    let log = Log { file, settings, workload: workload() };
 
     let whole = log.read(LineState::new(max_line), 0, &mut || file.len().max(1));
     let expected = model(file, max_line);
@@ -166,7 +171,7 @@ impl Log<'_> {
         state.begin_warm_up();
         let (mut arena, mut records) = (self.file[..offset].to_vec(), Vec::new());
         state.ingest(&self.settings, &self.workload, &mut arena, 0, 0, u64::MAX, &mut records);
-        state.resume(saved.skipping);
+        state.resume(&self.settings, &self.workload, saved.skipping);
         let mut rest = self.read(state, offset, next).lines;
         let mut expected: Vec<Seen> =
             whole.iter().filter(|line| line.offset >= saved.offset).cloned().collect();

@@ -3,7 +3,7 @@
 //! In: a [`Config`]. Out: findings by key path, placed by the loader. Pure: no file and no network is touched.
 
 use super::diagnostics::Level;
-use super::{Config, process};
+use super::{Config, logs, process};
 use crate::data::batch::{FIELD_NAMES, Fields};
 use crate::data::units::ByteSize;
 
@@ -54,6 +54,10 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     }
     if let Err(error) = process::Chain::compile(&config.process) {
         add(Level::Error, &["process"], error.to_string(), "");
+    }
+    if let Err(error) = logs::multiline::Rules::compile(&config.logs.multiline) {
+        let path: Vec<&str> = error.key.split('.').collect();
+        add(Level::Error, &path, error.reason.clone(), "");
     }
     for (name, sink) in config.sink.loki.iter().filter(|(_, sink)| url_is_usable(&sink.url).is_ok()) {
         if let Err(error) = sink.client() {

@@ -44,6 +44,7 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     let mut add = |owner: String, what: &str, bytes: u64| terms.push((format!("{owner}: {what}"), bytes));
     add("logs".to_owned(), "state of 250 container logs", 250 * LOG_STATE);
     add("logs".to_owned(), "lines being joined", JOINED_LINES * config.logs.max_line.0);
+    add("logs".to_owned(), "stack traces being joined", JOINED_LINES * config.logs.max_line.0);
     add("logs".to_owned(), "pooled read buffers", POOLED_BUFFERS);
     if config.logs.spill.budget.0 > 0 {
         add("logs".to_owned(), "spill: cached frames and index", config.logs.spill.memory_bound());

@@ -184,6 +184,8 @@ fn declared_order(section: &str) -> Vec<&'static str> {
     match section {
         "agent" => fields_of::<Agent>(),
         "logs" => fields_of::<logs::Config>(),
+        "logs.multiline" => fields_of::<logs::multiline::Config>(),
+        "logs.multiline.rule.billing" | "logs.multiline.rule.<name>" => fields_of::<logs::multiline::Rule>(),
         "logs.spill" => fields_of::<logs::spill::Config>(),
         "record" => fields_of::<Record>(),
         "process" => fields_of::<process::Config>(),

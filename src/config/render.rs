@@ -26,6 +26,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("process.limit.pods.rate", "\"1000/s\""),
     ("process.limit.pods.key", "\"pod\""),
     ("process.redact.rule.customer.pattern", "'cust-[0-9]{8}'"),
+    ("logs.multiline.rule.billing.start", "'^\\d{4}-\\d\\d-'"),
+    ("logs.multiline.rule.billing.service", "\"billing-*\""),
 ];
 
 /// Names of the example tables, by path; `main` elsewhere.
@@ -34,6 +36,7 @@ const EXAMPLE_NAMES: &[(&str, &str)] = &[
     ("process.sample", "debug"),
     ("process.limit", "pods"),
     ("process.redact.rule", "customer"),
+    ("logs.multiline.rule", "billing"),
 ];
 
 fn known(table: &[(&str, &'static str)], path: &str) -> Option<&'static str> {

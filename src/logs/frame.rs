@@ -186,6 +186,10 @@ pub struct Framed {
     /// The first of its stream to end in its generation. It may have begun in the one before, where a resume in
     /// this one does not look: so it teaches nothing.
     pub first: bool,
+    /// What a resume at `offset` must skip, since it was framed before.
+    pub skipping: Skipping,
+    /// The line began in an earlier generation: `offset` is not of this file.
+    pub carried: bool,
 }
 
 /// Fragments of a line that wait for its end.
@@ -312,9 +316,10 @@ impl Framer {
 
     /// What a resume at this place must skip: beside that, the rest of every line that is open here. When a resume
     /// begins here, those lines are out, else it would begin where they began.
+    #[inline]
     pub fn skipping_on_resume(&self) -> Skipping {
-        let open = self.pending.iter().enumerate().filter(|(_, pending)| pending.open);
-        Skipping(open.fold(self.skipping, |bits, (stream, _)| bits | 1 << stream))
+        let [first, second] = &self.pending;
+        Skipping(self.skipping | u8::from(first.open) | u8::from(second.open) << 1)
     }
 
     /// True while a physical line without end is being read or skipped: bytes go to [`more`](Self::more).
@@ -353,6 +358,8 @@ impl Framer {
                 original_len: 0,
                 known: false,
                 first: self.take_first(stream),
+                skipping: self.skipping_on_resume(),
+                carried: false,
             };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
@@ -417,6 +424,8 @@ impl Framer {
             original_len: 0,
             known: pending.known,
             first: false,
+            skipping: Skipping(pending.skipping),
+            carried: pending.carried,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);

@@ -9,10 +9,12 @@ use memchr::memchr;
 use super::copies::Copies;
 use super::frame::{self, Framed, Framer};
 use super::inherit::{self, Inheritance};
+use super::multiline::{Joiner, Kind, Language, Ready, Rules};
 use super::parse::{self, DurationUnit, Text, unescape_into};
 use super::process::{Chain, Dropped, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
 use crate::data::position::Skipping;
+use crate::data::severity::Severity;
 use crate::data::tally::Drops;
 use crate::data::workload::Workload;
 
@@ -23,6 +25,8 @@ pub struct Settings {
     pub fields: Fields,
     /// Fields that the parser must find for that.
     pub want: Fields,
+    /// Which lines become one record.
+    pub multiline: Rules,
     /// Configured processing.
     pub chain: Chain,
     /// Line limit in bytes.
@@ -30,14 +34,20 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings for a set of fields to send.
+    /// Settings for a set of fields to send, with multiline joining as it is by default.
     pub fn new(fields: Fields, chain: Chain, max_line: usize) -> Self {
         let mut want = fields;
         if fields.contains(Fields::TRACE_ID) {
             want = want.with(Fields::REQUEST_ID);
         }
         want = want.with(chain.wants());
-        Self { fields, want, chain, max_line }
+        Self { fields, want, multiline: Rules::default(), chain, max_line }
+    }
+
+    /// The same with other rules for multiline joining.
+    #[must_use]
+    pub fn with_multiline(self, multiline: Rules) -> Self {
+        Self { multiline, ..self }
     }
 }
 
@@ -62,7 +72,7 @@ pub struct Taken {
     pub bytes: usize,
     /// A line beyond the horizon stopped the chunk.
     pub at_horizon: bool,
-    /// Records framed, before processing dropped any.
+    /// Records begun, before processing dropped any: lines that joined no record before them.
     pub framed: u64,
     /// Records that processing dropped.
     pub dropped: u64,
@@ -71,9 +81,14 @@ pub struct Taken {
 /// The state of one container log between chunks.
 pub struct LineState {
     framer: Framer,
+    joiner: Joiner,
     copies: Copies,
+    /// Of lines that were held back, by stream: they come out later than their stamps say.
+    held_copies: [Copies; 2],
     inheritance: Inheritance,
     process: LogState,
+    /// What must be skipped by who resumes at the line that processing holds back.
+    process_skipping: Skipping,
     /// What processing dropped and nobody has asked for yet.
     dropped: Dropped,
 }
@@ -83,9 +98,12 @@ impl LineState {
     pub fn new(max_line: usize) -> Self {
         Self {
             framer: Framer::new(max_line),
+            joiner: Joiner::new(max_line),
             copies: Copies::default(),
+            held_copies: Default::default(),
             inheritance: Inheritance::default(),
             process: LogState::default(),
+            process_skipping: Skipping::default(),
             dropped: Dropped::default(),
         }
     }
@@ -93,6 +111,7 @@ impl LineState {
     /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.
     pub fn begin_warm_up(&mut self) {
         self.process.set_warming_up(true);
+        self.joiner.set_warming_up(true);
     }
 
     /// Sets the stamp for lines that have none, before the first line that has one.
@@ -101,16 +120,25 @@ impl LineState {
     }
 
     /// Continues at a checkpoint, after the stretch before it was ingested for warmth.
-    pub fn resume(&mut self, skipping: Skipping) {
-        self.process.set_warming_up(false);
-        self.dropped = Dropped::default();
+    pub fn resume(&mut self, settings: &Settings, workload: &Workload, skipping: Skipping) {
+        // No group is open at a position that can be resumed at: the next line would have closed it. Where groups
+        // were open before stays known, as processing may hold back a line of there again.
+        let (mut arena, mut records) = (Vec::new(), Vec::new());
+        self.joiner.close_idle(u64::MAX, &mut arena);
+        self.record_ready(settings, workload, &mut arena, &mut records);
         self.framer.resume(skipping);
+        self.leave(&arena);
+        self.process.set_warming_up(false);
+        self.joiner.set_warming_up(false);
+        self.dropped = Dropped::default();
     }
 
-    /// A new generation of the log begins at offset 0. Records that were held back come out.
+    /// A new generation of the log begins at offset 0. Records that processing held back come out; what is being
+    /// joined goes on.
     pub fn next_generation(&mut self, settings: &Settings, arena: &mut Vec<u8>, records: &mut Vec<Record>) {
-        self.close_idle(settings, u64::MAX, arena, records);
+        self.dropped += settings.chain.close_idle(&mut self.process, u64::MAX, arena, records);
         self.framer.next_generation();
+        self.joiner.next_generation();
         self.inheritance.clear();
         self.process.reset();
     }
@@ -134,9 +162,9 @@ impl LineState {
         (self.dropped != Dropped::default()).then(|| std::mem::take(&mut self.dropped).into())
     }
 
-    /// True while a line is open that began in an earlier generation.
+    /// True while a line or a group of lines is open that began in an earlier generation.
     pub fn carries(&self) -> bool {
-        self.framer.carries()
+        self.framer.carries() || self.joiner.carries(self.least_pin())
     }
 
     /// Stamp of the newest line, 0 before the first.
@@ -146,8 +174,14 @@ impl LineState {
 
     /// Where the oldest line begins whose fate is open, with what was being skipped there.
     pub fn pinned(&self) -> Option<(u64, Skipping)> {
-        let process = self.process.pinned().map(|offset| (offset, Skipping(0)));
-        self.framer.pinned().into_iter().chain(process).min_by_key(|(offset, _)| *offset)
+        self.least_pin().map(|place| self.joiner.floor(place))
+    }
+
+    /// Where the oldest line begins that the framer, the joiner or processing holds back.
+    fn least_pin(&self) -> Option<(u64, Skipping)> {
+        let process = self.process.pinned().map(|offset| (offset, self.process_skipping));
+        let pins = self.framer.pinned().into_iter().chain(self.joiner.pinned()).chain(process);
+        pins.min_by_key(|(offset, _)| *offset)
     }
 
     /// What is being skipped now.
@@ -176,15 +210,14 @@ impl LineState {
                 self.framer.more(&arena[at..filled], offset);
                 taken.bytes = filled - from;
                 if let Some(framed) = self.framer.seal_long(arena) {
-                    taken.framed += u64::from(!framed.known);
-                    taken.dropped += self.record(settings, workload, arena, framed, records);
+                    self.join(settings, workload, arena, framed, records, &mut taken);
                 }
+                self.leave(arena);
                 return taken;
             };
             self.framer.more(&arena[at..at + newline], offset);
             if let Some(framed) = self.framer.end_long(arena) {
-                taken.framed += u64::from(!framed.known);
-                taken.dropped += self.record(settings, workload, arena, framed, records);
+                self.join(settings, workload, arena, framed, records, &mut taken);
             }
             at += newline + 1;
         }
@@ -195,8 +228,7 @@ impl LineState {
                 break;
             }
             if let Some(framed) = self.framer.accept(arena, fragment) {
-                taken.framed += u64::from(!framed.known);
-                taken.dropped += self.record(settings, workload, arena, framed, records);
+                self.join(settings, workload, arena, framed, records, &mut taken);
             }
             at += len + 1;
         }
@@ -206,7 +238,7 @@ impl LineState {
             self.framer.more(&arena[at..filled], offset + (at - from) as u64);
             at = filled;
         }
-        self.copies.leave(arena);
+        self.leave(arena);
         taken.bytes = at - from;
         taken
     }
@@ -229,8 +261,9 @@ impl LineState {
             self.framer.accept(arena, fragment)
         };
         if let Some(framed) = framed {
-            self.record(settings, workload, arena, framed, records);
+            self.join(settings, workload, arena, framed, records, &mut Taken::default());
         }
+        self.leave(arena);
     }
 
     /// Gives out what waits for an end, since the container has ended. What stands in `arena` is a last line
@@ -248,41 +281,101 @@ impl LineState {
         }
         let rest: Vec<Framed> = self.framer.finish(arena).collect();
         for framed in rest {
-            self.record(settings, workload, arena, framed, records);
+            self.join(settings, workload, arena, framed, records, &mut Taken::default());
         }
-        self.close_idle(settings, u64::MAX, arena, records);
-        self.copies.leave(arena);
+        self.close_idle(settings, workload, u64::MAX, arena, records);
     }
 
     /// Closes what only waits for further lines, once the wall clock says that none can belong to it.
     pub fn close_idle(
         &mut self,
         settings: &Settings,
+        workload: &Workload,
         now_unix_nano: u64,
         arena: &mut Vec<u8>,
         records: &mut Vec<Record>,
     ) {
+        self.joiner.close_idle(now_unix_nano, arena);
+        self.record_ready(settings, workload, arena, records);
         self.dropped += settings.chain.close_idle(&mut self.process, now_unix_nano, arena, records);
+        self.leave(arena);
     }
 
-    /// Makes the record of a framed line; the number of records that processing dropped.
+    /// The arena is about to go: keeps what is still needed of it.
+    fn leave(&mut self, arena: &[u8]) {
+        self.copies.leave(arena);
+        for copies in &mut self.held_copies {
+            copies.leave(arena);
+        }
+        self.joiner.leave(arena);
+        self.joiner.prune(self.least_pin().map(|(offset, _)| offset));
+    }
+
+    /// Takes a framed line: makes its record, or joins it to a group.
     #[inline]
-    fn record(
+    fn join(
         &mut self,
         settings: &Settings,
         workload: &Workload,
         arena: &mut Vec<u8>,
         framed: Framed,
         records: &mut Vec<Record>,
+        taken: &mut Taken,
+    ) {
+        if self.joiner.passes(framed.body.of(arena)) {
+            taken.framed += u64::from(!framed.known);
+            let line = Ready { framed, kind: Kind::Passed };
+            taken.dropped += self.record(settings, workload, arena, line, records);
+            return;
+        }
+        let begun = self.joiner.take(&settings.multiline, workload, arena, framed);
+        taken.framed += u64::from(begun && !framed.known);
+        taken.dropped += self.record_ready(settings, workload, arena, records);
+    }
+
+    /// Makes the records of the lines that came out of the joiner; the number of records that processing dropped.
+    fn record_ready(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        records: &mut Vec<Record>,
     ) -> u64 {
+        let ready = self.joiner.take_ready();
+        let dropped = ready.iter().map(|line| self.record(settings, workload, arena, *line, records)).sum();
+        self.joiner.put_back(ready);
+        dropped
+    }
+
+    /// Makes the record of a line; the number of records that processing dropped.
+    #[inline]
+    fn record(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        line: Ready,
+        records: &mut Vec<Record>,
+    ) -> u64 {
+        let Ready { framed, kind } = line;
         let body = framed.body;
-        let shift = self.copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
+        let copies = match kind {
+            Kind::Passed => &mut self.copies,
+            Kind::Alone | Kind::Joined(_) => &mut self.held_copies[framed.stream as usize],
+        };
+        let shift = copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
         let mut record = read_record(settings.want, arena, framed);
         record.time_unix_nano += shift;
+        if let Kind::Joined(language) = kind
+            && settings.want.contains(Fields::LEVEL)
+        {
+            record.severity = joined_severity(body.of(arena), language, record.severity);
+        }
         if !record.request_id.is_empty() && settings.fields.contains(Fields::TRACE_ID) {
             let request_id = record.request_id.of(arena);
             if let Some(trace) = record.trace_id {
-                if !framed.first {
+                // The offset of a carried line is of another file; its id would reach as far as chance has it.
+                if !framed.first && !framed.carried {
                     self.inheritance.learn(request_id, trace, record.offset);
                 }
             } else if let Some(trace) = self.inheritance.recall(request_id, record.offset) {
@@ -297,12 +390,31 @@ impl LineState {
             records.push(record);
             return 0;
         }
-        let dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
+        let mut dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
+        if self.process.pinned() == Some(framed.offset) {
+            self.process_skipping = framed.skipping;
+        }
+        if framed.carried {
+            // Who resumes in this generation does not see the line: no later one may depend on it.
+            dropped += settings.chain.close_idle(&mut self.process, u64::MAX, arena, records);
+        }
         let count = u64::from(dropped.records());
         if count > 0 {
             self.dropped += dropped;
         }
         count
+    }
+}
+
+/// The severity of a trace: that of its first line, as what follows may say anything; else an error.
+fn joined_severity(body: &[u8], language: Language, whole: Severity) -> Severity {
+    let first = memchr(b'\n', body).map_or(body, |end| &body[..end]);
+    match parse::parse(first, Fields::LEVEL).severity {
+        Severity::UNSPECIFIED if language == Language::Other => whole,
+        Severity::UNSPECIFIED => Severity::ERROR,
+        // Go's server says `http: panic serving`, and npm has a level of that name.
+        found if language == Language::Go && found < Severity::INFO => Severity::ERROR,
+        found => found,
     }
 }
 

@@ -9,8 +9,9 @@
 //!
 //! What a reader of the masked bytes sees differs from what was masked in two ways: the text is `***` instead of
 //! `[REDACTED:rule]`, and lines with one stamp that differed in their secret alone are equal now, so that the later
-//! ones get another nanosecond. Secrets that only show when lines are joined into one record are found as far as
-//! they show in their own line.
+//! ones get another nanosecond. Limit: lines are looked at one by one, as the application wrote them, not as
+//! `multiline` joins them. A secret that shows only in a joined record, by an expression that spans lines, is masked as
+//! far as it shows in its own line; the redaction of the record finds the rest, but on disk it lies as it was written.
 
 use std::ops::Range;
 
@@ -21,6 +22,7 @@ use super::ingest::{self, Settings};
 use super::parse::unescape_by_piece;
 use super::process::LogState;
 use crate::data::batch::{Marks, Span, Stream};
+use crate::data::position::Skipping;
 use crate::data::workload::Workload;
 
 /// Masks `bytes`, a stretch of a log that neither begins nor ends within a line. See [`Masker`] for several
@@ -296,6 +298,8 @@ fn cover(
         original_len: 0,
         known: false,
         first: false,
+        skipping: Skipping::default(),
+        carried: false,
     };
     let record = ingest::read_record(settings.want, &mut arena, framed);
     let covers = if open {

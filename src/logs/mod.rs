@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod inherit;
 pub mod keeper;
 pub mod mask;
+pub mod multiline;
 pub mod notice;
 pub mod os;
 pub mod parse;
@@ -65,6 +66,8 @@ pub struct Config {
     pub last_words: bool,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,
+    /// Stack traces become one record each.
+    pub multiline: multiline::Config,
 }
 
 impl Default for Config {
@@ -80,6 +83,7 @@ impl Default for Config {
             spill: spill::Config::default(),
             last_words: true,
             exclude_self: true,
+            multiline: multiline::Config::default(),
         }
     }
 }

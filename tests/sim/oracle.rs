@@ -210,7 +210,7 @@ impl Oracle {
             // end of a line whose beginning went missing comes alone.
             let piece = self.lines.iter().any(|line| {
                 let longer = line.text.len() > text.len();
-                let cut = line.text.starts_with(text) && time <= line.time;
+                let cut = line.text.starts_with(text) && (!line.done || time <= line.time);
                 let same_log =
                     self.logs[line.log].labels == labels && self.logs[line.log].pod == value("pod");
                 same_log && (cut || longer && line.text.ends_with(text))

@@ -15,7 +15,7 @@ pub mod config;
 pub mod dedup;
 pub mod limit;
 mod redact;
-mod rules;
+pub(in crate::logs) mod rules;
 mod sample;
 
 use std::sync::atomic::{AtomicU64, Ordering};

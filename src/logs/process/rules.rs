@@ -22,7 +22,7 @@ pub struct Error {
 }
 
 impl Error {
-    pub(super) fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(in crate::logs) fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { key: key.into(), reason: reason.into() }
     }
 }
@@ -34,7 +34,7 @@ pub const MAX_RULES: usize = 64;
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
 /// Refuses names that would not make a good label value.
-pub(super) fn check_names<'a>(
+pub(in crate::logs) fn check_names<'a>(
     table: &str,
     names: impl ExactSizeIterator<Item = &'a String>,
 ) -> Result<(), Error> {
@@ -54,7 +54,7 @@ pub(super) fn check_names<'a>(
 }
 
 /// Compiles a person's regular expression.
-pub(super) fn regex(key: &str, pattern: &str) -> Result<Regex, Error> {
+pub(in crate::logs) fn regex(key: &str, pattern: &str) -> Result<Regex, Error> {
     RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().map_err(|error| {
         let reason = match error {
             regex::Error::CompiledTooBig(_) => {
@@ -122,6 +122,34 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|b| *b == b'*')
+}
+
+/// Conditions about containers alone, for rules that are not about records.
+#[derive(Debug)]
+pub(in crate::logs) struct Selector([Option<Names>; 4]);
+
+impl Selector {
+    /// Compiles the patterns for namespace, pod, container and service of the rule whose table is `at`.
+    pub(in crate::logs) fn compile(at: &str, patterns: [&[Pattern]; 4]) -> Result<Self, Error> {
+        let [namespace, pod, container, service] = patterns;
+        let names = |key: &str, patterns: &[Pattern]| Names::compile(format!("{at}.{key}"), patterns);
+        Ok(Self([
+            names("namespace", namespace)?,
+            names("pod", pod)?,
+            names("container", container)?,
+            names("service", service)?,
+        ]))
+    }
+
+    /// True when the container meets all of them.
+    pub(in crate::logs) fn matches(&self, workload: &Workload) -> bool {
+        let container = &workload.container;
+        let actual = [&container.namespace, &container.pod, &container.container, &workload.service_name];
+        self.0
+            .iter()
+            .zip(actual)
+            .all(|(names, name)| names.as_ref().is_none_or(|names| names.matches(name.as_bytes())))
+    }
 }
 
 /// Compiled conditions of one rule.

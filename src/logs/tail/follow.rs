@@ -134,7 +134,10 @@ impl<E: Env> Tail<E> {
         }
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
-        log.lines.next_generation(&self.settings, &mut arena, &mut records);
+        log.lines.finish(&self.settings, &log.workload, &mut arena, 0, &mut records);
+        if let Some(drops) = log.lines.take_dropped() {
+            log.ledger.count_dropped(&drops);
+        }
         log.lines = LineState::new(self.settings.max_line);
         log.lines.set_first_time(self.env.unix_nano());
         for file in &mut log.files {
@@ -376,7 +379,7 @@ impl<E: Env> Tail<E> {
             let offset = log.files[0].offset;
             log.lines.finish(&self.settings, &log.workload, &mut arena, offset, &mut records);
         } else {
-            log.lines.close_idle(&self.settings, wall, &mut arena, &mut records);
+            log.lines.close_idle(&self.settings, &log.workload, wall, &mut arena, &mut records);
         }
         self.seal(index, arena, records, 0);
     }

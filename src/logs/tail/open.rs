@@ -235,7 +235,7 @@ impl<E: Env> Tail<E> {
             warn!(log = %key, %error, "cannot read log; trying again");
             return false;
         }
-        log.lines.resume(skipping);
+        log.lines.resume(&self.settings, &log.workload, skipping);
         log.lines.set_first_time(self.env.unix_nano());
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));
