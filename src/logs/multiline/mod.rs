@@ -155,7 +155,8 @@ impl Joiner {
     /// True when a line need not be [taken](Self::take): it can be no part of a trace.
     #[inline]
     pub fn passes(&self, body: &[u8]) -> bool {
-        !self.busy && (self.off || body.first() == Some(&b'{'))
+        // Not busy and not off: traces are joined, and none is open.
+        !self.busy && (self.off || body.first() == Some(&b'{') || traces::begins(body).is_none())
     }
 
     /// Takes the next line; what comes out stands in [`ready`](Self::take_ready). False when the line joined a

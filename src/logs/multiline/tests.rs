@@ -30,13 +30,14 @@ fn framed(arena: &mut Vec<u8>, offset: u64, stream: Stream, line: &str) -> Frame
 }
 
 #[test]
-fn a_json_line_passes_unseen_until_a_group_is_open() {
+fn what_begins_no_trace_passes_unseen_until_a_group_is_open() {
     let (rules, workload, mut arena) = (Rules::default(), workload(), Vec::new());
     let mut joiner = Joiner::new(1 << 18);
     assert!(!joiner.passes(b"{"), "the mode is not known yet");
     let line = framed(&mut arena, 0, Stream::Stdout, "up");
     assert!(joiner.take(&rules, &workload, &mut arena, line));
-    assert!(joiner.passes(b"{\"a\":1}") && !joiner.passes(b"x") && !joiner.passes(b""));
+    assert!(joiner.passes(b"{\"a\":1}") && joiner.passes(b"x") && joiner.passes(b""));
+    assert!(!joiner.passes(b"panic: x"), "a trace may begin here");
     let line = framed(&mut arena, 10, Stream::Stderr, "Error: x");
     joiner.take(&rules, &workload, &mut arena, line);
     assert!(!joiner.passes(b"{"));
