@@ -8,6 +8,7 @@
 
 mod chance;
 mod disk;
+mod entrance;
 mod loki;
 mod oracle;
 mod plan;

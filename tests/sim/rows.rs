@@ -224,9 +224,7 @@ fn row_22_failing_syncs_and_a_read_only_disk_make_nothing_durable_that_is_not() 
     }
 }
 
-/// Needs the spill: without it the files that a pod's deletion took are held open only.
 #[test]
-#[ignore = "until the spill is merged, an agent that dies in an outage loses what the kubelet has removed"]
 fn row_24_an_outage_of_an_hour_with_a_kill_in_it_is_spilled() {
     let change = |plan: &mut Plan| {
         plan.pods = 2;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nodewick::data::batch::Fields;
 use nodewick::data::budget::{Budget, Signal};
-use nodewick::data::delivery::{Fanout, Outlet, Shipment};
+use nodewick::data::delivery::Fanout;
 use nodewick::data::workload::PathIdentity;
 use nodewick::logs::checkpoint::{Marks, Store};
 use nodewick::logs::disk::Disk;
@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 
 use crate::chance::{Rng, note};
 use crate::disk::{self, SimDisk};
+use crate::entrance::{Entrance, Inbox};
 use crate::loki::{self, Limits, Loki};
 use crate::plan::{Fault, Outcome, Plan, Planted};
 use crate::world::{MILLI, ROOT, SECOND, Shared, SimEnv, World};
@@ -69,40 +70,6 @@ impl PartialOrd for Timed {
 impl Ord for Timed {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
-
-type Inbox = Arc<Mutex<Vec<Shipment>>>;
-
-struct Entrance {
-    inbox: Inbox,
-    planted: Planted,
-    offered: Mutex<u32>,
-}
-
-impl Outlet for Entrance {
-    fn required(&self) -> bool {
-        true
-    }
-
-    fn offer(&self, mut shipment: Shipment) {
-        let mut offered = self.offered.lock();
-        *offered += 1;
-        match self.planted {
-            Planted::AcksEarly => {
-                if let Some(ticket) = shipment.ticket.take() {
-                    ticket.delivered();
-                }
-            }
-            Planted::DropsABatch if *offered == 7 => {
-                if let Some(ticket) = shipment.ticket.take() {
-                    ticket.delivered();
-                }
-                return;
-            }
-            _ => {}
-        }
-        self.inbox.lock().push(shipment);
     }
 }
 
