@@ -365,7 +365,8 @@ fn row_14_line_without_an_end() {
         during.1.p99_millis,
         base.1.p99_millis
     ));
-    row.check(grown <= 1 << 20, format!("RSS grew by {} KiB", grown >> 10));
+    // Between 12 MiB and nothing, an allocator on a busy machine may take a few; the soak's GiB is held to the row's limit.
+    row.check(grown <= scale.pick(4, 1) << 20, format!("RSS grew by {} KiB", grown >> 10));
     let allowed = base.1.p99_millis + 100;
     row.check(during.1.p99_millis <= allowed, format!("others' latency {:?}, before {:?}", during.1, base.1));
     let cut = rig.oracle.foreign();
