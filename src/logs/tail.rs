@@ -137,6 +137,8 @@ pub struct Tail<E: Env> {
     /// Container directories that have no log yet, with the time at which they were first seen.
     empty_dirs: HashMap<PathBuf, Duration>,
     skipped: HashSet<PathBuf>,
+    /// Logs that were followed to their end and that the spill still has until the next checkpoint.
+    delivered: HashSet<Arc<str>>,
     next_tick: Duration,
     next_discovery: Duration,
     first_listing_done: Option<Duration>,
@@ -187,6 +189,7 @@ impl<E: Env> Tail<E> {
             watched: HashSet::new(),
             empty_dirs: HashMap::new(),
             skipped: HashSet::new(),
+            delivered: HashSet::new(),
             next_tick: Duration::ZERO,
             next_discovery: Duration::ZERO,
             first_listing_done: None,

@@ -45,7 +45,7 @@ pub fn answers(agent: &Agent, path: &str, status: u16, limit: Duration) -> bool 
 #[test]
 fn row_16_killed_at_random_points() {
     let scale = Scale::of_run();
-    let (kills, least, most) = scale.pick((20, 100, 900), (200, 200, 5000));
+    let (kills, least, most) = scale.pick((20, 100, 900), (200, 200, 2000));
     let mut chance = Chance::of_run();
     let injected = format!("{kills} × kill -9, {least}–{most} ms apart, seed {}", chance.0);
     let mut row = Row::begin(16, "kill -9 at random points", injected);

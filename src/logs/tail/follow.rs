@@ -165,15 +165,16 @@ impl<E: Env> Tail<E> {
         if let Some(dir) = log.live.parent()
             && let Ok(modified) = self.env.modified(dir)
         {
-            // A change within the granularity of file times may hide behind an equal stamp.
-            let settled = wall.saturating_sub(modified) > 100_000_000;
-            if modified == log.dir_modified && settled && log.gone_since.is_none() {
+            if modified == log.dir_modified && log.gone_since.is_none() {
                 // docker rotates behind a link, in another directory.
                 if !log.linked {
                     return true;
                 }
             } else if modified != log.dir_modified {
-                log.dir_modified = modified;
+                // A further change within the granularity of file times would hide behind an equal stamp: a fresh one
+                // is not believed yet.
+                let settled = wall.saturating_sub(modified) > 100_000_000;
+                log.dir_modified = if settled { modified } else { 0 };
                 // A restart of the container appears in this directory too.
                 self.next_discovery = self.next_discovery.min(now);
             }
@@ -344,6 +345,7 @@ impl<E: Env> Tail<E> {
             self.reconcile(index);
             let log = self.logs.swap_remove(index);
             self.by_key.remove(&log.key);
+            self.delivered.insert(Arc::clone(&log.key));
             self.registry.remove(&log.key);
             if let Some(moved) = self.logs.get(index) {
                 self.by_key.insert(Arc::clone(&moved.key), index);

@@ -92,8 +92,10 @@ impl<E: Env> Tail<E> {
 
     /// Takes up logs that are gone from disk, of which the spill has kept what was not delivered.
     pub(super) fn consider_spilled(&mut self, now: Duration) {
-        for key in self.spill.keys() {
-            if self.by_key.contains_key(&key) {
+        let kept = self.spill.keys();
+        self.delivered.retain(|key| kept.contains(key));
+        for key in kept {
+            if self.by_key.contains_key(&key) || self.delivered.contains(&key) {
                 continue;
             }
             let mut parts = key.split('/');
