@@ -61,7 +61,7 @@ pub struct Row {
 impl Row {
     /// Begins a row. `injected` says what is done, in a few words.
     pub fn begin(number: u32, title: &'static str, injected: impl Into<String>) -> Self {
-        Self {
+        let row = Self {
             number,
             part: "",
             title,
@@ -71,7 +71,26 @@ impl Row {
             pending: None,
             began: Instant::now(),
             done: false,
-        }
+        };
+        let condemned =
+            run_id().is_some_and(|id| fs::read_to_string(row.verdict_file()).is_ok_and(|of| of == id));
+        assert!(
+            !condemned,
+            "row {number} lost, broke, moved or doubled lines in this run: no second attempt"
+        );
+        row
+    }
+
+    /// Where a run says that a row may not be tried again.
+    fn verdict_file(&self) -> PathBuf {
+        directory().join(format!("row-{:02}.condemned", self.number))
+    }
+
+    /// A machine that is too slow for a moment earns a second attempt; lines that are lost or wrong never do.
+    fn condemn(&self) {
+        let written = run_id()
+            .map(|id| fs::create_dir_all(directory()).and_then(|()| fs::write(self.verdict_file(), id)));
+        assert!(!matches!(written, Some(Err(_))), "{}: {written:?}", self.verdict_file().display());
     }
 
     /// Names this part of a row that is several tests.
@@ -125,7 +144,10 @@ impl Row {
         ];
         limits.extend(pass.gaps.map(|limit| ("gaps told", tally.gaps, limit)));
         limits.extend(pass.duplicated.map(|limit| ("received twice", tally.duplicated, limit)));
-        for (what, found, limit) in limits {
+        for (index, (what, found, limit)) in limits.into_iter().enumerate() {
+            if index < 4 && found > limit {
+                self.condemn();
+            }
             self.check(found <= limit, format!("{found} {what}, {limit} allowed"));
         }
         self.check(outcome.recovery <= pass.recovery, format!("recovery took {:?}", outcome.recovery));
@@ -198,6 +220,11 @@ impl Drop for Row {
             self.record(None, "fail");
         }
     }
+}
+
+/// The test runner's name for this run, the same for every attempt at a test.
+fn run_id() -> Option<String> {
+    std::env::var("NEXTEST_RUN_ID").ok()
 }
 
 /// Where the records lie.

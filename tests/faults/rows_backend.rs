@@ -409,7 +409,8 @@ fn row_28_answers_that_mix_what_to_do() {
             letters.len()
         ),
     );
-    row.finish(&outcome, Pass::default());
+    // A backend that takes a smaller line behind a larger one that it refuses has itself changed their order.
+    row.finish(&outcome, Pass { reordered: u64::MAX, ..Pass::default() });
 }
 
 #[test]

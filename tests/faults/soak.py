@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 RECORDS = TARGET / "faults" / "soak"
 BOARD = ROOT / "docs" / "reference" / "scoreboard.md"
+# Seconds after which a row is given up.
+LONGEST = 900
 CARGO = ["cargo", "test", "--release", "--locked", "--quiet", "--test", "faults", "--"]
 
 
@@ -49,12 +52,21 @@ def run(rows):
     failed, environment = [], {**os.environ, "NODEWICK_SOAK": "1"}
     for name in tests:
         print(f"{datetime.datetime.now():%H:%M:%S} {name.split('::')[-1]}", file=sys.stderr, flush=True)
-        done = subprocess.run([*CARGO, "--exact", "--nocapture", "--test-threads=1", name], cwd=ROOT,
-                              env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              stdin=subprocess.DEVNULL)
-        if done.returncode:
+        row = subprocess.Popen([*CARGO, "--exact", "--nocapture", "--test-threads=1", name], cwd=ROOT,
+                               env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            said, _ = row.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(row.pid, signal.SIGKILL)
+            said = f"ended after {LONGEST} s\n"
+            RECORDS.mkdir(parents=True, exist_ok=True)
+            record = {"row": number(name), "part": "", "title": name.split("::")[-1], "injected": "",
+                      "verdict": "fail", "note": f"not at its end after {LONGEST} s", "seconds": LONGEST}
+            (RECORDS / f"row-{number(name):02}.json").write_text(json.dumps(record))
+        if row.returncode != 0:
             failed.append(name.split("::")[-1])
-            print("\n".join(done.stdout.splitlines()[-60:]), file=sys.stderr, flush=True)
+            print("\n".join(said.splitlines()[-60:]), file=sys.stderr, flush=True)
     return failed
 
 

@@ -190,8 +190,7 @@ impl Bucket {
         Self { tokens: burst, at: Instant::now() }
     }
 
-    fn allow(&mut self, (rate, burst): (f64, f64), bytes: usize) -> bool {
-        let now = Instant::now();
+    fn allow(&mut self, (rate, burst): (f64, f64), bytes: usize, now: Instant) -> bool {
         self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * rate).min(burst);
         self.at = now;
         let fits = bytes as f64 <= self.tokens;
@@ -590,7 +589,7 @@ impl State {
         }
         let bucket =
             self.tenants.entry(tenant.to_owned()).or_insert_with(|| Bucket::full(limits.tenant_rate.1));
-        if !bucket.allow(limits.tenant_rate, bytes) {
+        if !bucket.allow(limits.tenant_rate, bytes, Instant::now()) {
             return Err((
                 429,
                 format!(
@@ -654,6 +653,8 @@ impl State {
             rate: Bucket::full(stream_rate.1),
         });
         let total = entries.len();
+        // As the ingester does: one look at the clock for all entries of a stream.
+        let now = Instant::now();
         // Time, status and reason of each refused entry.
         let mut failed: Vec<(i128, u16, String)> = Vec::new();
         let mut taken: Vec<Entry> = Vec::new();
@@ -672,7 +673,7 @@ impl State {
         for entry in entries {
             let time = entry.time_unix_nano;
             let bytes = size(&entry);
-            if !limits.shard_streams && !stored.rate.allow(stream_rate, bytes) {
+            if !limits.shard_streams && !stored.rate.allow(stream_rate, bytes, now) {
                 failed.push((time, 429, rate_text(bytes)));
             } else if newest != i128::MIN && time < newest - HOUR {
                 failed.push((
@@ -690,7 +691,7 @@ impl State {
             }
         }
         let sum: usize = taken.iter().map(size).sum();
-        if limits.shard_streams && !stored.rate.allow(stream_rate, sum) {
+        if limits.shard_streams && !stored.rate.allow(stream_rate, sum, now) {
             failed =
                 taken.drain(..).map(|entry| (entry.time_unix_nano, 429, rate_text(size(&entry)))).collect();
             newest = stored.newest;
