@@ -13,6 +13,7 @@ pub mod config;
 pub mod data;
 pub mod demo;
 pub mod health;
+pub mod kube;
 pub mod logs;
 pub mod metrics;
 pub mod sink;

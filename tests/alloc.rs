@@ -62,7 +62,9 @@ impl Path {
     fn new(file: OsFile, fields: Fields) -> Self {
         let container = ContainerRef::from_path("shop_orders-7d9f8b6c5-p2x4k_uid", "api", 0).expect("a path");
         let mut identity = PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None };
-        let Identity::Known(workload) = identity.identify(&container) else { panic!("known from the path") };
+        let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+            panic!("known from the path")
+        };
         let chain = Chain::compile(&process::Config::default()).expect("no rules");
         Self {
             file,

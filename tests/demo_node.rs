@@ -193,7 +193,10 @@ fn follow(root: &Path, outlet: &local::Outlet, drop_one_in: Option<u64>, stop: &
                 let whole = text.rfind('\n').map_or(0, |at| at + 1);
                 *offset += whole as u64;
                 let container = ContainerRef::from_path(&pod_name, "api", 0).expect("genuine");
-                let Identity::Known(workload) = identity.identify(&container) else { panic!("always known") };
+                let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO)
+                else {
+                    panic!("always known")
+                };
                 let (mut arena, mut found) = (Vec::new(), Vec::new());
                 for line in text[..whole].lines() {
                     let (stamp, stream, ends, payload) = cri(line);

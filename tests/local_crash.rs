@@ -30,7 +30,9 @@ fn child_that_is_killed() {
     let ledger = Ledger::new(Position { offset: first, ..Position::default() }, Arc::default());
     let mut identity = PathIdentity { cluster: "c".to_owned(), node: "n".to_owned(), environment: None };
     let container = ContainerRef::from_path("shop_cart-7f4b9d6c88-x2kqp_uid", "api", 0).expect("genuine");
-    let Identity::Known(workload) = identity.identify(&container) else { panic!("always known") };
+    let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+        panic!("always known")
+    };
     let budget = Budget::new(1 << 30, Arc::default());
     let mut told = first;
     for round in 0..100_000 {

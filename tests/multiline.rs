@@ -62,7 +62,9 @@ fn file(lines: &[&str]) -> String {
 fn workload() -> Arc<Workload> {
     let container = ContainerRef::from_path("shop_billing-7d9f8b6c5-p2x4k_uid", "api", 0).expect("a path");
     let mut identity = PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None };
-    let Identity::Known(workload) = identity.identify(&container) else { panic!("known from the path") };
+    let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+        panic!("known from the path")
+    };
     workload
 }
 

@@ -33,7 +33,9 @@ fn parcel() -> Parcel {
         ContainerRef::from_path("shop_checkout-d994d45d6-5h9zr_uid-1", "api", 2).expect("a pod directory");
     let mut identity =
         PathIdentity { cluster: "prod".into(), node: "n1".into(), environment: Some("test".into()) };
-    let Identity::Known(workload) = identity.identify(&container) else { panic!("paths say all") };
+    let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+        panic!("paths say all")
+    };
     let mut arena = Vec::new();
     let mut records = Vec::new();
     for (index, line) in LINES.iter().enumerate() {

@@ -19,7 +19,7 @@ fn workload() -> Workload {
     let container =
         nodewick::data::workload::ContainerRef::from_path("shop_checkout-d994d45d6-5h9zr_u-1", "api", 0)
             .expect("valid");
-    match identity.identify(&container) {
+    match identity.identify(&container, std::time::Duration::ZERO) {
         Identity::Known(workload) => (*workload).clone(),
         Identity::Pending => panic!("a path is enough"),
     }

@@ -15,7 +15,7 @@ const SECOND: u64 = 1_000_000_000;
 fn workload(pod: &str) -> Arc<Workload> {
     let mut identity = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
     let container = ContainerRef::from_path(&format!("shop_{pod}_uid-{pod}"), "api", 0).expect("valid");
-    match identity.identify(&container) {
+    match identity.identify(&container, std::time::Duration::ZERO) {
         Identity::Known(workload) => workload,
         Identity::Pending => panic!("a path is enough"),
     }

@@ -315,7 +315,7 @@ fn workload() -> Arc<Workload> {
     let mut identity = PathIdentity { cluster: String::new(), node: String::new(), environment: None };
     let container =
         ContainerRef::from_path("shop_checkout_uid", "api", 0).expect("a name of the kubelet's form");
-    match identity.identify(&container) {
+    match identity.identify(&container, std::time::Duration::ZERO) {
         Identity::Known(workload) => workload,
         Identity::Pending => unreachable!("a path is always known"),
     }

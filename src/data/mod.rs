@@ -8,6 +8,7 @@ pub mod account;
 pub mod batch;
 pub mod budget;
 pub mod delivery;
+pub mod pods;
 pub mod position;
 pub mod severity;
 pub mod tally;

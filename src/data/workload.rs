@@ -4,6 +4,7 @@
 //! whether the answer came from the path alone or from the Kubernetes watch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A container instance as the log path names it.
 ///
@@ -79,10 +80,87 @@ pub enum Identity {
     Pending,
 }
 
+/// How an instance of a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code; 128 + n after signal n.
+    pub code: i32,
+    /// The kubelet's word for it: `Error`, `OOMKilled`, `Completed`.
+    pub reason: String,
+}
+
+impl Exit {
+    /// It ended as it should.
+    pub fn is_good(&self) -> bool {
+        self.code == 0
+    }
+}
+
+/// Format of a container's lines, where its annotation names one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LineFormat {
+    /// As each line looks.
+    #[default]
+    Auto,
+    /// JSON only.
+    Json,
+    /// logfmt only.
+    Logfmt,
+    /// klog only.
+    Klog,
+    /// nginx access and error lines only.
+    Nginx,
+    /// Plain text: nothing is looked for.
+    Text,
+}
+
+/// How a container's logs are treated by the word of its pod's or namespace's annotations. May change while the
+/// container lives; what its records carry as labels never does.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Handling {
+    /// Its logs are not shipped.
+    pub off: bool,
+    /// How its lines are parsed.
+    pub format: LineFormat,
+    /// Key in JSON and logfmt lines that has the level, before all usual ones.
+    pub level_field: Option<String>,
+    /// Key that has the trace id, before all usual ones.
+    pub trace_field: Option<String>,
+    /// Share of the lines that is kept, more than 0 and less than 1; lines of one trace are kept or dropped together.
+    pub sample: Option<f64>,
+    /// Name of a multiline mode: `off`, `auto`, or a language.
+    pub multiline: Option<String>,
+}
+
 /// Answers who wrote a log. Implemented by the path-only directory here and by the Kubernetes watch.
+///
+/// `now` is the time of the one who asks, on a clock that never goes back.
 pub trait Identify: Send {
     /// Identity of a container instance.
-    fn identify(&mut self, container: &ContainerRef) -> Identity;
+    fn identify(&mut self, container: &ContainerRef, now: Duration) -> Identity;
+
+    /// A number that is another one after every change of what is known.
+    fn version(&self) -> u64 {
+        0
+    }
+
+    /// How the container's logs are treated now; `None` when nothing is known of it.
+    fn handling(&mut self, _container: &ContainerRef, _now: Duration) -> Option<Arc<Handling>> {
+        None
+    }
+
+    /// How the container instance ended, if that is known.
+    fn exit(&mut self, _container: &ContainerRef, _now: Duration) -> Option<Exit> {
+        None
+    }
+
+    /// True when [`exit`](Self::exit) will say sooner or later how an instance of a living pod ended.
+    fn knows_exits(&self) -> bool {
+        false
+    }
+
+    /// Logs of which `is_there` says no are gone: nobody will ask for them again.
+    fn forget(&mut self, _is_there: &dyn Fn(&str) -> bool) {}
 }
 
 /// Identity from the path and the agent's own settings alone: no API needed.
@@ -97,7 +175,7 @@ pub struct PathIdentity {
 }
 
 impl Identify for PathIdentity {
-    fn identify(&mut self, container: &ContainerRef) -> Identity {
+    fn identify(&mut self, container: &ContainerRef, _now: Duration) -> Identity {
         Identity::Known(Arc::new(Workload {
             container: container.clone(),
             cluster: self.cluster.clone(),

@@ -274,7 +274,7 @@ mod tests {
     fn workload() -> std::sync::Arc<Workload> {
         let container = ContainerRef::from_path("shop_api-6d5_u1", "api", 2).expect("a pod's directory");
         let mut paths = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
-        match paths.identify(&container) {
+        match paths.identify(&container, std::time::Duration::ZERO) {
             Identity::Known(workload) => workload,
             Identity::Pending => unreachable!("paths say it all"),
         }

@@ -115,7 +115,9 @@ mod tests {
         let container =
             ContainerRef::from_path(&format!("publish_{pod}_u1"), "api", restart).expect("a directory");
         let mut paths = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
-        let Identity::Known(workload) = paths.identify(&container) else { unreachable!("paths say it all") };
+        let Identity::Known(workload) = paths.identify(&container, std::time::Duration::ZERO) else {
+            unreachable!("paths say it all")
+        };
         let sight = Arc::<Sight>::default();
         let ledger = Ledger::new(Position::default(), Arc::default());
         registry.enter(container.key().into(), workload, ledger, Arc::clone(&sight), false);

@@ -225,7 +225,9 @@ mod tests {
     fn enter(registry: &Registry, pod: &str) -> (Arc<Ledger>, Arc<Sight>) {
         let container = ContainerRef::from_path(&format!("shop_{pod}_u1"), "api", 0).expect("a directory");
         let mut paths = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
-        let Identity::Known(workload) = paths.identify(&container) else { unreachable!("paths say it all") };
+        let Identity::Known(workload) = paths.identify(&container, std::time::Duration::ZERO) else {
+            unreachable!("paths say it all")
+        };
         let (ledger, sight) = (Ledger::new(Position::default(), Arc::default()), Arc::<Sight>::default());
         registry.enter(container.key().into(), workload, Arc::clone(&ledger), Arc::clone(&sight), false);
         (ledger, sight)

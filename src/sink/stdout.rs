@@ -299,7 +299,9 @@ mod tests {
     fn batch(lines: &[&str], end: u64, budget: &Arc<Budget>) -> Batch {
         let container = ContainerRef::from_path("shop_web-0_uid", "api", 0).expect("a path");
         let mut identity = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
-        let Identity::Known(workload) = identity.identify(&container) else { panic!("paths say all") };
+        let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+            panic!("paths say all")
+        };
         let mut arena = Vec::new();
         let records = lines
             .iter()

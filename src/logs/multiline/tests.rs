@@ -8,7 +8,9 @@ use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
 fn workload() -> Arc<Workload> {
     let container = ContainerRef::from_path("shop_api-0_uid", "api", 0).expect("a path");
     let mut identity = PathIdentity { cluster: String::new(), node: String::new(), environment: None };
-    let Identity::Known(workload) = identity.identify(&container) else { panic!("known from the path") };
+    let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+        panic!("known from the path")
+    };
     workload
 }
 

@@ -29,7 +29,7 @@ impl<E: Env> Tail<E> {
         if self.by_key.contains_key(key.as_str()) || self.is_own(&candidate.container) {
             return true;
         }
-        let Identity::Known(workload) = self.identify.identify(&candidate.container) else {
+        let Identity::Known(workload) = self.identify.identify(&candidate.container, now) else {
             self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
             return true;
         };
@@ -108,7 +108,7 @@ impl<E: Env> Tail<E> {
                 continue;
             };
             let path = self.options.root.join(format!("{key}.log"));
-            let Identity::Known(workload) = self.identify.identify(&container) else { continue };
+            let Identity::Known(workload) = self.identify.identify(&container, now) else { continue };
             if self.env.identity(&path).is_ok() {
                 // It is there after all, and the next listing will find it.
                 continue;

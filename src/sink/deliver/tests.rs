@@ -50,7 +50,7 @@ impl Transport for Deaf {
 fn batch(line: &str) -> Arc<Batch> {
     let container = ContainerRef::from_path("shop_checkout-0_uid", "api", 0).expect("a path");
     let mut identity = PathIdentity { cluster: "c".to_owned(), node: "n".to_owned(), environment: None };
-    let Identity::Known(workload) = identity.identify(&container) else {
+    let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
         panic!("a path is always known");
     };
     Arc::new(Batch {

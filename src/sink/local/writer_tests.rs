@@ -13,7 +13,9 @@ fn batch(lines: &[&str], first_time: u64) -> Batch {
     let mut identity =
         PathIdentity { cluster: "test".to_owned(), node: "node-a".to_owned(), environment: None };
     let container = ContainerRef::from_path("shop_checkout-d994d45d6-5h9zr_uid", "api", 0).expect("genuine");
-    let Identity::Known(workload) = identity.identify(&container) else { panic!("a path is always known") };
+    let Identity::Known(workload) = identity.identify(&container, std::time::Duration::ZERO) else {
+        panic!("a path is always known")
+    };
     let mut arena = Vec::new();
     let mut records = Vec::new();
     for (index, line) in lines.iter().enumerate() {

@@ -398,7 +398,9 @@ mod tests {
 
     fn parcel(container: &ContainerRef) -> Parcel {
         let mut identity = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
-        let Identity::Known(workload) = identity.identify(container) else { panic!("paths say all") };
+        let Identity::Known(workload) = identity.identify(container, std::time::Duration::ZERO) else {
+            panic!("paths say all")
+        };
         let batch = Batch {
             workload,
             path: "p".into(),
