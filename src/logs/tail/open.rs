@@ -1,6 +1,7 @@
 //! Taking up a log: a new one, one that the checkpoint knows, or one that only the spill still has.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl<E: Env> Tail<E> {
             return false;
         }
         let which = if plain { Which::Plain } else { Which::All };
-        let planned = self.plan(&candidate, which, spilled, mark.as_ref());
+        let planned = self.plan(&candidate.path, candidate.linked, which, spilled, mark.as_ref());
         let mut plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
@@ -64,14 +65,15 @@ impl<E: Env> Tail<E> {
     }
 
     /// How to go on with a log that is on disk. An error says that it cannot be told now.
-    fn plan(
+    pub(super) fn plan(
         &self,
-        candidate: &Candidate,
+        live: &Path,
+        linked: bool,
         which: Which,
         spilled: Vec<Open<Source<E::File>>>,
         mark: Option<&Mark>,
     ) -> Result<Plan<E::File>, OpenError> {
-        let open = |which| chain::open_all(&self.env, &candidate.path, candidate.linked, which);
+        let open = |which| chain::open_all(&self.env, live, linked, which);
         let plan = resume::plan(open(which)?, spilled, mark);
         let known = mark.is_some_and(|mark| mark.position != Position::default());
         if which == Which::Plain && known && !plan.resumed && !plan.truncated {
@@ -98,12 +100,8 @@ impl<E: Env> Tail<E> {
             if self.by_key.contains_key(&key) || self.delivered.contains(&key) {
                 continue;
             }
-            let mut parts = key.split('/');
-            let container = match (parts.next(), parts.next(), parts.next().and_then(|n| n.parse().ok())) {
-                (Some(pod), Some(name), Some(restart)) => ContainerRef::from_path(pod, name, restart),
-                _ => None,
-            };
-            let Some(container) = container.filter(|container| !self.is_own(container)) else {
+            let container = ContainerRef::from_key(&key).filter(|container| !self.is_own(container));
+            let Some(container) = container else {
                 self.spill.forget(&key);
                 continue;
             };
