@@ -10,7 +10,8 @@ use std::time::Duration;
 use nodewick::data::batch::{Fields, Marks as RecordMarks};
 use nodewick::data::budget::{Budget, Signal};
 use nodewick::data::delivery::{Fanout, Outlet, Shipment};
-use nodewick::data::workload::PathIdentity;
+use nodewick::data::pods::{LONGEST_WAIT, Pods, Reader};
+use nodewick::data::workload::{Identify, PathIdentity};
 use nodewick::logs::checkpoint::Marks;
 use nodewick::logs::env::{Entry, Env, OpenError};
 use nodewick::logs::ingest::Settings;
@@ -119,6 +120,8 @@ struct Rig {
     registry: Arc<Registry>,
     budget: Arc<Budget>,
     max_open: usize,
+    /// What the Kubernetes watch knows; without it the path says all.
+    pods: Option<Pods>,
     /// Everything that was ever shipped, in order: (pod directory name's pod, text, time).
     shipped: Vec<Line>,
 }
@@ -143,6 +146,7 @@ impl Rig {
             registry: Registry::new(Marks::new()),
             budget: Budget::new(32 << 20, Arc::default()),
             max_open: 1000,
+            pods: None,
             shipped: Vec::new(),
         };
         fs::create_dir_all(rig.root()).expect("root");
@@ -185,13 +189,21 @@ impl Rig {
                 Chain::compile(&nodewick::logs::process::Config::default()).expect("no rules"),
                 256 << 10,
             ),
-            Box::new(PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None }),
+            self.identify(),
             Fanout::new(vec![Box::new(self.sink.clone())]),
             Arc::clone(&self.budget),
             signal,
             Arc::clone(&self.registry),
             Spill::new(&spill::Config::default()),
         ));
+    }
+
+    fn identify(&self) -> Box<dyn Identify> {
+        let paths = PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None };
+        match &self.pods {
+            Some(pods) => Box::new(Reader::new(pods.clone(), paths, LONGEST_WAIT)),
+            None => Box::new(paths),
+        }
     }
 
     fn log(&self, pod: &str, name: &str) -> PathBuf {
@@ -709,3 +721,5 @@ mod traces;
 
 #[path = "tail/places.rs"]
 mod places;
+#[path = "tail/pods.rs"]
+mod pods;

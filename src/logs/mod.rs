@@ -3,6 +3,7 @@
 //! [`tail`] is the step machine that does the work; [`Config`] is its section of the config file and
 //! [`spawn`] the thread that drives it in the real world, with a second one that makes checkpoints durable.
 
+pub mod annotated;
 pub mod chain;
 pub mod checkpoint;
 pub mod copies;
@@ -12,6 +13,7 @@ pub mod disk;
 pub mod driver;
 pub mod env;
 pub mod frame;
+pub mod frozen;
 pub mod gz;
 pub mod ingest;
 pub mod inherit;

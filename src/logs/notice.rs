@@ -1,5 +1,5 @@
 //! Lines that the agent itself writes into a log's stream: a gap marker where bytes of the log are lost, and the
-//! last words of a container that ended and was started again.
+//! last words of a container that ended badly or was started again.
 //!
 //! In: what is known of the event, and for last words the end of the ended container's log file. Out: one JSON line
 //! appended to an arena, and its [`Record`]. Invariants: a notice is a function of its arguments alone, so that a
@@ -18,7 +18,7 @@ use crate::data::batch::{Fields, Record, Span, Stream};
 use crate::data::delivery::Loss;
 use crate::data::severity::Severity;
 use crate::data::trace::TraceId;
-use crate::data::workload::Workload;
+use crate::data::workload::{Exit, Workload};
 
 /// Bytes of an ended log's end that [`last_words`] looks at, at most.
 pub const TAIL_BYTES: usize = 64 << 10;
@@ -91,7 +91,16 @@ pub fn gap(arena: &mut Vec<u8>, gap: &Gap<'_>, time_unix_nano: u64, offset: u64)
     }
 }
 
-/// A container that ended and was started again.
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End<'a> {
+    /// Nothing is known but that one with this restart count was started in its place.
+    Restarted(u32),
+    /// As Kubernetes says.
+    Exited(&'a Exit),
+}
+
+/// A container that ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
     /// The last bytes of its last log file, as they stand there (CRI or docker's json-file). Of more than
@@ -99,8 +108,8 @@ pub struct Ended<'a> {
     pub tail: &'a [u8],
     /// The tail is the whole file. Otherwise it may begin in the middle of a line.
     pub whole: bool,
-    /// Restart count of the container that was started in its place.
-    pub next_restart: u32,
+    /// How it ended.
+    pub end: End<'a>,
     /// The record's place in the ended log: the file's size, at which no other record begins.
     pub offset: u64,
     /// The record's time where no line of the tail has a stamp; otherwise it is that of the last line.
@@ -113,6 +122,10 @@ struct LastWordsLine<'a> {
     msg: String,
     event: &'static str,
     restart: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     lines: &'a [String],
@@ -143,14 +156,18 @@ pub fn last_words(
         1 => "its last line".to_owned(),
         count => format!("its last {count} lines"),
     };
+    let (how, exit) = match ended.end {
+        End::Restarted(next) => (format!("(restart {next} began)"), None),
+        End::Exited(exit) if exit.reason.is_empty() => (format!("with exit code {}", exit.code), Some(exit)),
+        End::Exited(exit) => (format!("with exit code {} ({})", exit.code, exit.reason), Some(exit)),
+    };
     let line = LastWordsLine {
         level: "error",
-        msg: format!(
-            "container {} ended (restart {} began): {count}",
-            container.container, ended.next_restart
-        ),
+        msg: format!("container {} ended {how}: {count}", container.container),
         event: "nodewick.last_words",
         restart: container.restart,
+        exit_code: exit.map(|exit| exit.code),
+        exit_reason: exit.map(|exit| exit.reason.as_str()).filter(|reason| !reason.is_empty()),
         trace_id: trace_id.map(|id| id.to_string()),
         lines: &lines,
     };
@@ -281,7 +298,7 @@ mod tests {
     }
 
     fn ended(tail: &[u8]) -> Ended<'_> {
-        Ended { tail, whole: true, next_restart: 3, offset: tail.len() as u64, fallback_unix_nano: 7 }
+        Ended { tail, whole: true, end: End::Restarted(3), offset: tail.len() as u64, fallback_unix_nano: 7 }
     }
 
     fn words(tail: &[u8], whole: bool, config: &str) -> Option<(String, Record)> {
@@ -356,6 +373,29 @@ mod tests {
         assert_eq!(record.trace_id, TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c"));
         assert_eq!(record.time_unix_nano, 1_795_356_000_000_000_005);
         assert_eq!((record.severity, record.offset), (Severity::ERROR, tail.len() as u64));
+    }
+
+    #[test]
+    fn last_words_say_how_the_container_ended() {
+        let line = b"2026-11-22T14:00:00Z stdout F bye\n";
+        for (code, reason, shown) in [
+            (
+                137,
+                "OOMKilled",
+                r#"ended with exit code 137 (OOMKilled): its last line","event":"nodewick.last_words","restart":2,"exit_code":137,"exit_reason":"OOMKilled","lines""#,
+            ),
+            (
+                -1,
+                "",
+                r#"ended with exit code -1: its last line","event":"nodewick.last_words","restart":2,"exit_code":-1,"lines""#,
+            ),
+        ] {
+            let exit = Exit { code, reason: reason.to_owned() };
+            let mut arena = Vec::new();
+            let ended = Ended { end: End::Exited(&exit), ..ended(line) };
+            last_words(&mut arena, &ended, &settings(""), &workload()).expect("last words");
+            assert!(String::from_utf8_lossy(&arena).contains(shown), "{}", String::from_utf8_lossy(&arena));
+        }
     }
 
     #[test]
