@@ -117,6 +117,11 @@ impl LineState {
         self.annotated = annotated;
     }
 
+    /// What annotations say of lines.
+    pub fn annotated(&self) -> Option<&Annotated> {
+        self.annotated.as_deref()
+    }
+
     /// Joins lines in another way, from the next place on at which no group of lines is open.
     pub fn set_multiline(&mut self, mode: Mode) {
         self.joiner.set_mode(mode);
@@ -432,12 +437,10 @@ impl LineState {
             Kind::Alone | Kind::Joined(_) => &mut self.held_copies[framed.stream as usize],
         };
         let shift = copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
-        let mut record = match &self.annotated {
-            Some(annotated) if ANNOTATED => {
-                let want = annotated.wants(settings.want);
-                record_of(annotated.parse(body.of(arena), want), arena, framed)
-            }
-            _ => read_record(settings.want, arena, framed),
+        let mut record = if ANNOTATED {
+            read_annotated(self.annotated.as_deref(), settings.want, arena, framed)
+        } else {
+            read_record(settings.want, arena, framed)
         };
         record.time_unix_nano += shift;
         if let Kind::Joined(language) = kind
@@ -522,6 +525,18 @@ fn joined_severity(body: &[u8], language: Language, whole: Severity) -> Severity
 #[inline]
 pub(super) fn read_record(want: Fields, arena: &mut Vec<u8>, framed: Framed) -> Record {
     record_of(parse::parse(framed.body.of(arena), want), arena, framed)
+}
+
+/// The same for a log that may have annotations.
+pub(super) fn read_annotated(
+    annotated: Option<&Annotated>,
+    want: Fields,
+    arena: &mut Vec<u8>,
+    framed: Framed,
+) -> Record {
+    let Some(annotated) = annotated else { return read_record(want, arena, framed) };
+    let parsed = annotated.parse(framed.body.of(arena), annotated.wants(want));
+    record_of(parsed, arena, framed)
 }
 
 /// The record of a framed line that says so much about itself.

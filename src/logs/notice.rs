@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+use super::annotated::Annotated;
 use super::frame::{self, Framed, Framer};
 use super::ingest::{self, Settings};
 use super::process::{KEY_BYTES, LogState};
@@ -112,6 +113,8 @@ pub struct Ended<'a> {
     pub end: End<'a>,
     /// The record's place in the ended log: the file's size, at which no other record begins.
     pub offset: u64,
+    /// What the pod's annotations say of lines: configured processing may depend on what is found in them.
+    pub annotated: Option<&'a Annotated>,
     /// The record's time where no line of the tail has a stamp; otherwise it is that of the last line.
     pub fallback_unix_nano: u64,
 }
@@ -142,7 +145,7 @@ pub fn last_words(
     settings: &Settings,
     workload: &Workload,
 ) -> Option<Record> {
-    let mut words = Words::new(settings, workload);
+    let mut words = Words::new(settings, workload, ended.annotated);
     let cut = ended.tail.len().saturating_sub(TAIL_BYTES);
     let whole = ended.whole && cut == 0;
     words.read(&ended.tail[cut..], whole);
@@ -194,6 +197,7 @@ fn write(arena: &mut Vec<u8>, line: &impl Serialize) -> Span {
 struct Words<'a> {
     settings: &'a Settings,
     workload: &'a Workload,
+    annotated: Option<&'a Annotated>,
     framer: Framer,
     state: LogState,
     /// Oldest first, each with its trace id.
@@ -203,10 +207,11 @@ struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn new(settings: &'a Settings, workload: &'a Workload) -> Self {
+    fn new(settings: &'a Settings, workload: &'a Workload, annotated: Option<&'a Annotated>) -> Self {
         Self {
             settings,
             workload,
+            annotated,
             framer: Framer::new(settings.max_line),
             state: LogState::default(),
             lines: VecDeque::new(),
@@ -245,7 +250,7 @@ impl<'a> Words<'a> {
 
     fn take(&mut self, framed: Framed, arena: &mut Vec<u8>, show_from: u64) {
         let want = self.settings.want.with(Fields::TRACE_ID);
-        let record = ingest::read_record(want, arena, framed);
+        let record = ingest::read_annotated(self.annotated, want, arena, framed);
         let shown = self.settings.chain.conceal(&mut self.state, self.workload, arena, record);
         let headless = std::mem::take(&mut self.headless[framed.stream as usize]);
         let Some(record) = shown.filter(|record| !headless && record.offset >= show_from) else { return };
@@ -280,7 +285,7 @@ impl<'a> Words<'a> {
 mod tests {
     use super::*;
     use crate::data::delivery::Reason;
-    use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
+    use crate::data::workload::{ContainerRef, Handling, Identify, Identity, PathIdentity};
     use crate::logs::process::{Chain, Config};
 
     fn settings(config: &str) -> Settings {
@@ -298,7 +303,14 @@ mod tests {
     }
 
     fn ended(tail: &[u8]) -> Ended<'_> {
-        Ended { tail, whole: true, end: End::Restarted(3), offset: tail.len() as u64, fallback_unix_nano: 7 }
+        Ended {
+            tail,
+            whole: true,
+            end: End::Restarted(3),
+            offset: tail.len() as u64,
+            annotated: None,
+            fallback_unix_nano: 7,
+        }
     }
 
     fn words(tail: &[u8], whole: bool, config: &str) -> Option<(String, Record)> {
@@ -461,6 +473,18 @@ mod tests {
                 "fatal"
             ]
         );
+    }
+
+    #[test]
+    fn last_words_see_lines_as_annotations_say() {
+        let config = "[drop.noise]\nlevel = [\"debug\"]\n";
+        let tail = b"2026-11-22T14:00:00Z stdout F {\"sev\":\"debug\",\"n\":1}\n2026-11-22T14:00:00Z stdout F {\"sev\":\"info\"}\n";
+        let named = Handling { level_field: Some("sev".into()), ..Handling::default() };
+        let annotated = Annotated::of(&named).expect("annotations");
+        let mut arena = Vec::new();
+        let ended = Ended { annotated: Some(&annotated), ..ended(tail) };
+        last_words(&mut arena, &ended, &settings(config), &workload()).expect("last words");
+        assert_eq!(lines_of(&String::from_utf8(arena).expect("UTF-8")), ["{\"sev\":\"info\"}"]);
     }
 
     #[test]

@@ -47,6 +47,8 @@ impl<F> Log<F> {
     /// Brings the state of lines up to date with how they are handled now.
     fn handle_lines(&mut self, settings: &Settings, before: &Handling) {
         self.lines.set_annotated(Annotated::of(&self.handling));
+        // What masks the log looks at lines as they are handled now.
+        self.masking = None;
         if self.handling.multiline == before.multiline {
             return;
         }
@@ -228,6 +230,7 @@ impl<E: Env> Tail<E> {
             whole: begin == 0,
             end,
             offset: front.offset,
+            annotated: log.lines.annotated(),
             fallback_unix_nano: log.lines.last_time(),
         };
         let mut arena = Vec::new();
