@@ -63,8 +63,8 @@ pub struct Config {
     pub per_log: ByteSize,
     /// What is kept when the kubelet deletes logs faster than the backend takes them.
     pub spill: spill::Config,
-    /// When a container is restarted, tell the last lines of the one that ended, with their trace id, as one event of
-    /// its stream.
+    /// When a container ended badly, or was restarted and nobody says how it ended, tell its last lines, with their
+    /// trace id, as one event of its stream.
     pub last_words: bool,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,

@@ -188,7 +188,8 @@ impl<E: Env> Tail<E> {
         if !log.ended && log.exit.is_none() {
             return;
         }
-        if log.files.len() > 1 || log.lag() > 0 {
+        // A failed read hides what is unread.
+        if log.files.len() > 1 || log.lag() > 0 || log.failing {
             return;
         }
         let since = *log.end_seen.get_or_insert(now);
