@@ -289,9 +289,12 @@ impl<E: Env> Tail<E> {
         }
         if !found.incomplete {
             self.consider_vanished(&there, now);
-            let (followed, pending) = (&self.by_key, &self.pending);
+            let (followed, pending, spilled) = (&self.by_key, &self.pending, self.spill.keys());
             self.identify.forget(&|key| {
-                there.contains(key) || followed.contains_key(key) || pending.contains_key(key)
+                there.contains(key)
+                    || followed.contains_key(key)
+                    || pending.contains_key(key)
+                    || spilled.iter().any(|kept| **kept == *key)
             });
             if self.unclaimed_forgotten {
                 self.registry.forget_excluded(|key| there.contains(key));

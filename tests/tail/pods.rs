@@ -7,7 +7,6 @@ use nodewick::data::pods::{Container, Pod, Traits, Writer, directory};
 use nodewick::data::tally::Dropping;
 use nodewick::data::workload::{Exit, Handling, LineFormat, Workload};
 use nodewick::logs::checkpoint::Store;
-use nodewick::logs::disk::OsDisk;
 
 use super::*;
 
@@ -153,6 +152,31 @@ fn files_that_go_while_a_log_waits_for_its_pod_are_not_lost() {
     rig.run(100);
     assert_eq!(rig.drain(), ["short"]);
     assert_eq!(rig.registry.marks().len(), 1);
+}
+
+#[test]
+fn what_only_the_spill_has_waits_for_its_pod_no_longer_than_others() {
+    let (mut rig, mut writer) = watched();
+    writer.enter(pod(|_| {}));
+    rig.kill();
+    rig.keep_spill();
+    rig.start(Marks::new());
+    rig.append(&rig.log(POD, "0.log"), &cri(1, "spilled"));
+    rig.run(4);
+    fs::remove_dir_all(rig.root().join(POD)).expect("remove");
+    rig.run(30);
+    rig.spill.sync().expect("durable");
+    let marks = rig.kill_over_disk();
+    rig.keep_spill();
+    // The pod is deleted: the watch of the next life never hears of it.
+    let (_writer, pods) = directory();
+    rig.pods = Some(pods);
+    rig.start(marks);
+    rig.run(95);
+    assert_eq!(rig.workloads(), []);
+    rig.run(15);
+    assert_eq!(rig.workloads()[0].service_name, "till");
+    assert_eq!(rig.ack(), ["spilled"]);
 }
 
 #[test]

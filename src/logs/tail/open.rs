@@ -174,7 +174,10 @@ impl<E: Env> Tail<E> {
                 self.spill.forget(&key);
                 continue;
             }
-            let Identity::Known(workload) = self.identify.identify(&container, now) else { continue };
+            let Identity::Known(workload) = self.identify.identify(&container, now) else {
+                self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+                continue;
+            };
             if self.env.identity(&path).is_ok() {
                 // It is there after all, and the next listing will find it.
                 continue;
