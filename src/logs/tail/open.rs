@@ -171,6 +171,7 @@ impl<E: Env> Tail<E> {
             };
             let path = self.options.root.join(format!("{key}.log"));
             if self.identify.handling(&container, now).is_some_and(|handling| handling.off) {
+                self.registry.exclude(&key);
                 self.spill.forget(&key);
                 continue;
             }
