@@ -4,20 +4,20 @@
 //! living pod at most its stripped form is kept, and only where namespaces count; a pod whose namespace is not known yet
 //! is entered [`NAMESPACE_WITHIN`] later at the latest; a bad annotation never keeps a pod out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::object::{Namespace, Slim};
-use super::resolve::Resolver;
+use super::resolve::{NamespaceMeta, Place, Resolver};
 use crate::data::pods::Writer;
 use crate::metrics;
 
 /// How long a pod waits for its namespace's annotations.
 const NAMESPACE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Different complaints about annotations that are told; all of them are counted.
+/// Complaints about annotations that are remembered, so that each is told once.
 const TOLD: usize = 512;
 
 /// What is kept of a living pod beside what is in the shared directory.
@@ -33,7 +33,7 @@ struct Known {
 /// Namespaces that are known, as far as they count.
 #[derive(Debug)]
 struct Namespaces {
-    annotations: HashMap<String, BTreeMap<String, String>>,
+    all: HashMap<String, NamespaceMeta>,
     /// The service account may not see them: nobody waits for them.
     denied: bool,
 }
@@ -57,7 +57,7 @@ pub(super) struct Directory {
 impl Directory {
     /// An empty directory. With `namespaces`, pods wait for their namespace's annotations.
     pub(super) fn new(writer: Writer, resolver: Resolver, namespaces: bool) -> Self {
-        let namespaces = namespaces.then(|| Namespaces { annotations: HashMap::new(), denied: false });
+        let namespaces = namespaces.then(|| Namespaces { all: HashMap::new(), denied: false });
         Self {
             writer,
             resolver,
@@ -98,9 +98,10 @@ impl Directory {
         if let Some((uids, _)) = &mut self.listing {
             uids.insert(slim.uid.clone());
         }
-        let waits = self.namespaces.as_ref().is_some_and(|namespaces| {
-            !namespaces.denied && !namespaces.annotations.contains_key(&slim.namespace)
-        });
+        let waits = self
+            .namespaces
+            .as_ref()
+            .is_some_and(|namespaces| !namespaces.denied && !namespaces.all.contains_key(&slim.namespace));
         if waits && !self.known.contains_key(&slim.uid) {
             let since = self.held.get(&slim.uid).map_or(now, |(since, _)| *since);
             self.held.insert(slim.uid.clone(), (since, slim));
@@ -151,8 +152,8 @@ impl Directory {
         }
         let Some(namespaces) = &mut self.namespaces else { return Ok(namespace.version) };
         namespaces.denied = false;
-        let before = namespaces.annotations.insert(namespace.name.clone(), namespace.annotations);
-        let changed = before.as_ref() != namespaces.annotations.get(&namespace.name);
+        let before = namespaces.all.insert(namespace.name.clone(), namespace.meta);
+        let changed = before.as_ref() != namespaces.all.get(&namespace.name);
         if changed {
             self.resolve_namespace(&namespace.name);
         }
@@ -163,7 +164,7 @@ impl Directory {
     pub(super) fn namespace_deleted(&mut self, json: &[u8]) -> serde_json::Result<String> {
         let namespace = Namespace::of(json)?;
         if let Some(namespaces) = &mut self.namespaces {
-            namespaces.annotations.remove(&namespace.name);
+            namespaces.all.remove(&namespace.name);
         }
         Ok(namespace.version)
     }
@@ -171,7 +172,7 @@ impl Directory {
     /// The list of namespaces is whole.
     pub(super) fn end_namespaces(&mut self) {
         if let (Some(listed), Some(namespaces)) = (self.listing_namespaces.take(), &mut self.namespaces) {
-            namespaces.annotations.retain(|name, _| listed.contains(name));
+            namespaces.all.retain(|name, _| listed.contains(name));
         }
         metrics::KUBE_SYNCED.with_label_values(&["namespaces"]).set(1);
     }
@@ -179,7 +180,7 @@ impl Directory {
     /// The service account may not see namespaces: pods go without their annotations.
     pub(super) fn namespaces_denied(&mut self) {
         if let Some(namespaces) = &mut self.namespaces {
-            namespaces.denied = namespaces.annotations.is_empty();
+            namespaces.denied = namespaces.all.is_empty();
         }
     }
 
@@ -228,22 +229,23 @@ impl Directory {
 
     fn enter(&mut self, slim: Slim) -> serde_json::Result<()> {
         let pod = slim.pod()?;
-        let annotations = self.namespaces.as_ref().and_then(|all| all.annotations.get(&slim.namespace));
-        let resolved = self.resolver.pod(&pod, annotations);
+        let namespace = self.namespaces.as_ref().and_then(|namespaces| namespaces.all.get(&slim.namespace));
+        let resolved = self.resolver.pod(&pod, namespace);
         for problem in &resolved.problems {
-            let key = (problem.annotation.clone(), problem.value.clone());
-            if self.told.len() < TOLD && self.told.insert(key) {
-                metrics::KUBE_ANNOTATION_PROBLEMS.inc();
-                warn!(
-                    namespace = %slim.namespace,
-                    pod = %resolved.pod.name,
-                    annotation = %problem.annotation,
-                    value = %problem.value,
-                    problem = %problem.problem,
-                    help = %problem.help,
-                    "an annotation is not understood; the pod's logs are treated as without it"
-                );
+            // A namespace's finding comes with each of its pods.
+            let who = if problem.place == Place::Pod { problem.pod.as_str() } else { "" };
+            let key = (format!("{}/{who}/{}", problem.namespace, problem.annotation), problem.value.clone());
+            if self.told.len() >= TOLD {
+                self.told.clear();
             }
+            if self.told.insert(key) {
+                metrics::KUBE_ANNOTATION_PROBLEMS.inc();
+                warn!(%problem, "an annotation is not understood; its default applies");
+            }
+        }
+        if resolved.pod.uid.is_empty() {
+            debug!(uid = %slim.uid, "no log can belong to this pod");
+            return Ok(());
         }
         let keeps = self.namespaces.is_some();
         let known = Known {

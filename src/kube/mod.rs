@@ -7,12 +7,18 @@
 //! [`watch`] follows a resource of the API server, [`kubelet`] polls the node's own; both tell a [`Directory`], which
 //! asks the [`resolve`]r what an object means and enters it.
 
+pub mod annotations;
 mod client;
 mod config;
 mod directory;
+mod exits;
+mod image;
 mod kubelet;
 mod object;
+mod owners;
 mod pace;
+mod problem;
+pub mod reference;
 pub mod resolve;
 mod split;
 mod watch;

@@ -11,12 +11,14 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Longest value of an annotation that is kept. Those that the agent reads are short; what tools put there is not.
-const LONGEST_ANNOTATION: usize = 4 << 10;
+use super::annotations::{MAX_KEPT_VALUE, is_understood};
+use super::resolve::NamespaceMeta;
 
-/// Annotations that the agent reads from namespaces, by their beginning.
-const READ_OF_NAMESPACES: &[&str] =
-    &["nodewick.dev/", "slo.nodewick.dev/", "prometheus.io/", "resource.opentelemetry.io/", "fluentbit.io/"];
+/// Bytes of an annotation's value that are kept: more than are allowed, so that what is too long is told.
+const LONGEST_ANNOTATION: usize = MAX_KEPT_VALUE + 8;
+
+/// Beginning of the kubelet's own annotations, which tell a static pod's mirror.
+const KUBELET: &str = "kubernetes.io/config.";
 
 type Texts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
@@ -45,6 +47,10 @@ struct Meta<'a> {
     labels: Option<Texts<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     annotations: Option<Texts<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    creation_timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    deletion_timestamp: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     owner_references: Option<&'a RawValue>,
 }
@@ -111,8 +117,8 @@ pub(super) struct Slim {
 pub(super) struct Namespace {
     pub(super) name: String,
     pub(super) version: String,
-    /// Annotations that the agent may read.
-    pub(super) annotations: BTreeMap<String, String>,
+    /// What its pods inherit.
+    pub(super) meta: NamespaceMeta,
 }
 
 impl Slim {
@@ -123,7 +129,11 @@ impl Slim {
             return Err(serde::de::Error::custom("a pod without uid or name"));
         }
         if let Some(annotations) = &mut whole.metadata.annotations {
-            annotations.retain(|_, value| value.len() <= LONGEST_ANNOTATION);
+            annotations.retain(|name, _| is_understood(name) || name.starts_with(KUBELET));
+            for value in annotations.values_mut().filter(|value| value.len() > LONGEST_ANNOTATION) {
+                let end = value.floor_char_boundary(LONGEST_ANNOTATION);
+                value.to_mut().truncate(end);
+            }
         }
         Ok(Self {
             uid: whole.metadata.uid.to_string(),
@@ -146,15 +156,15 @@ impl Namespace {
         if whole.metadata.name.is_empty() {
             return Err(serde::de::Error::custom("a namespace without a name"));
         }
-        let all = whole.metadata.annotations.unwrap_or_default();
-        let read = all.into_iter().filter(|(name, value)| {
-            value.len() <= LONGEST_ANNOTATION
-                && READ_OF_NAMESPACES.iter().any(|beginning| name.starts_with(beginning))
-        });
+        let owned = |texts: Option<Texts<'_>>| -> BTreeMap<String, String> {
+            let texts = texts.unwrap_or_default().into_iter();
+            texts.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+        };
+        let (annotations, labels) = (owned(whole.metadata.annotations), owned(whole.metadata.labels));
         Ok(Self {
             name: whole.metadata.name.to_string(),
             version: whole.metadata.resource_version.to_string(),
-            annotations: read.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
+            meta: NamespaceMeta::new(Some(&annotations), Some(&labels)),
         })
     }
 }
@@ -229,13 +239,12 @@ mod tests {
 
     #[test]
     fn a_namespace_is_its_name_and_what_the_agent_reads() {
-        let json = br#"{"metadata":{"name":"shop","resourceVersion":"9","annotations":
-            {"nodewick.dev/tenant":"blue","kubectl.kubernetes.io/last-applied-configuration":"{}"}}}"#;
+        let json = br#"{"metadata":{"name":"shop","resourceVersion":"9","labels":{"env":"staging","team":"x"},
+            "annotations":{"nodewick.dev/tenant":"blue","kubectl.kubernetes.io/last-applied-configuration":"{}"}}}"#;
         let namespace = Namespace::of(json).expect("a namespace");
         assert_eq!(namespace.name, "shop");
-        assert_eq!(
-            namespace.annotations.into_iter().collect::<Vec<_>>(),
-            [("nodewick.dev/tenant".into(), "blue".into())]
-        );
+        let texts = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let (annotations, labels) = (texts("nodewick.dev/tenant", "blue"), texts("env", "staging"));
+        assert_eq!(namespace.meta, NamespaceMeta::new(Some(&annotations), Some(&labels)));
     }
 }

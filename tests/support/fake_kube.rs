@@ -291,15 +291,11 @@ impl State {
     fn change(&mut self, resource: &'static str, mut object: Value, deletion: bool) {
         self.version += 1;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let key =
-            (resource, text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
+        let key = (resource, text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let object = Arc::new(object);
-        let before = if deletion {
-            self.objects.remove(&key)
-        } else {
-            self.objects.insert(key, Arc::clone(&object))
-        };
+        let before =
+            if deletion { self.objects.remove(&key) } else { self.objects.insert(key, Arc::clone(&object)) };
         let kind = match (&before, deletion) {
             (_, true) => "DELETED",
             (None, false) => "ADDED",
@@ -328,7 +324,15 @@ pub struct PodSpec<'a> {
 
 impl Default for PodSpec<'_> {
     fn default() -> Self {
-        Self { namespace: "shop", name: "a", uid: "u", node: "node-1", app: "till", container: "api", bytes: 0 }
+        Self {
+            namespace: "shop",
+            name: "a",
+            uid: "u",
+            node: "node-1",
+            app: "till",
+            container: "api",
+            bytes: 0,
+        }
     }
 }
 

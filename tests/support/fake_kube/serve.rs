@@ -126,7 +126,8 @@ impl Asked {
 
 fn selectors(query: &HashMap<String, String>) -> Result<Vec<(Vec<String>, String)>, String> {
     let mut found = Vec::new();
-    let parts = |name| query.get(name).map_or("", String::as_str).split(',').filter(|part: &&str| !part.is_empty());
+    let parts =
+        |name| query.get(name).map_or("", String::as_str).split(',').filter(|part: &&str| !part.is_empty());
     for part in parts("fieldSelector") {
         let (field, value) = part.split_once('=').ok_or("invalid selector")?;
         if !["spec.nodeName", "metadata.name", "metadata.namespace", "status.phase"].contains(&field) {
@@ -137,12 +138,19 @@ fn selectors(query: &HashMap<String, String>) -> Result<Vec<(Vec<String>, String
     }
     for part in parts("labelSelector") {
         let (label, value) = part.split_once('=').ok_or("invalid selector")?;
-        found.push((vec!["metadata".into(), "labels".into(), label.into()], value.trim_start_matches('=').into()));
+        found.push((
+            vec!["metadata".into(), "labels".into(), label.into()],
+            value.trim_start_matches('=').into(),
+        ));
     }
     Ok(found)
 }
 
-fn answer(request: Request<Incoming>, state: &Arc<Mutex<State>>, bell: Arc<watch::Sender<Bell>>) -> Response<Body> {
+fn answer(
+    request: Request<Incoming>,
+    state: &Arc<Mutex<State>>,
+    bell: Arc<watch::Sender<Bell>>,
+) -> Response<Body> {
     let query: HashMap<String, String> = request
         .uri()
         .query()
@@ -164,7 +172,8 @@ fn answer(request: Request<Incoming>, state: &Arc<Mutex<State>>, bell: Arc<watch
         (true, false) => "watch",
         (false, _) => "list",
     };
-    let token = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let token =
+        request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let answer = judged(asked.clone(), verb, right, token.as_deref(), state, bell);
     let mut state = state.lock().expect("no panic in the fake");
     state.seen.push(Seen {
@@ -212,8 +221,10 @@ fn judged(
     }
     match verb {
         "kubelet" => {
-            let items: Vec<&Value> = state.objects.values().filter(|object| object["kind"] == "Pod").map(|o| &**o).collect();
-            let body = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}).to_string();
+            let items: Vec<&Value> =
+                state.objects.values().filter(|object| object["kind"] == "Pod").map(|o| &**o).collect();
+            let body =
+                json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}).to_string();
             state.sent_bytes += body.len() as u64;
             whole(200, None, body)
         }
@@ -230,13 +241,24 @@ fn list(asked: &Asked, state: &mut State) -> Response<Body> {
     let page = asked.get("continue");
     let (version, mut items) = if page.is_empty() {
         if !asked.get("resourceVersionMatch").is_empty() && asked.get("resourceVersion").is_empty() {
-            return refusal(422, "Invalid", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            return refusal(
+                422,
+                "Invalid",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
         }
-        let objects = state.objects.iter().filter(|((resource, ..), object)| *resource == asked.resource && asked.wants(object));
+        let objects = state
+            .objects
+            .iter()
+            .filter(|((resource, ..), object)| *resource == asked.resource && asked.wants(object));
         (state.version, objects.map(|(_, object)| Arc::clone(object)).collect::<Vec<_>>())
     } else {
         if !asked.get("resourceVersion").is_empty() {
-            return refusal(400, "BadRequest", "specifying resource version is not allowed when using continue");
+            return refusal(
+                400,
+                "BadRequest",
+                "specifying resource version is not allowed when using continue",
+            );
         }
         match state.pages.remove(page) {
             Some((version, items)) if version >= state.compacted => (version, items),
@@ -268,7 +290,10 @@ fn bookmark(resource: &str, version: u64, ends: bool) -> String {
     if ends {
         meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
-    event("BOOKMARK", &json!({"kind": kind, "apiVersion": "v1", "metadata": meta, "spec": {"containers": null}, "status": {}}))
+    event(
+        "BOOKMARK",
+        &json!({"kind": kind, "apiVersion": "v1", "metadata": meta, "spec": {"containers": null}, "status": {}}),
+    )
 }
 
 fn gone(version: u64, compacted: u64) -> Value {
@@ -288,13 +313,20 @@ fn watched(
         return refusal(422, "Invalid", message);
     }
     if streaming && asked.get("resourceVersionMatch") != "NotOlderThan" {
-        return refusal(422, "Invalid", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        return refusal(
+            422,
+            "Invalid",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
     }
     let (mut at, initial) = {
         let state = shared.lock().expect("no panic in the fake");
         let from = asked.get("resourceVersion");
         if streaming || from.is_empty() || from == "0" {
-            let objects = state.objects.iter().filter(|((resource, ..), object)| *resource == asked.resource && asked.wants(object));
+            let objects = state
+                .objects
+                .iter()
+                .filter(|((resource, ..), object)| *resource == asked.resource && asked.wants(object));
             let mut text: Vec<String> = objects.map(|(_, object)| event("ADDED", object)).collect();
             if streaming && asked.is("allowWatchBookmarks") {
                 text.push(bookmark(asked.resource, state.version, true));
@@ -305,7 +337,8 @@ fn watched(
                 return refusal(400, "BadRequest", "invalid resource version");
             };
             if from > state.version {
-                let message = format!("Timeout: Too large resource version: {from}, current: {}", state.version);
+                let message =
+                    format!("Timeout: Too large resource version: {from}, current: {}", state.version);
                 return refusal(504, "Timeout", &message);
             }
             if from < state.compacted && behaviour.gone_as_status {
@@ -396,6 +429,6 @@ fn watched(
     Response::builder()
         .status(200)
         .header("content-type", "application/json")
-        .body(BodyExt::boxed(body))
+        .body(body.boxed())
         .expect("an answer")
 }
