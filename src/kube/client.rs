@@ -9,7 +9,7 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::kube::client::{Body, ClientBuilder, ConfigExt as _};
+use ::kube::client::{AuthError, Body, ClientBuilder, ConfigExt as _};
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
 use ::kube::{Client, Config as Reach};
 use bytes::Bytes;
@@ -108,6 +108,14 @@ impl Failure {
         let text = format!("{code} {}", clipped(message));
         let retry_after = retry_after.or(asked.map(Duration::from_secs));
         Self { reason, status: code, retry_after, text: text.trim_end().to_owned() }
+    }
+
+    /// True when another connection, with everything read anew, may fare better.
+    pub(super) fn may_be_the_way(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::Unreachable | Reason::Silent | Reason::Unconfigured | Reason::Unauthorized
+        )
     }
 
     /// True when a person must change a rule or a credential.
@@ -254,6 +262,7 @@ impl Service<Request<Body>> for Plain {
 fn unreachable_or(error: &::kube::Error) -> Reason {
     match error {
         ::kube::Error::Auth(_) => Reason::Unconfigured,
+        ::kube::Error::Service(cause) if cause.is::<AuthError>() => Reason::Unconfigured,
         _ => Reason::Unreachable,
     }
 }

@@ -219,7 +219,9 @@ impl Shared {
             (Reason::Unreachable | Reason::Silent, ..) => {
                 "it is tried again; see that the network policy lets the agent reach the API server"
             }
-            (Reason::Unconfigured, ..) => "nothing is asked until that is mended",
+            (Reason::Unconfigured, ..) => {
+                "nothing is asked until that is mended; a token file holds the token alone, without a newline"
+            }
             _ => "it is tried again",
         }
     }

@@ -176,7 +176,7 @@ impl FakeKube {
     pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
         std::fs::create_dir_all(directory).expect("a directory");
         let token = directory.join("token");
-        std::fs::write(&token, "token-1\n").expect("a token");
+        std::fs::write(&token, "token-1").expect("a token");
         let path = directory.join("kubeconfig");
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "fake",
