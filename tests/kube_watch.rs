@@ -77,7 +77,10 @@ impl Rig {
     }
 
     fn synced(&self) {
-        let synced = || self.agent.metric("nodewick_kube_synced").unwrap_or(0.0) >= 1.0;
+        let synced = || {
+            let (_, page) = self.agent.get("/metrics").expect("the page");
+            page.contains("nodewick_kube_synced{resource=\"pods\"} 1")
+        };
         assert!(wait_until(10 * SECOND, synced), "nothing was listed: {:?}", self.kube.seen());
     }
 
@@ -270,9 +273,11 @@ fn a_missing_right_is_told_once_with_its_rule_and_logs_flow() {
         "{metrics}"
     );
     rig.kube.behave(|behaviour| behaviour.forbidden = Vec::new());
-    rig.synced();
-    let (_, page) = rig.agent.get("/health/ready?verbose").expect("the page");
-    assert!(!page.contains("403 pods"), "{page}");
+    let mended = || {
+        let (_, page) = rig.agent.get("/health/ready?verbose").expect("the page");
+        !page.contains("403 pods")
+    };
+    assert!(wait_until(20 * SECOND, mended), "{}", rig.agent.said());
 }
 
 #[test]
@@ -362,6 +367,7 @@ fn annotations_of_a_namespace_are_those_of_its_pods() {
     let kube = FakeKube::start();
     kube.set(namespace("shop", json!({"nodewick.dev/tenant": "blue"})));
     let rig = Rig::new(kube, "tenants = [\"blue\", \"green\"]");
+    rig.loki.limit(|limits| limits.auth = true);
     rig.synced();
     for (n, tenant) in ["blue", "green"].into_iter().enumerate() {
         let (uid, name) = (uid(n + 1), format!("till-{n}"));
@@ -600,6 +606,7 @@ fn a_silence_is_doubted_as_soon_as_a_log_waits() {
     kube.behave(|behaviour| behaviour.silent = true);
     std::thread::sleep(4 * SECOND);
     kube.set(pod("till-a", &uid(1), "till").object());
+    std::thread::sleep(SECOND / 2);
     assert_eq!(kube.count("watch", "pods"), 0, "nobody waits");
     let log = ContainerRef::from_path(&format!("shop_till-a_{}", uid(1)), "api", 0).expect("a path");
     kube.behave(|behaviour| behaviour.silent = false);

@@ -24,6 +24,9 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use tower_service::Service;
 
+/// Time for a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
 /// Time for the head of an answer. The server's own limit for lists is a minute; it answers watches at once.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
@@ -188,7 +191,15 @@ impl Api {
 
     fn new(reach: Reach) -> Result<Self, Failure> {
         let unusable = |error: ::kube::Error| Failure::new(Reason::Unconfigured, chain(&error));
-        let connector = reach.rustls_https_connector().map_err(unusable)?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+        // A watch is silent for a minute at a time: the kernel finds out sooner whether anybody is there.
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_keepalive_interval(Some(Duration::from_secs(10)));
+        tcp.set_keepalive_retries(Some(3));
+        let connector = reach.rustls_https_connector_with_connector(tcp).map_err(unusable)?;
         let base = reach.base_uri_layer();
         let auth = reach.auth_layer().map_err(unusable)?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())

@@ -134,9 +134,8 @@ impl<F: Follower> Watch<F> {
                 },
                 Some(api) => self.step(api).await,
             };
-            if matches!(&done, Err(failure) if matches!(failure.reason, Reason::Unreachable | Reason::Silent))
-            {
-                // Another address, another authority: whatever has changed, it is read anew.
+            if done.as_ref().is_err_and(Failure::may_be_the_way) {
+                // Another address, another authority, another token: whatever has changed, it is read anew.
                 api = None;
             }
             let pause = self.judge(done);

@@ -80,6 +80,8 @@ pub struct Seen {
     pub resource: String,
     pub query: HashMap<String, String>,
     pub at: Instant,
+    /// The `Authorization` that came with it.
+    pub authorization: Option<String>,
     /// The status that was answered.
     pub status: u16,
 }
@@ -203,7 +205,14 @@ impl FakeKube {
     /// Sets an object: a pod or a namespace, by its `kind`.
     pub fn set(&self, object: Value) {
         let resource = if object["kind"] == "Namespace" { "namespaces" } else { "pods" };
-        self.state().change(resource, object, false);
+        let mut state = self.state();
+        let home = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        // No pod is admitted to a namespace that is not there.
+        if resource == "pods" && !state.objects.contains_key(&("namespaces", String::new(), home.clone())) {
+            state.change("namespaces", namespace(&home, json!({})), false);
+        }
+        state.change(resource, object, false);
+        drop(state);
         self.ring();
     }
 

@@ -181,6 +181,7 @@ fn answer(
         resource: resource.to_owned(),
         query: asked.query,
         at: Instant::now(),
+        authorization: token,
         status: answer.status().as_u16(),
     });
     answer
