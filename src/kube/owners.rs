@@ -230,7 +230,7 @@ mod tests {
             ("migrate-20261121", day("2026-11-21"), None),
             ("migrate-20261121", String::new(), None),
             ("backup-2992032", String::new(), None),
-            ("backup-+9920320", String::new(), None),
+            ("backup-2992032x", String::new(), None),
             ("29920320", String::new(), None),
             ("backup", String::new(), None),
         ] {
