@@ -76,7 +76,7 @@ pub const TABLE: &[Row] = &[
         key: "logs",
         values: "`on`, `off` (also `true`, `false`)",
         default: "`on`",
-        what: "Whether logs are shipped. What is written while they are off is not shipped later.",
+        what: "Whether logs are shipped.",
         read: read_logs,
     },
     Row {

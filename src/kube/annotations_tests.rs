@@ -1,3 +1,5 @@
+//! What annotations say, key by key: precedence, malformed values, Fluent Bit, bounds.
+
 use super::*;
 use crate::kube::problem::MAX_PROBLEMS;
 

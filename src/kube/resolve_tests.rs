@@ -1,3 +1,5 @@
+//! Whole pods resolved: genuine objects from `tests/corpus/kube`, each rule on its own, and hostile objects.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
