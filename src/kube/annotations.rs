@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use regex::bytes::RegexBuilder;
 
+use super::owners::{MIRROR, SCHEDULED};
 use super::problem::{Place, Problems, Wrong, nearest, shown};
 use crate::data::workload::{Handling, LineFormat};
 
@@ -116,7 +117,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         key: "tenant",
-        values: "a tenant that the agent's config allows",
+        values: "one of `[kube] tenants`",
         default: "the sink's own",
         what: "The Loki tenant.",
         read: read_tenant,
@@ -161,9 +162,10 @@ pub(super) struct Annotations {
     pub(super) kept: BTreeMap<String, String>,
 }
 
-/// Whether anything here is done with an annotation of that name.
+/// Whether anything is done with an annotation of that name; all others may be stripped.
 pub(super) fn is_understood(name: &str) -> bool {
     [RESOURCE, FLUENT_BIT].iter().chain(&KEPT).any(|prefix| name.starts_with(prefix))
+        || [MIRROR, SCHEDULED].contains(&name)
 }
 
 /// Reads all annotations. `containers` are the names of the pod's containers, `tenants` those that are allowed.
@@ -538,7 +540,7 @@ fn read_tenant(value: &str, tenants: &[String]) -> Result<Value, Wrong> {
         return Err(Wrong::new("Loki does not take such a tenant", fix));
     }
     if !tenants.iter().any(|allowed| allowed == value) {
-        let fix = "have the agent's operator allow it, or remove the annotation";
+        let fix = "have the operator add it to [kube] tenants, or remove the annotation";
         return Err(Wrong::new("the agent's config does not allow this tenant", fix));
     }
     Ok(Value::Tenant(value.to_owned()))

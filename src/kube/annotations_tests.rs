@@ -146,7 +146,7 @@ fn a_malformed_value_is_told_with_its_place_and_fix() {
         (
             "tenant",
             "team-b",
-            r#"tenant = "team-b": the agent's config does not allow this tenant; have the agent's operator allow it, or remove the annotation"#,
+            r#"tenant = "team-b": the agent's config does not allow this tenant; have the operator add it to [kube] tenants, or remove the annotation"#,
         ),
         ("lgos", "off", r#"lgos = "off": there is no such annotation; did you mean nodewick.dev/logs?"#),
         (

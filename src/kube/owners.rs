@@ -13,7 +13,10 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 /// The same of an Argo Rollout, which owns its ReplicaSets as a Deployment does.
 const ROLLOUT_HASH: &str = "rollouts-pod-template-hash";
 /// When a Job was due, RFC 3339; on Jobs since Kubernetes 1.21, and on pods whose template copies it.
-const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+pub(super) const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// The kubelet's hash of a static pod's file, on the pod's mirror in the API. It is the uid in the log path.
+/// Source: `k8s.io/kubernetes/pkg/kubelet/types/pod_update.go`.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Longest name of an object: a DNS subdomain.
 pub(super) const MAX_NAME: usize = 253;

@@ -32,9 +32,6 @@ pub const ENVIRONMENT_LABELS: [&str; 3] = ["environment", "env", "app.kubernetes
 
 /// The resource attribute of the environment.
 const ENVIRONMENT: &str = "deployment.environment.name";
-/// The kubelet's hash of a static pod's file, on the pod's mirror in the API. It is the uid in the log path.
-/// Source: `k8s.io/kubernetes/pkg/kubelet/types/pod_update.go`.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Hex digits of that hash (MD5).
 const HASH: usize = 32;
 
@@ -246,7 +243,7 @@ fn uid(meta: &ObjectMeta) -> String {
     if !is_name(&meta.name) || !is_name(&meta.namespace) {
         return String::new();
     }
-    let mirror = meta.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
+    let mirror = meta.annotations.as_ref().and_then(|annotations| annotations.get(owners::MIRROR));
     let hash = mirror.filter(|hash| {
         hash.len() == HASH && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     });

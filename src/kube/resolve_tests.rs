@@ -349,6 +349,36 @@ fn labels_go_out_by_the_allow_list_only() {
 }
 
 #[test]
+fn annotations_that_are_not_understood_make_no_difference() {
+    let mut whole = pod(
+        &[
+            ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
+            ("kubernetes.io/config.mirror", "1f8b2b1a3c4d5e6f708192a3b4c5d6e7"),
+            ("batch.kubernetes.io/cronjob-scheduled-timestamp", "2026-11-21T00:00:00Z"),
+            ("nodewick.dev/parser", "json"),
+            ("resource.opentelemetry.io/team", "payments"),
+            ("fluentbit.io/exclude", "true"),
+            ("prometheus.io/port", "9090"),
+        ],
+        &[],
+    );
+    for (api, kind, name) in [("v1", "Node", "node-1"), ("batch/v1", "Job", "backup-29920320")] {
+        let owner = format!(
+            r#"[{{"apiVersion":"{api}","kind":"{kind}","name":"{name}","uid":"o","controller":true}}]"#
+        );
+        whole.metadata.owner_references = serde_json::from_str(&owner).expect("owners");
+        whole.metadata.creation_timestamp = serde_json::from_str(r#""2029-01-01T00:00:00Z""#).ok();
+        let mut stripped = whole.clone();
+        let kept = stripped.metadata.annotations.as_mut().expect("some");
+        kept.retain(|name, _| annotations::is_understood(name));
+        assert_eq!(kept.len(), 6);
+        assert_eq!(resolved(&stripped), resolved(&whole));
+    }
+    let traits = traits(&whole);
+    assert!(traits.attributes.contains(&("k8s.cronjob.name".into(), "backup".into())), "{traits:?}");
+}
+
+#[test]
 fn containers_that_are_alike_share_what_is_known_of_them() {
     let containers = resolved(&object(CRASHING)).pod.containers;
     assert!(Arc::ptr_eq(&containers[0].traits, &containers[1].traits));
