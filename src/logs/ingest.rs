@@ -11,6 +11,8 @@ use super::frame::{self, Framed, Framer};
 use super::inherit::{self, Inheritance};
 use super::multiline::{Joiner, Kind, Language, Ready, Rules};
 use super::parse::{self, DurationUnit, Text, unescape_into};
+use super::process::dedup;
+use super::process::watch::Step;
 use super::process::{Chain, Dropped, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
 use crate::data::position::Skipping;
@@ -91,6 +93,19 @@ pub struct LineState {
     process_skipping: Skipping,
     /// What processing dropped and nobody has asked for yet.
     dropped: Dropped,
+    /// The records as they were read, while somebody watches.
+    seen: Option<Vec<Seen>>,
+}
+
+/// A record as it was read, before processing.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The record; its spans point into `text`.
+    pub record: Record,
+    /// Its line, then what was unescaped.
+    pub text: Vec<u8>,
+    /// Whether lines were joined, and of which language.
+    pub kind: Kind,
 }
 
 impl LineState {
@@ -105,7 +120,20 @@ impl LineState {
             process: LogState::default(),
             process_skipping: Skipping::default(),
             dropped: Dropped::default(),
+            seen: None,
         }
+    }
+
+    /// From now on everything that is read, and what each rule decides about it, is written down: for a person who
+    /// asks about a few lines, never for a log.
+    pub fn watch(&mut self) {
+        self.seen.get_or_insert_default();
+        self.process.watch();
+    }
+
+    /// What was read and decided since this was last asked.
+    pub fn take_seen(&mut self) -> (Vec<Seen>, Vec<Step>) {
+        (self.seen.as_mut().map(std::mem::take).unwrap_or_default(), self.process.take_steps())
     }
 
     /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.
@@ -385,6 +413,11 @@ impl LineState {
         }
         if framed.known {
             return 0;
+        }
+        if let Some(seen) = &mut self.seen {
+            let mut text = Vec::new();
+            let record = dedup::copy_text(&record, arena, &mut text);
+            seen.push(Seen { record, text, kind });
         }
         if settings.chain.is_noop() {
             records.push(record);
