@@ -49,7 +49,7 @@ fn what_was_set_is_shown_with_its_origin_and_without_its_secrets() {
             "[agent]\ncluster = \"prod\"  # {path}:2\nnode = \"node-1\"  # env NODE_NAME\n\n\
              [logs]\nstart = \"newest\"  # --set logs.start\n\n\
              [sink.loki.main]\nurl = \"https://loki:3100\"  # {path}:5\n\n\
-             [sink.loki.main.auth]\nusername = \"u\"  # {path}:8\npassword = \"<redacted>\"  # {path}:9\n"
+             [sink.loki.main.auth]\npassword = \"<redacted>\"  # {path}:9\nusername = \"u\"  # {path}:8\n"
         )
     );
     assert_eq!(output.status.code(), Some(0));
@@ -272,7 +272,7 @@ fn an_explanation_is_there_as_json_too() {
     assert_eq!(
         first["frame"],
         json!({"joined": null, "lines": [{"form": "docker json-file", "line": 1, "stream": "stdout",
-            "time": "2026-11-22T14:42:13Z", "whole": true}]})
+            "time": "2026-11-22T14:42:13.000000000Z", "whole": true}]})
     );
     assert_eq!(
         first["parse"]["fields"]["trace_id"],

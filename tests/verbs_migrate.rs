@@ -154,7 +154,7 @@ fn the_yaml_form_of_fluent_bit_is_read_alike() {
     assert_eq!(table(&done, "process.drop.grep_namespace"), "namespace = \"kube-*\"");
     assert_eq!(
         table(&done, "sink.otlp.main"),
-        "endpoint = \"http://otel-collector.observability.svc:4318\"\nprotocol = \"http/protobuf\"\n\
+        "endpoint = \"https://otel-collector.observability.svc:4318\"\nprotocol = \"http/protobuf\"\n\
          headers = { X-Api-Key = \"${env:OTLP_HEADER_X_API_KEY}\" }"
     );
     assert_eq!(table(&done, "sink.stdout.main_2"), "");
@@ -210,6 +210,11 @@ fn credentials_that_would_travel_in_clear_text_are_left_out_and_told() {
     assert!(!done.toml.contains("auth"), "{}", done.toml);
     let [(4, what)] = &lost(&done)[..] else { panic!("{done}") };
     assert!(what.starts_with("[sink.loki.main.auth]: credentials for http://loki/"), "{what}");
+    let done = fluent_bit("[OUTPUT]\n name opentelemetry\n host o\n header X-Key abc\n");
+    load(&done);
+    assert_eq!(table(&done, "sink.otlp.main"), "endpoint = \"http://o:4318\"\nprotocol = \"http/protobuf\"");
+    let [(1, what)] = &lost(&done)[..] else { panic!("{done}") };
+    assert!(what.starts_with("[sink.otlp.main] headers: credentials for http://o:4318/"), "{what}");
 }
 
 #[test]

@@ -32,10 +32,7 @@ impl Loaded {
     /// With `all`, every key; else those that somebody set. Keys that are not set stand in comments.
     pub fn show(&self, all: bool) -> String {
         let (mut out, mut table) = (String::new(), None);
-        for setting in self.resolved() {
-            if !all && setting.origin.is_none() {
-                continue;
-            }
+        for setting in self.shown(all) {
             let origin = setting.origin.map(|origin| format!("  # {origin}")).unwrap_or_default();
             let alone = setting.key.is_empty();
             if table.as_ref() != Some(&setting.table) {
@@ -59,13 +56,34 @@ impl Loaded {
         out
     }
 
+    /// All settings, or those that somebody set; a table that was written with nothing in it stands for itself.
+    fn shown(&self, all: bool) -> Vec<Setting> {
+        let mut settings = self.resolved();
+        if all {
+            return settings;
+        }
+        let mut shown = Vec::new();
+        while !settings.is_empty() {
+            let table = settings[0].table.clone();
+            let end = settings.iter().position(|setting| setting.table != table).unwrap_or(settings.len());
+            let set: Vec<Setting> =
+                settings.drain(..end).filter(|setting| setting.origin.is_some()).collect();
+            let path: Vec<Step> = parts(&table).into_iter().map(Step::Key).collect();
+            match tree::find(&self.tree, &path) {
+                Some((node, _)) if set.is_empty() && path.len() > 1 => {
+                    let origin = Some(self.origin(node));
+                    shown.push(Setting { table, key: String::new(), value: Json::Null, origin });
+                }
+                _ => shown.extend(set),
+            }
+        }
+        shown
+    }
+
     /// The same as JSON: `config` nested as in the file, `origins` by dotted key.
     pub fn show_json(&self, all: bool) -> Json {
         let (mut config, mut origins) = (serde_json::json!({}), serde_json::Map::new());
-        for setting in self.resolved() {
-            if !all && setting.origin.is_none() {
-                continue;
-            }
+        for setting in self.shown(all) {
             // Tables come before what is in them, and no key is both: indexing makes an object of what is not there.
             let table = parts(&setting.table).into_iter().fold(&mut config, |place, part| &mut place[part]);
             let dotted = if setting.key.is_empty() {

@@ -164,12 +164,11 @@ impl Draft {
 
     /// Renders, loads what was rendered, and takes out what the loader refuses.
     pub(super) fn finish(mut self, source: &str) -> Migration {
-        // Each round takes a part or a key out, so it ends.
-        let rounds = self.parts.iter().map(|part| part.keys.len() + 1).sum::<usize>() + 1;
-        let mut toml = String::new();
-        for _ in 0..rounds {
-            let lines;
-            (toml, lines) = self.render(source);
+        // Each round takes a part or a sink's headers out, so it ends.
+        let mut toml = self.render(source).0;
+        for _ in 0..=2 * self.parts.len() {
+            let (text, lines) = self.render(source);
+            toml = text;
             let sources = Sources {
                 file: Some(("agent.toml".to_owned(), toml.clone())),
                 env: variables(&toml),
@@ -178,10 +177,20 @@ impl Draft {
             let Err(bad) = config::load(&sources) else { break };
             let Some(diagnostic) = bad.0.first() else { break };
             let line = if let Spot::Source { line, .. } = diagnostic.spot { line } else { 0 };
-            let Some(index) = self.refused(&lines, line, &diagnostic.key, &diagnostic.message) else { break };
+            let help = diagnostic.help.clone().unwrap_or_else(|| "write it by hand".to_owned());
+            let Some(index) = self.refused(&lines, line, &diagnostic.key, &diagnostic.message) else {
+                self.parts.clear();
+                self.lost(1, format!("all of it: {}", diagnostic.message), help);
+                continue;
+            };
             let path = self.parts[index].path.clone();
             let at = self.parts[index].line;
-            let help = diagnostic.help.clone().unwrap_or_else(|| "write it by hand".to_owned());
+            let headers = self.parts[index].keys.iter().position(|(key, _)| key == "headers");
+            if let Some(key) = headers.filter(|_| diagnostic.message.contains("credentials")) {
+                self.parts[index].keys.remove(key);
+                self.lost(at, format!("[{}] headers: {}", path.join("."), diagnostic.message), help);
+                continue;
+            }
             self.lost(at, format!("[{}]: {}", path.join("."), diagnostic.message), help);
             // What is below a sink goes with it.
             self.parts.retain(|part| !part.path.starts_with(&path));

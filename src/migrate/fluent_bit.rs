@@ -902,7 +902,7 @@ fn otlp(section: &Section, name: &str, whole: &Whole<'_>, draft: &mut Draft) {
     let line =
         |name: &str| section.keys.iter().find(|key| key.name == name).map_or(section.line, |key| key.line);
     if grpc {
-        draft.set(&path, "endpoint", address, line("host"));
+        url(draft, &path, "endpoint", &address, &|what| format!("OTLP_{what}"), line("host"));
         draft.set(&path, "protocol", "grpc", line("grpc"));
     } else {
         let uri = uri.strip_suffix("/v1/logs").unwrap_or_else(|| {
@@ -913,7 +913,8 @@ fn otlp(section: &Section, name: &str, whole: &Whole<'_>, draft: &mut Draft) {
             );
             ""
         });
-        draft.set(&path, "endpoint", format!("{address}{}", whole.text(uri)), line("host"));
+        let address = format!("{address}{}", whole.text(uri));
+        url(draft, &path, "endpoint", &address, &|what| format!("OTLP_{what}"), line("host"));
         draft.set(&path, "protocol", "http/protobuf", section.line);
     }
     for key in &section.keys {

@@ -245,7 +245,8 @@ pub(super) fn url(
     variable: &dyn Fn(&str) -> String,
     line: usize,
 ) {
-    if text.contains('?') || text.contains('#') {
+    // A query may hold a token, and what is no URL may hold anything.
+    if text.contains(['?', '#']) || text.contains('@') && !text.contains("://") {
         let shown = draft.secret(text, &variable("URL"), "the URL with its query", line);
         draft.set(path, key, shown, line);
         return;
