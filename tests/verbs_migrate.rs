@@ -30,7 +30,12 @@ fn load(done: &Migration) -> config::Loaded {
     for (at, _) in done.toml.match_indices("${env:") {
         let rest = &done.toml[at + 6..];
         let end = rest.find([':', '}']).expect("a reference ends");
-        env.push((rest[..end].to_owned(), "set".to_owned()));
+        let value = match &rest[..end] {
+            name if name.ends_with("URL") => "https://set",
+            name if name.ends_with("PORT") => "80",
+            _ => "set",
+        };
+        env.push((rest[..end].to_owned(), value.to_owned()));
     }
     let file = Some(("agent.toml".to_owned(), done.toml.clone()));
     config::load(&Sources { file, env, ..Sources::default() })
@@ -215,6 +220,39 @@ fn credentials_that_would_travel_in_clear_text_are_left_out_and_told() {
     assert_eq!(table(&done, "sink.otlp.main"), "endpoint = \"http://o:4318\"\nprotocol = \"http/protobuf\"");
     let [(1, what)] = &lost(&done)[..] else { panic!("{done}") };
     assert!(what.starts_with("[sink.otlp.main] headers: credentials for http://o:4318/"), "{what}");
+}
+
+#[test]
+fn values_of_the_helm_charts_are_read_as_what_the_charts_make_of_them() {
+    let done = promtail(
+        "config:\n  clients:\n    - url: http://loki/loki/api/v1/push\n  snippets:\n    pipelineStages:\n      \
+         - cri: {}\n      - drop: {expression: noise}\n    extraScrapeConfigs: |\n      - job_name: x\n",
+    );
+    load(&done);
+    assert_eq!(table(&done, "sink.loki.main"), "url = \"http://loki/loki/api/v1/push\"");
+    assert_eq!(table(&done, "process.drop.kubernetes-pods"), "regex = \"noise\"");
+    assert_eq!(lost(&done), [(8, "`config.snippets.extraScrapeConfigs`".to_owned())]);
+    let done = fluent_bit(
+        "config:\n  inputs: |\n    [INPUT]\n        Name tail\n        Path /var/log/containers/*.log\n  outputs: |\n    \
+         [OUTPUT]\n        Name es\n",
+    );
+    load(&done);
+    assert_eq!(lost(&done), [(7, "output `es`".to_owned())]);
+}
+
+#[test]
+fn jobs_that_share_the_pods_out_by_a_label_read_all_of_them() {
+    let job = |name: &str, drop: &str| {
+        format!(
+            "  - job_name: {name}\n    kubernetes_sd_configs: [{{role: pod}}]\n    relabel_configs:\n      \
+             - {{source_labels: [__meta_kubernetes_pod_label_name], action: drop, regex: '{drop}'}}\n"
+        )
+    };
+    let text = format!("clients: [{{url: http://l}}]\nscrape_configs:\n{}{}", job("a", "^$"), job("b", ".+"));
+    let done = promtail(&text);
+    load(&done);
+    assert_eq!(lost(&done), []);
+    assert!(!done.toml.contains("drop"), "{}", done.toml);
 }
 
 #[test]

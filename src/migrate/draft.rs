@@ -51,7 +51,7 @@ impl Draft {
 
     pub(super) fn note_config_map(&mut self, line: Option<usize>) {
         if let Some(line) = line {
-            self.note(line, "the config in a ConfigMap was translated", "");
+            self.note(line, "the config within this file was translated", "");
         }
     }
 
@@ -289,9 +289,10 @@ fn variables(toml: &str) -> Vec<(String, String)> {
         let rest = &toml[at + 6..];
         let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let value = match name.to_ascii_uppercase() {
-            name if name.contains("URL") || name.contains("ENDPOINT") => "http://localhost:3100",
+            name if name.contains("URL") || name.contains("ENDPOINT") => "https://host.example:3100",
             name if name.contains("PORT") => "3100",
-            _ => "localhost",
+            // Not this host: credentials may not travel to another one in clear text.
+            _ => "host.example",
         };
         found.push((name, value.to_owned()));
     }

@@ -272,7 +272,7 @@ fn input(section: &Section, whole: &Whole<'_>, draft: &mut Draft) {
             "read_from_head" | "name" | "path" | "tag" | "tag_regex" | "refresh_interval" | "rotate_wait" | "db.sync"
             | "db.locking" | "db.journal_mode" | "buffer_chunk_size" | "buffer_max_size" | "storage.type" | "key"
             | "alias" | "log_level" | "ignore_older" | "inotify_watcher" | "path_key" | "offset_key" | "docker_mode_flush"
-            | "parser_firstline" | "threaded" | "static_batch_size" | "multiline_flush" => {}
+            | "parser_firstline" | "skip_empty_lines" | "threaded" | "static_batch_size" | "multiline_flush" => {}
             _ => draft.lost(key.line, format!("input tail: `{}`", key.name), "write it by hand: docs/reference/config.md"),
         }
     }

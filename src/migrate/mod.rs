@@ -92,6 +92,7 @@ pub fn promtail(source: &str, text: &str) -> Result<Migration, Diagnostics> {
     let (root, inner) = yaml::in_config_map(source, root, &["promtail.yaml", "config.yaml"])?;
     let mut draft = draft::Draft::new("Promtail");
     draft.note_config_map(inner);
+    let root = promtail::of_helm_values(&root, &mut draft).unwrap_or(root);
     promtail::translate(&root, &mut draft);
     Ok(draft.finish(source))
 }
@@ -106,7 +107,7 @@ pub fn fluent_bit(source: &str, text: &str) -> Result<Migration, Diagnostics> {
         classic::read(source, text)?
     } else {
         let root = yaml::read(source, text)?;
-        if let Some(files) = yaml::config_map(&root) {
+        if let Some(files) = yaml::config_map(&root).or_else(|| yaml::helm_values(&root)) {
             draft.note_config_map(Some(root.line));
             classic::read_files(source, &files)?
         } else {

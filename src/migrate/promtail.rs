@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::draft::{Draft, references};
 use super::names::{self, Conditions};
 use super::stages;
-use super::yaml::Node;
+use super::yaml::{Node, Value};
 
 /// Labels that every stream has here, by Promtail's names, and what becomes of each.
 const SAME_LABELS: [&str; 4] = ["namespace", "container", "cluster", "service_name"];
@@ -20,6 +20,33 @@ const OTHER_LABELS: [(&str, &str); 6] = [
     ("pod", "structured metadata `pod`"),
     ("stream", "structured metadata `stream`"),
 ];
+
+/// The values of the Helm chart as the config that the chart makes of them; `None` for anything else.
+pub(super) fn of_helm_values(root: &Node, draft: &mut Draft) -> Option<Node> {
+    let config = root.get("config").filter(|_| root.get("scrape_configs").is_none())?;
+    draft.note(config.line, "these are values of the Helm chart: its own scrape_configs are assumed", "");
+    let map = |line: usize, entries: Vec<(&str, Node)>| Node {
+        line,
+        value: Value::Map(entries.into_iter().map(|(key, node)| (key.to_owned(), node)).collect()),
+    };
+    let mut entries: Vec<(&str, Node)> =
+        ["clients", "positions"].iter().filter_map(|key| Some((*key, config.get(key)?.clone()))).collect();
+    let role = Node { line: config.line, value: Value::List(Vec::new()) };
+    let name = Node { line: config.line, value: Value::Text("kubernetes-pods".to_owned()) };
+    let mut job = vec![("job_name", name), ("kubernetes_sd_configs", role)];
+    for (key, node) in config.get("snippets").map(Node::entries).unwrap_or_default() {
+        match key.as_str() {
+            "pipelineStages" => job.push(("pipeline_stages", node.clone())),
+            "extraRelabelConfigs" => job.push(("relabel_configs", node.clone())),
+            _ if matches!(&node.value, Value::Null) || node.items().is_empty() || node.text() == Some("") => {
+            }
+            _ => draft.lost(node.line, format!("`config.snippets.{key}`"), "give the rendered promtail.yaml"),
+        }
+    }
+    let job = map(config.line, job);
+    entries.push(("scrape_configs", Node { line: config.line, value: Value::List(vec![job]) }));
+    Some(map(config.line, entries))
+}
 
 /// The whole config.
 pub(super) fn translate(root: &Node, draft: &mut Draft) {
@@ -531,6 +558,17 @@ fn keep_or_drop(
     scope: &mut Conditions,
     draft: &mut Draft,
 ) {
+    // What drops pods without a name or label keeps all that have one; several jobs share the pods out like that.
+    let empty = expression.trim_matches(['^', '$']).is_empty();
+    let anything = matches!(expression.trim_matches(['^', '$', '(', ')']), ".+" | ".*");
+    if action == "drop" && empty || action == "keep" && anything || !alone && (empty || anything) {
+        draft.note(
+            line,
+            format!("relabelling: {action} by whether a label is there has no counterpart"),
+            "all pods are read",
+        );
+        return;
+    }
     let [source] = sources else {
         draft.lost(
             line,
@@ -549,10 +587,6 @@ fn keep_or_drop(
             format!("{action} by the annotation {annotation}"),
             "annotate pods with nodewick.dev/logs: \"off\" (or fluentbit.io/exclude: \"true\")",
         );
-        return;
-    }
-    // What drops pods without a name or label keeps all that have one.
-    if action == "drop" && expression.is_empty() || action == "keep" && matches!(expression, ".+" | "(.+)") {
         return;
     }
     if ["phase", "ready"].iter().any(|word| source.ends_with(word)) {

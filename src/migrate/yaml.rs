@@ -124,6 +124,19 @@ pub(super) fn config_map(root: &Node) -> Option<Vec<(String, String, usize)>> {
     Some(files.filter_map(|(name, node)| Some((name.clone(), node.text()?.to_owned(), node.line))).collect())
 }
 
+/// Fluent Bit's Helm values, whose `config` has the sections as texts: as one file that includes them.
+pub(super) fn helm_values(root: &Node) -> Option<Vec<(String, String, usize)>> {
+    let parts = ["service", "inputs", "filters", "outputs", "customParsers"];
+    let config = root.get("config").filter(|_| root.get("pipeline").is_none())?;
+    let found = parts.iter().filter_map(|name| Some((*name, config.get(name)?))).collect::<Vec<_>>();
+    let main: String = found.iter().map(|(name, _)| format!("@INCLUDE {name}\n")).collect();
+    let mut files = vec![("fluent-bit.conf".to_owned(), main, config.line)];
+    for (name, node) in found {
+        files.push((name.to_owned(), node.text()?.to_owned(), node.line));
+    }
+    (files.len() > 1).then_some(files)
+}
+
 /// What a ConfigMap holds, if `root` is one: the file of one of these names, else its only one; with lines as in the
 /// outer text.
 pub(super) fn in_config_map(
