@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::{Pipeline, Story, Who, fields_of, text_of};
+use super::{NO_HEADER, Pipeline, Story, Who, fields_of, text_of};
 use crate::config::diagnostics::{Diagnostic, Diagnostics, Spot, nearest};
 use crate::config::tree::{self, Entry, Node, Place, Table, Value};
 use crate::data::batch::Marks;
@@ -375,18 +375,8 @@ impl Case {
     fn input(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (index, line) in self.lines.iter().flat_map(|line| line.split('\n')).enumerate() {
-            let [physical] = super::physical_lines(line.as_bytes()).try_into().unwrap_or_else(|_| {
-                // An empty line has no bytes to look at.
-                [super::Physical {
-                    number: 1,
-                    offset: 0,
-                    form: NO_HEADER,
-                    time_unix_nano: 0,
-                    stream: "stdout",
-                    full: true,
-                }]
-            });
-            if physical.form == NO_HEADER {
+            let form = super::physical_lines(line.as_bytes()).first().map_or(NO_HEADER, |line| line.form);
+            if form == NO_HEADER {
                 let stamp = super::time(FIRST_STAMP + index as u64 * 1_000_000);
                 out.extend_from_slice(format!("{stamp} {} F ", self.stream).as_bytes());
             }
@@ -396,8 +386,6 @@ impl Case {
         out
     }
 }
-
-const NO_HEADER: &str = "no runtime header";
 
 fn compare(story: &Story, expect: &Expect, about: &str, differences: &mut Vec<Difference>) {
     let (record, text) = story.outcome();

@@ -76,8 +76,8 @@ fn parse(out: &mut String, story: &Story) {
     for (field, value) in fields_of(record, text) {
         let _ = writeln!(out, "  {:<8} {field} = {}  ({})", "", shown(&value), origin(story, field, record));
     }
-    for (mark, words) in MARKS.iter().filter(|(mark, _)| record.marks.contains(*mark)) {
-        let _ = (mark, writeln!(out, "  {:<8} {words}", ""));
+    for (_, words) in MARKS.iter().filter(|(mark, _)| record.marks.contains(*mark)) {
+        let _ = writeln!(out, "  {:<8} {words}", "");
     }
 }
 

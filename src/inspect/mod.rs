@@ -24,6 +24,9 @@ use crate::logs::process::{self, Chain};
 /// Bytes of input that are taken.
 pub const MAX_INPUT: usize = 1 << 20;
 
+/// The form of a line that no runtime has written: it is taken whole.
+const NO_HEADER: &str = "no runtime header";
+
 /// Who wrote the lines, as far as a person says it; the rest is made up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Who {
@@ -332,7 +335,7 @@ fn physical_lines(bytes: &[u8]) -> Vec<Physical> {
             number: index + 1,
             offset,
             form: match (header.well_formed, docker) {
-                (false, _) => "no runtime header",
+                (false, _) => NO_HEADER,
                 (true, true) => "docker json-file",
                 (true, false) => "CRI",
             },

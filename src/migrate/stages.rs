@@ -175,15 +175,14 @@ fn labels(kind: &str, stage: &Node, draft: &mut Draft) {
 fn rule(
     draft: &mut Draft,
     walk: &Walk<'_>,
-    kind: &str,
+    (kind, stage): (&str, &Node),
     name: &str,
     mut keys: Vec<(String, Json)>,
     conditions: &Conditions,
-    line: usize,
-    stage: &str,
 ) {
     keys.extend(conditions.json());
-    draft.rule(&["process", kind], name, keys, line, format!("pipeline stage `{stage}` of job {}", walk.job));
+    let comment = format!("pipeline stage of job {}", walk.job);
+    draft.rule(&["process", kind], name, keys, stage.line, comment);
 }
 
 fn drop(stage: &Node, scope: &Conditions, walk: &Walk<'_>, draft: &mut Draft) {
@@ -243,7 +242,7 @@ fn drop(stage: &Node, scope: &Conditions, walk: &Walk<'_>, draft: &mut Draft) {
         return;
     };
     let name = stage.text_at("drop_counter_reason").unwrap_or(walk.job);
-    rule(draft, walk, "drop", name, Vec::new(), &conditions, line, "drop");
+    rule(draft, walk, ("drop", stage), name, Vec::new(), &conditions);
 }
 
 fn matches(stage: &Node, scope: &Conditions, walk: &mut Walk<'_>, draft: &mut Draft, depth: usize) {
@@ -277,7 +276,7 @@ fn matches(stage: &Node, scope: &Conditions, walk: &mut Walk<'_>, draft: &mut Dr
             return;
         }
         let name = stage.text_at("drop_counter_reason").or_else(|| stage.text_at("pipeline_name"));
-        rule(draft, walk, "drop", name.unwrap_or("match"), Vec::new(), &both, line, "match");
+        rule(draft, walk, ("drop", stage), name.unwrap_or("match"), Vec::new(), &both);
     } else if let Some(inner) = stage.get("stages") {
         stages(inner, &both, walk, draft, depth + 1);
     }
@@ -324,7 +323,7 @@ fn limit(stage: &Node, scope: &Conditions, walk: &Walk<'_>, draft: &mut Draft) {
         );
     }
     let keys = vec![("rate".to_owned(), rate.into()), ("key".to_owned(), key.into())];
-    rule(draft, walk, "limit", walk.job, keys, scope, line, "limit");
+    rule(draft, walk, ("limit", stage), walk.job, keys, scope);
 }
 
 fn sampling(stage: &Node, scope: &Conditions, walk: &Walk<'_>, draft: &mut Draft) {
@@ -337,7 +336,7 @@ fn sampling(stage: &Node, scope: &Conditions, walk: &Walk<'_>, draft: &mut Draft
     let keys =
         vec![("keep".to_owned(), format!("{percent}%").into()), ("keep_errors".to_owned(), false.into())];
     draft.note(stage.line, "`sampling`: lines of one trace are kept or dropped together", "");
-    rule(draft, walk, "sample", walk.job, keys, scope, stage.line, "sampling");
+    rule(draft, walk, ("sample", stage), walk.job, keys, scope);
 }
 
 fn multiline(stage: &Node, scope: &Conditions, walk: &Walk<'_>, draft: &mut Draft) {

@@ -341,12 +341,10 @@ impl Chain {
                 let decided = if keeps { Verdict::Kept } else { Verdict::Dropped };
                 notes.add(record.offset, Kind::Sample, index, verdict(*in_scope, about, decided));
             }
-            if about {
-                if !keeps {
-                    tally(&mut dropped.sample, counter, counts);
-                    dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
-                    return dropped;
-                }
+            if !keeps {
+                tally(&mut dropped.sample, counter, counts);
+                dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
+                return dropped;
             }
         }
         if let Some((folder, counter)) = &self.dedup {
