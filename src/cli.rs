@@ -3,6 +3,9 @@
 //! In: arguments. Out: text on stdout (data) and stderr (notices), and an exit code: 0 done, 1 a failure at run time,
 //! 2 usage, 78 a bad config.
 
+mod doctor;
+mod why;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -41,6 +44,15 @@ enum Verb {
     Tail(tail::Args),
     /// Validate the config; print what it comes to, where each value is from, and the memory bound.
     Check(CheckArgs),
+    /// What is wrong with this installation, and how to mend it.
+    Doctor(doctor::DoctorArgs),
+    /// Where are the logs of a pod? Found, read, sent, dropped, and why.
+    Why(why::WhyArgs),
+    /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
+    Status(doctor::StatusArgs),
+    /// For those who help: `support bundle`.
+    #[command(subcommand)]
+    Support(doctor::Support),
     /// Print version, revision and compiler.
     Version,
 }
@@ -82,6 +94,10 @@ pub(crate) fn main() -> ExitCode {
         Verb::Demo(args) => demo(&args),
         Verb::Tail(args) => tail(&args),
         Verb::Check(args) => check(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Why(args) => why::why(&args),
+        Verb::Status(args) => doctor::status(&args),
+        Verb::Support(verb) => doctor::support(&verb),
         Verb::Version => print(&format!("nodewick {}\n", version::text())),
     };
     match result {
