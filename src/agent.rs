@@ -22,8 +22,10 @@ use crate::config::{Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
-use crate::data::workload::PathIdentity;
+use crate::data::pods::{self, Reader};
+use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
+use crate::kube;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
 use crate::logs::multiline::Rules;
@@ -158,7 +160,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         .with_multiline(multiline);
     let signal = Arc::<Signal>::default();
     let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
-    let identity = PathIdentity {
+    let paths = PathIdentity {
         cluster: config.agent.cluster.clone(),
         node: config.agent.node.clone(),
         environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
@@ -167,7 +169,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
     let driver = logs::spawn(
         &config.logs,
         settings,
-        Box::new(identity),
+        identify(&config, paths, &mut supervisor, &health),
         Fanout::new(outlets),
         budget,
         signal,
@@ -198,6 +200,34 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
     let outcome = supervisor.run(asked, Deadlines::default()).await;
     finish(&driver);
     Ok(outcome?)
+}
+
+/// Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+fn identify(
+    config: &Config,
+    paths: PathIdentity,
+    supervisor: &mut Supervisor,
+    health: &Health,
+) -> Box<dyn Identify> {
+    if config.kube.effective_mode() == kube::Mode::Path {
+        return Box::new(paths);
+    }
+    let (writer, pods) = pods::directory();
+    let following = kube::Following {
+        config: config.kube.clone(),
+        node: config.agent.node.clone(),
+        log_root: config.logs.root.clone(),
+        patience: kube::Patience::default(),
+    };
+    let health = health.clone();
+    supervisor.attend("kube", |leave| async move {
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = following.run(writer, health) => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    Box::new(Reader::new(pods, paths, config.kube.wait.0))
 }
 
 /// Whatever happened, positions that were acknowledged are saved.
