@@ -17,10 +17,13 @@ fn agent(site: &Site) -> Vec<Finding> {
     let Some(agent) = site.running() else {
         return if disk::is_held(&site.config().agent.state_dir) { vec![silent(site)] } else { Vec::new() };
     };
-    let mut findings = Vec::new();
+    let (mut findings, mut warnings) = (Vec::new(), Vec::new());
     for (probe, what) in [("/health/live?verbose", "alive"), ("/health/ready?verbose", "ready")] {
         match agent.client.get(probe) {
-            Ok(page) if page.status == 200 => {}
+            Ok(page) if page.status == 200 => {
+                let notes = page.body.lines().filter_map(|line| line.strip_prefix("[!]"));
+                warnings.extend(notes.map(|note| Finding::warning(format!("says of {note}"), "")));
+            }
             Ok(page) => {
                 for line in page.body.lines().filter_map(|line| line.strip_prefix("[-]")) {
                     let (name, why) = line.split_once(" failed: ").unwrap_or((line, ""));
@@ -37,6 +40,7 @@ fn agent(site: &Site) -> Vec<Finding> {
             return findings;
         }
     }
+    findings.append(&mut warnings);
     findings.extend(troubles(&agent.metrics));
     if findings.is_empty() {
         findings.push(Finding::ok(format!("runs at {}, alive and ready", agent.client.address())));

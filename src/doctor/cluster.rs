@@ -1,18 +1,27 @@
 //! Checks against the Kubernetes API: that it answers, that this node is the one that is asked about, and what the
 //! annotations of its pods say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ::kube::Client;
+use ::kube::client::Body;
+use ::kube::config::{KubeConfigOptions, Kubeconfig};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
-use kube::client::Body;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::probe::{Endpoint, Trouble};
 use super::{Check, Finding, Site, Stage};
 use crate::data::workload::ContainerRef;
+use crate::kube::Mode;
+use crate::kube::resolve::{NamespaceMeta, Place, Problem, Resolved, Resolver, Settings};
+use crate::sink::http::Tls;
 
 pub(super) const API: Check = Check {
     name: "kube-api",
@@ -56,10 +65,12 @@ pub(super) const INSTALL: Check = Check {
 
 /// Time for one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an answer; 500 pods without their specs take less.
-const ANSWER: usize = 32 << 20;
-/// Pods of the node that are listed; the kubelet's default limit is 110.
-const PODS: usize = 500;
+/// Bytes of an answer. This runs beside the agent, within its container's limit: pods are listed by pages.
+const ANSWER: usize = 8 << 20;
+/// Objects of a page.
+const PAGE: usize = 20;
+/// Pages of a list; the kubelet's default limit is 110 pods.
+const PAGES: usize = 50;
 /// Where a pod's service account is mounted.
 const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -75,7 +86,7 @@ pub(super) enum Reached {
 
 /// A client of the API.
 pub(super) struct Api {
-    client: kube::Client,
+    client: Client,
     url: String,
     first: Result<Answered, String>,
 }
@@ -107,23 +118,43 @@ impl Answered {
     }
 }
 
-/// Who is asked for pods, and how.
+/// How the API is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
-    kubeconfig: Option<PathBuf>,
-    in_cluster: bool,
+enum Wanted {
+    /// By the pod's service account.
+    InCluster,
+    /// By a kubeconfig.
+    File(PathBuf),
+}
+
+/// What the API says of the node's pods.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Namespace and name.
+    pods: BTreeSet<(String, String)>,
+    problems: Vec<Problem>,
 }
 
 impl Site {
+    /// Who is asked for pods.
+    pub(super) fn mode(&self) -> Mode {
+        let config = &self.config().kube;
+        // The token's presence is what is looked at here.
+        if config.mode == Mode::Auto && self.in_pod() { Mode::Api } else { config.effective_mode() }
+    }
+
     /// How the API is reached; `None` when nobody asks it.
     fn wanted(&self) -> Option<Wanted> {
-        if self.in_pod() {
-            return Some(Wanted { kubeconfig: None, in_cluster: true });
+        let configured = &self.config().kube.kubeconfig;
+        if !configured.as_os_str().is_empty() {
+            return Some(Wanted::File(configured.clone()));
+        }
+        if self.mode() == Mode::Api || (self.pre && self.in_pod()) {
+            return Some(Wanted::InCluster);
         }
         let home =
             self.var("HOME").map(|home| Path::new(home).join(".kube/config")).filter(|path| path.exists());
-        let kubeconfig = self.var("KUBECONFIG").map(PathBuf::from).or(home.filter(|_| self.pre))?;
-        Some(Wanted { kubeconfig: Some(kubeconfig), in_cluster: false })
+        self.var("KUBECONFIG").map(PathBuf::from).or(home).filter(|_| self.pre).map(Wanted::File)
     }
 
     /// The API, connected to once.
@@ -137,20 +168,20 @@ impl Site {
     /// The API, if it answers.
     pub(super) fn api(&self) -> Option<&Api> {
         match self.cluster() {
-            Reached::Client(api) if api.first.as_ref().is_ok_and(|first| first.status == 200) => Some(api),
+            // A server that does not tell its version may tell of pods.
+            Reached::Client(api) if api.first.as_ref().is_ok_and(|first| first.status != 401) => Some(api),
             _ => None,
         }
     }
 
     fn reach(&self, wanted: &Wanted) -> Reached {
         let loaded = self.block_on(async {
-            if wanted.in_cluster {
-                return kube::Config::incluster().map_err(|error| chain(&error));
-            }
-            let file = wanted.kubeconfig.clone().unwrap_or_default();
-            let kubeconfig = kube::config::Kubeconfig::read_from(file).map_err(|error| chain(&error))?;
-            let options = kube::config::KubeConfigOptions::default();
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| chain(&error))
+            let Wanted::File(file) = wanted else {
+                return ::kube::Config::incluster().map_err(|error| chain(&error));
+            };
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| chain(&error))?;
+            let options = KubeConfigOptions::default();
+            ::kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| chain(&error))
         });
         let mut config = match loaded {
             Some(Ok(config)) => config,
@@ -163,7 +194,7 @@ impl Site {
         config.read_timeout = Some(TIMEOUT);
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let made = self.block_on(async {
-            let client = kube::Client::try_from(config).map_err(|error| chain(&error))?;
+            let client = Client::try_from(config).map_err(|error| chain(&error))?;
             let first = ask(&client, Method::GET, "/version", None).await;
             Ok::<_, String>((client, first))
         });
@@ -182,8 +213,8 @@ impl Site {
     }
 
     fn unusable(&self, wanted: &Wanted, error: &str) -> Finding {
-        if let Some(file) = &wanted.kubeconfig {
-            let fix = "give a kubeconfig by KUBECONFIG, and try `kubectl version` with it";
+        if let Wanted::File(file) = wanted {
+            let fix = "give another one by [kube] kubeconfig or KUBECONFIG; try `kubectl version` with it";
             return Finding::failure(format!("cannot use the kubeconfig {}: {error}", file.display()), fix);
         }
         let token = Path::new("/").join(SERVICE_ACCOUNT).join("token");
@@ -212,12 +243,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn ask(
-    client: &kube::Client,
-    method: Method,
-    path: &str,
-    body: Option<Json>,
-) -> Result<Answered, String> {
+async fn ask(client: &Client, method: Method, path: &str, body: Option<Json>) -> Result<Answered, String> {
     let begun = Instant::now();
     let exchange = async {
         let mut request = Request::builder().method(method).uri(path);
@@ -268,8 +294,14 @@ impl Api {
 }
 
 fn api(site: &Site) -> Vec<Finding> {
+    if !site.pre && site.mode() == Mode::Kubelet {
+        return vec![kubelet(site)];
+    }
     let api = match site.cluster() {
-        Reached::Unwanted => return Vec::new(),
+        Reached::Unwanted if site.pre => return Vec::new(),
+        Reached::Unwanted => {
+            return vec![Finding::ok("nobody is asked: lines carry what their path says ([kube] mode)")];
+        }
         Reached::Unusable(finding) => return vec![finding.clone()],
         Reached::Client(api) => api,
     };
@@ -277,22 +309,86 @@ fn api(site: &Site) -> Vec<Finding> {
     let token = "the token is not this cluster's, or has expired: restart the pod; a mounted token is renewed by the kubelet";
     vec![match &api.first {
         Ok(first) if first.status == 200 => {
-            let version = first.json()["gitVersion"].as_str().unwrap_or("an unknown version").to_owned();
+            let version = first.json()["gitVersion"].as_str().unwrap_or("of an unknown version").to_owned();
             Finding::ok(format!("{url}, Kubernetes {version}"))
         }
         Ok(first) if first.status == 401 => {
             Finding::failure(format!("{url} refuses our credentials (401)"), token)
         }
-        Ok(first) => Finding::failure(
+        Ok(first) if first.status >= 500 => Finding::failure(
             format!("{url} answers {}: {}", first.status, first.message()),
-            "see the API server",
+            "see the API server's logs",
         ),
+        Ok(_) => Finding::ok(format!("{url} answers")),
         Err(error) => Finding::failure(
             format!("{url} cannot be reached: {error}"),
-            "does a NetworkPolicy allow egress to the API server (its port is 443 or 6443)?\nlogs flow meanwhile, with what \
-             their paths say",
+            "does a NetworkPolicy allow egress to the API server (port 443 or 6443)?\nlogs flow meanwhile, with what their \
+             paths say",
         ),
     }]
+}
+
+/// The node's kubelet, for `mode = "kubelet"`.
+fn kubelet(site: &Site) -> Finding {
+    let config = &site.config().kube.kubelet;
+    let url = match config.address() {
+        Ok(url) => url,
+        Err(error) => {
+            return Finding::failure(
+                error,
+                "env:\n- name: NODE_IP\n  valueFrom: {fieldRef: {fieldPath: status.hostIP}}",
+            );
+        }
+    };
+    let token = match std::fs::read_to_string(config.token()) {
+        Ok(token) => token.trim().to_owned(),
+        Err(error) => {
+            let text = format!("cannot read the token {}: {error}", config.token().display());
+            return Finding::failure(
+                text,
+                "spec: {serviceAccountName: nodewick, automountServiceAccountToken: true}",
+            );
+        }
+    };
+    let tls = Tls { ca_file: Some(config.ca_file()), ..Tls::default() };
+    let endpoint = Endpoint {
+        url: &url,
+        tls: &tls,
+        table: "kube.kubelet".to_owned(),
+        timeout: Duration::from_secs(5),
+        h2: false,
+    };
+    let shown = url.to_string().trim_end_matches('/').to_owned();
+    let mut headers = http::HeaderMap::new();
+    if let Ok(value) = http::HeaderValue::try_from(format!("Bearer {token}")) {
+        headers.insert(http::header::AUTHORIZATION, value);
+    }
+    let got = match endpoint.walk() {
+        Ok(way) => way.get("/pods", &headers),
+        Err(Trouble { text, fix }) => {
+            let fix = fix.replace("[kube.kubelet.tls]\nca_file", "[kube.kubelet]\nca");
+            return Finding::failure(format!("the kubelet: {text}"), &fix);
+        }
+    };
+    match got {
+        Ok(got) if got.status == 200 => Finding::ok(format!("the kubelet at {shown} lists its pods")),
+        Ok(got) if got.status == 401 => Finding::failure(
+            format!("the kubelet at {shown} refuses our token (401)"),
+            "run it with --authentication-token-webhook; is the token this cluster's?",
+        ),
+        Ok(got) if got.status == 403 => Finding::failure(
+            format!("the kubelet at {shown} does not let us list its pods (403)"),
+            "Kubernetes 1.33 or newer, and in the agent's ClusterRole (never nodes/proxy):\n- {apiGroups: [\"\"], resources: \
+             [nodes/pods], verbs: [get]}",
+        ),
+        Ok(got) => Finding::failure(
+            format!("the kubelet at {shown} answers {}", got.status),
+            "see the kubelet's log on the node",
+        ),
+        Err(error) => {
+            Finding::failure(format!("the kubelet at {shown}: {error}"), "see the kubelet's log on the node")
+        }
+    }
 }
 
 /// Pods with logs on this disk, by namespace and name.
@@ -315,42 +411,104 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// The path that lists a node's pods.
-fn pods_of(node: &str) -> String {
-    format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}&limit={PODS}", escaped(node))
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page<T> {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(default = "Vec::new")]
+    items: Vec<T>,
 }
 
-fn name_of(object: &Json) -> Option<(String, String)> {
-    let metadata = &object["metadata"];
-    Some((metadata["namespace"].as_str()?.to_owned(), metadata["name"].as_str()?.to_owned()))
+#[derive(Default, Deserialize)]
+struct PageMeta {
+    #[serde(rename = "continue", default)]
+    next: String,
+}
+
+/// Lists by pages. False when the API refuses, or answers what is not a list.
+fn list<T: DeserializeOwned>(
+    site: &Site,
+    api: &Api,
+    resource: &str,
+    selector: &str,
+    mut each: impl FnMut(T),
+) -> bool {
+    let mut next = String::new();
+    for _ in 0..PAGES {
+        let selector = escaped(selector);
+        let more = if next.is_empty() { String::new() } else { format!("&continue={}", escaped(&next)) };
+        let path = format!("/api/v1/{resource}?fieldSelector={selector}&limit={PAGE}{more}");
+        let Ok(answered) = api.get(site, &path) else { return false };
+        if answered.status != 200 {
+            return false;
+        }
+        let Ok(page) = serde_json::from_slice::<Page<T>>(&answered.body) else { return false };
+        page.items.into_iter().for_each(&mut each);
+        next = page.metadata.next;
+        if next.is_empty() {
+            break;
+        }
+    }
+    true
+}
+
+impl Site {
+    fn resolver(&self) -> Resolver {
+        let config = &self.config().kube;
+        Resolver::new(Settings { labels: config.pod_labels.clone(), tenants: config.tenants.clone() })
+    }
+
+    /// What namespaces say of their pods' logs; one namespace where it is named.
+    fn namespaces(&self, api: &Api, only: Option<&str>) -> BTreeMap<String, NamespaceMeta> {
+        let mut found = BTreeMap::new();
+        if self.config().kube.namespace_annotations {
+            let selector = only.map(|name| format!("metadata.name={name}")).unwrap_or_default();
+            list::<Namespace>(self, api, "namespaces", &selector, |namespace| {
+                let meta = namespace.metadata;
+                let kept = NamespaceMeta::new(meta.annotations.as_ref(), meta.labels.as_ref());
+                found.extend(meta.name.map(|name| (name, kept)));
+            });
+        }
+        found
+    }
+
+    /// The node's pods, asked once. `None` when the API does not tell.
+    fn survey(&self) -> Option<&Survey> {
+        let look = || {
+            let api = self.api()?;
+            let (resolver, namespaces) = (self.resolver(), self.namespaces(api, None));
+            let mut survey = Survey::default();
+            let selector = format!("spec.nodeName={}", self.config().agent.node);
+            let told = list::<Pod>(self, api, "pods", &selector, |pod| {
+                let namespace = pod.metadata.namespace.as_ref().and_then(|name| namespaces.get(name));
+                let Resolved { pod, problems } = resolver.pod(&pod, namespace);
+                survey.pods.insert((pod.namespace, pod.name));
+                survey.problems.extend(problems);
+            });
+            told.then_some(survey)
+        };
+        self.survey.get_or_init(look).as_ref()
+    }
 }
 
 fn node(site: &Site) -> Vec<Finding> {
-    let Some(api) = site.api() else { return Vec::new() };
+    // A refusal is another check's.
+    let (Some(api), Some(survey)) = (site.api(), site.survey()) else { return Vec::new() };
     let node = &site.config().agent.node;
-    // A refusal is the next check's.
-    let Ok(answered) = api.get(site, &pods_of(node)) else { return Vec::new() };
-    if answered.status != 200 {
-        return Vec::new();
-    }
-    let list = answered.json();
-    let listed: BTreeSet<(String, String)> =
-        list["items"].as_array().into_iter().flatten().filter_map(name_of).collect();
     let here = pods_on_disk(site);
-    let both = here.intersection(&listed).count();
+    let both = here.intersection(&survey.pods).count();
     let fix = "env:\n- name: NODE_NAME\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}";
     if both > 0 || here.is_empty() {
-        let count = if here.is_empty() { listed.len() } else { both };
-        return vec![Finding::ok(format!(
-            "{node}: {count} pods known, {} with logs on this disk",
-            here.len()
-        ))];
+        let text =
+            format!("{node}: {} pods by the API, {} with logs on this disk", survey.pods.len(), here.len());
+        return vec![Finding::ok(text)];
     }
     let real = here.iter().take(5).find_map(|(namespace, name)| node_of(site, api, namespace, name));
-    let text = match (&real, listed.len()) {
+    let text = match (&real, survey.pods.len()) {
         (Some(real), _) => format!("this disk has the logs of node {real}, the config says {node}"),
         (None, 0) => {
-            format!("the API knows no pod on node {node}, and {} pods have logs on this disk", here.len())
+            format!("the API knows no pod of node {node}, and {} pods have logs on this disk", here.len())
         }
         (None, known) => {
             format!(
@@ -359,21 +517,24 @@ fn node(site: &Site) -> Vec<Finding> {
             )
         }
     };
-    let set = real
-        .map(|real| format!("[agent] node or NODE_NAME must be {real}; by the downward API:\n"))
-        .unwrap_or_default();
+    let set = match real {
+        Some(real) => format!("[agent] node or NODE_NAME must be {real}; by the downward API:\n"),
+        None => "set the node's name in Kubernetes by the downward API:\n".to_owned(),
+    };
     vec![Finding::failure(text, &format!("{set}{fix}"))]
+}
+
+fn one_pod(namespace: &str, name: &str) -> String {
+    format!("metadata.name={name},metadata.namespace={namespace}")
 }
 
 /// The node of a pod.
 fn node_of(site: &Site, api: &Api, namespace: &str, name: &str) -> Option<String> {
-    let path = format!(
-        "/api/v1/namespaces/{}/pods?fieldSelector=metadata.name%3D{}",
-        escaped(namespace),
-        escaped(name)
-    );
-    let answered = api.get(site, &path).ok()?;
-    Some(answered.json()["items"][0]["spec"]["nodeName"].as_str()?.to_owned())
+    let mut found = None;
+    list::<Pod>(site, api, "pods", &one_pod(namespace, name), |pod| {
+        found = pod.spec.and_then(|spec| spec.node_name);
+    });
+    found
 }
 
 /// What the annotations of a pod come to.
@@ -385,6 +546,9 @@ pub(crate) struct Annotated {
     pub(crate) off: Vec<(String, (String, String))>,
 }
 
+/// Annotations that can switch logs off: what their names begin with.
+const SWITCHES: [&str; 2] = ["nodewick.dev/logs", "fluentbit.io/exclude"];
+
 impl Site {
     /// The node of a pod, by the API's word.
     pub(crate) fn node_of(&self, namespace: &str, name: &str) -> Option<String> {
@@ -392,14 +556,73 @@ impl Site {
     }
 
     /// What the annotations of a pod say of its logs.
-    pub(crate) fn annotations_of(&self, _namespace: &str, _name: &str, _uid: &str) -> Annotated {
-        Annotated::default()
+    pub(crate) fn annotations_of(&self, namespace: &str, name: &str, uid: &str) -> Annotated {
+        let mut said = Annotated::default();
+        let Some(api) = self.api() else { return said };
+        let metas = self.namespaces(api, Some(namespace));
+        let resolver = self.resolver();
+        list::<Pod>(self, api, "pods", &one_pod(namespace, name), |pod| {
+            let switches = switches(pod.metadata.annotations.as_ref());
+            let Resolved { pod, problems } = resolver.pod(&pod, metas.get(namespace));
+            if pod.uid != uid {
+                return;
+            }
+            said.notes.extend(problems.iter().map(Problem::to_string));
+            let (why, fix) = if switches.is_empty() {
+                (
+                    format!("by an annotation of namespace {namespace}"),
+                    format!("kubectl annotate namespace {namespace} nodewick.dev/logs=on --overwrite"),
+                )
+            } else {
+                (
+                    format!("by annotation {switches}"),
+                    format!(
+                        "kubectl -n {namespace} annotate pod {name} nodewick.dev/logs=on --overwrite; or change its template"
+                    ),
+                )
+            };
+            let off = pod.containers.into_iter().filter(|container| container.handling.off);
+            said.off.extend(off.map(|container| (container.name, (why.clone(), fix.clone()))));
+        });
+        said
     }
 }
 
-fn annotations(_: &Site) -> Vec<Finding> {
-    Vec::new()
+/// The pod's own annotations that can switch logs off, as they are written.
+fn switches(annotations: Option<&BTreeMap<String, String>>) -> String {
+    let of = annotations.into_iter().flatten();
+    let found = of.filter(|(name, _)| SWITCHES.iter().any(|switch| name.starts_with(switch)));
+    let shown: Vec<String> = found.take(4).map(|(name, value)| format!("{name} = {value:?}")).collect();
+    shown.join(", ")
 }
+
+fn annotations(site: &Site) -> Vec<Finding> {
+    let Some(survey) = site.survey() else { return Vec::new() };
+    if survey.problems.is_empty() {
+        return vec![Finding::ok(format!("those of {} pods are understood", survey.pods.len()))];
+    }
+    // A namespace's comes again with each of its pods.
+    let mut told = BTreeSet::new();
+    let mut findings = Vec::new();
+    for problem in &survey.problems {
+        let whose = match problem.place {
+            Place::Pod => format!("{}/{}", problem.namespace, problem.pod),
+            Place::Namespace => format!("namespace {}", problem.namespace),
+        };
+        let text = format!("{whose}: {} = \"{}\" {}", problem.annotation, problem.value, problem.what);
+        if told.insert(text.clone()) && told.len() <= SHOWN {
+            findings.push(Finding::warning(text, &problem.fix));
+        }
+    }
+    if told.len() > SHOWN {
+        let text = format!("{} more annotations are not understood", told.len() - SHOWN);
+        findings.push(Finding::warning(text, "mend these first; -o json shows no more either"));
+    }
+    findings
+}
+
+/// Bad annotations that are shown.
+const SHOWN: usize = 10;
 
 fn install(site: &Site) -> Vec<Finding> {
     if !site.pre {
@@ -407,7 +630,7 @@ fn install(site: &Site) -> Vec<Finding> {
     }
     let Some(api) = site.api() else { return Vec::new() };
     let mut findings = vec![super::rights::may_install(site, api)];
-    if let Ok(answered) = api.get(site, "/api/v1/nodes?limit=500")
+    if let Ok(answered) = api.get(site, "/api/v1/nodes?limit=100")
         && answered.status == 200
     {
         findings.push(nodes(&answered.json()));
@@ -447,7 +670,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nodes_name_is_escaped_in_the_selector() {
+    fn a_selector_is_escaped_in_the_query() {
         assert_eq!(
             pods_of("ip-10-0-0-1.ec2"),
             "/api/v1/pods?fieldSelector=spec.nodeName%3Dip-10-0-0-1.ec2&limit=500"

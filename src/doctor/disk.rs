@@ -37,6 +37,9 @@ const KINDS: [(i64, &str); 4] = [
     (0x6969, "NFS"),
 ];
 
+/// With less than this a checkpoint cannot begin a new file.
+const FULL: u64 = 4 << 20;
+
 const HOST_PATH: &str = "volumeMounts: [{name: state, mountPath: /var/lib/nodewick}]\nvolumes: [{name: state, hostPath: \
                          {path: /var/lib/nodewick, type: DirectoryOrCreate}}]";
 
@@ -162,13 +165,21 @@ fn room(space: &StatVfs, budget: u64, min_free_millionths: u64, spilled: u64) ->
     }
     let usable = free.saturating_sub(reserved);
     let needed = budget.saturating_sub(spilled);
+    if free < FULL {
+        let text =
+            format!("the state directory's disk is full: {} of {} are free", Human(free), Human(total));
+        return Finding::failure(
+            text,
+            "free space on the node's disk, or use another one for [agent] state_dir",
+        );
+    }
     if usable == 0 && needed > 0 {
         let text = format!(
             "{} of {} are free, less than [logs.spill] min_free: nothing can be spilled",
             Human(free),
             Human(total)
         );
-        return Finding::failure(
+        return Finding::warning(
             text,
             "free space on the node's disk, or use another one for [agent] state_dir",
         );

@@ -122,7 +122,7 @@ fn inotify(site: &Site) -> Vec<Finding> {
             format!("{watches} watches are allowed to all processes, {needed} are needed for the logs alone");
         return vec![Finding::warning(text, &fix)];
     }
-    vec![Finding::ok(format!("{needed} watches needed, {watches} allowed"))]
+    vec![Finding::ok(format!("{needed} of {watches} watches are needed"))]
 }
 
 fn open_files(site: &Site) -> Vec<Finding> {

@@ -100,6 +100,7 @@ pub struct Site {
     clocks: Mutex<Vec<clock::Seen>>,
     running: OnceLock<Option<Running>>,
     cluster: OnceLock<cluster::Reached>,
+    survey: OnceLock<Option<cluster::Survey>>,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
@@ -128,6 +129,7 @@ impl Site {
             clocks: Mutex::default(),
             running: OnceLock::new(),
             cluster: OnceLock::new(),
+            survey: OnceLock::new(),
             runtime: OnceLock::new(),
         }
     }

@@ -207,17 +207,21 @@ impl Endpoint<'_> {
     }
 
     fn handshake_trouble(&self, error: &std::io::Error) -> Trouble {
-        let table = &self.table;
+        let (table, host) = (&self.table, self.host());
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let (text, fix) = match cause {
             Some(rustls::Error::InvalidCertificate(cause)) => match cause {
                 CertificateError::ExpiredContext { not_after, .. } => (
-                    format!("its certificate expired on {}", certificate::day(not_after.as_secs() as i64)),
+                    format!(
+                        "the certificate of {host} expired on {}",
+                        certificate::day(not_after.as_secs() as i64)
+                    ),
                     "renew the backend's certificate; see also that this node's clock is right".to_owned(),
                 ),
-                CertificateError::Expired => {
-                    ("its certificate has expired".to_owned(), "renew the backend's certificate".to_owned())
-                }
+                CertificateError::Expired => (
+                    format!("the certificate of {host} has expired"),
+                    "renew the backend's certificate".to_owned(),
+                ),
                 CertificateError::NotValidYetContext { not_before, .. } => (
                     format!(
                         "its certificate is not valid before {}",
@@ -226,31 +230,31 @@ impl Endpoint<'_> {
                     "see that this node's clock is right".to_owned(),
                 ),
                 CertificateError::NotValidForNameContext { presented, .. } => (
-                    format!("its certificate is not for {}, but for {}", self.host(), names(presented)),
+                    format!("the certificate is not for {host}, but for {}", names(presented)),
                     "use one of these names in the URL, or a certificate that has this one".to_owned(),
                 ),
                 CertificateError::UnknownIssuer => (
-                    "its certificate is of an authority that is not trusted here".to_owned(),
+                    format!("the certificate of {host} is of an authority that is not trusted here"),
                     format!(
                         "mount the authority's certificate and name it:\n[{table}.tls]\nca_file = \"/etc/nodewick/ca.pem\""
                     ),
                 ),
                 other => (
-                    format!("its certificate is refused: {other}"),
+                    format!("the certificate of {host} is refused: {other}"),
                     "see the backend's certificate".to_owned(),
                 ),
             },
             Some(rustls::Error::InvalidMessage(_)) => (
-                "it does not speak TLS on this port".to_owned(),
-                format!("use http://, or the port that has TLS:\n[{table}]"),
+                format!("{host} does not speak TLS on port {}", self.port()),
+                format!("use http://, or the port that has TLS, in [{table}]"),
             ),
             Some(rustls::Error::AlertReceived(alert)) => (
-                format!("TLS: the backend refuses: {alert:?}"),
+                format!("{host} refuses the TLS connection: {alert:?}"),
                 format!(
                     "it may want a client certificate:\n[{table}.tls]\ncert_file = \"/etc/nodewick/tls.crt\"\nkey_file = \"/etc/nodewick/tls.key\""
                 ),
             ),
-            _ => (format!("TLS: {error}"), "see the backend's own log of connections".to_owned()),
+            _ => (format!("TLS with {host}: {error}"), "see the backend's own log of connections".to_owned()),
         };
         Trouble { text, fix }
     }

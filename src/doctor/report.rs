@@ -147,8 +147,9 @@ impl Report {
         let fine = self.count(Status::Ok);
         let warnings = if warned == 1 { "1 warning".to_owned() } else { format!("{warned} warnings") };
         let _ = write!(out, "\n{fine} fine, {warnings}, {failed} failed");
-        let worst =
-            self.findings.iter().filter(|finding| finding.status != Status::Ok).max_by_key(|f| f.status);
+        let found = self.findings.iter().rev().filter(|finding| finding.status != Status::Ok);
+        // Of equals the last counts, which is the first of the report.
+        let worst = found.max_by_key(|finding| finding.status);
         if let Some(worst) = worst {
             let _ = write!(out, "; more: docs/reference/doctor.md#{}", worst.check);
         }

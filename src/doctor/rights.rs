@@ -83,8 +83,8 @@ fn which(asked: &[Asked], answers: &[bool], is: bool) -> Vec<String> {
 }
 
 /// True when annotations of namespaces count.
-fn wants_namespaces(_: &Site) -> bool {
-    true
+fn wants_namespaces(site: &Site) -> bool {
+    site.config().kube.namespace_annotations
 }
 
 fn rule(namespaces: bool) -> String {
@@ -140,7 +140,7 @@ fn rbac(site: &Site) -> Vec<Finding> {
     }
     let text = format!("{who} may not {}", missing.join(", "));
     if missing.iter().all(|what| what.ends_with("namespaces")) {
-        let fix = format!("grant it, or do without namespace annotations:\n{}", rule(true));
+        let fix = format!("grant it, or do without: [kube] namespace_annotations = false\n{}", rule(true));
         return vec![Finding::failure(text, &fix)];
     }
     vec![Finding::failure(

@@ -125,7 +125,10 @@ pub fn look(client: Client) -> Screen {
         [("/health/live", State::Down, "alive"), ("/health/ready", State::Degraded, "ready")]
     {
         match client.get(&format!("{path}?verbose")) {
-            Ok(page) if page.status == 200 => {}
+            Ok(page) if page.status == 200 => {
+                let notes = page.body.lines().filter_map(|line| line.strip_prefix("[!]"));
+                screen.problems.extend(notes.map(str::to_owned));
+            }
             Ok(page) => {
                 screen.state = screen.state.max(worst);
                 let failed = page.body.lines().filter_map(|line| line.strip_prefix("[-]"));
