@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use regex::bytes::RegexBuilder;
 
+use super::owners::{MIRROR, SCHEDULED};
 use super::problem::{Place, Problems, Wrong, nearest, shown};
 use crate::data::workload::{Handling, LineFormat};
 
@@ -26,16 +27,22 @@ pub const KEPT: [&str; 3] = [PREFIX, "slo.nodewick.dev/", "prometheus.io/"];
 pub const MAX_VALUE: usize = 1024;
 /// Bytes of a value that is kept as it is.
 pub const MAX_KEPT_VALUE: usize = 4096;
-/// Bytes of all names and values that are kept of one pod as they are, and of those that become attributes.
+/// Bytes of all names and values that are kept of one pod as they are.
 pub const MAX_KEPT: usize = 16 << 10;
+/// Bytes of all resource attributes of one pod; each of its containers has a copy.
+pub const MAX_ATTRIBUTE_BYTES: usize = 4096;
 /// Resource attributes of one pod. Loki takes 128 pairs with an entry, the agent's own among them.
 pub const MAX_ATTRIBUTES: usize = 48;
 /// Statements of one object about logs that are listened to.
 const MAX_STATEMENTS: usize = 256;
+/// Regular expressions of one object that are compiled: a hostile one takes milliseconds.
+const MAX_PATTERNS: usize = 8;
 /// Bytes of the name of a field in log lines.
 const MAX_FIELD: usize = 128;
 /// Longest name of an annotation: a DNS subdomain, a slash, 63 characters.
 const MAX_NAME: usize = 317;
+/// What a multiline mode with a regular expression begins with.
+const START: &str = "start=";
 /// Bytes of a compiled regular expression, as for those of the config.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
@@ -70,7 +77,7 @@ pub const TABLE: &[Row] = &[
         key: "logs",
         values: "`on`, `off` (also `true`, `false`)",
         default: "`on`",
-        what: "Whether logs are shipped. What is written while they are off is not shipped later.",
+        what: "Whether logs are shipped.",
         read: read_logs,
     },
     Row {
@@ -110,7 +117,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         key: "tenant",
-        values: "a tenant that the agent's config allows",
+        values: "one of `[kube] tenants`",
         default: "the sink's own",
         what: "The Loki tenant.",
         read: read_tenant,
@@ -155,9 +162,10 @@ pub(super) struct Annotations {
     pub(super) kept: BTreeMap<String, String>,
 }
 
-/// Whether anything here is done with an annotation of that name.
+/// Whether anything is done with an annotation of that name; all others may be stripped.
 pub(super) fn is_understood(name: &str) -> bool {
     [RESOURCE, FLUENT_BIT].iter().chain(&KEPT).any(|prefix| name.starts_with(prefix))
+        || [MIRROR, SCHEDULED].contains(&name)
 }
 
 /// Reads all annotations. `containers` are the names of the pod's containers, `tenants` those that are allowed.
@@ -171,9 +179,14 @@ pub(super) fn read(
     let mut found = Annotations::default();
     let (mut attribute_bytes, mut kept_bytes) = (0, 0);
     for (place, annotations) in [(Place::Pod, pod), (Place::Namespace, namespace)] {
-        let mut statements = 0;
+        let (mut statements, mut patterns) = (0, 0);
         for (name, value) in annotations.into_iter().flatten().filter(|(name, _)| name.len() <= MAX_NAME) {
-            let read = if let Some(key) = name.strip_prefix(PREFIX) {
+            let is_pattern = name.starts_with(PREFIX) && value.trim_start().starts_with(START);
+            patterns += usize::from(is_pattern);
+            let read = if is_pattern && patterns > MAX_PATTERNS {
+                let what = format!("is one of more than {MAX_PATTERNS} regular expressions");
+                Err(Wrong::new(what, "give all containers the same one"))
+            } else if let Some(key) = name.strip_prefix(PREFIX) {
                 read_own(key, value, place, containers, tenants).map(Some)
             } else if let Some(key) = name.strip_prefix(FLUENT_BIT) {
                 read_fluent_bit(key, value)
@@ -238,7 +251,6 @@ impl Annotations {
                 Value::Multiline(mode) => Some(mode.clone()),
                 _ => None,
             }),
-            ..Handling::default()
         }
     }
 
@@ -337,12 +349,14 @@ impl Annotations {
             return Ok(());
         }
         plain(value, MAX_VALUE)?;
-        *bytes += key.len() + value.len();
-        if self.resource.len() >= MAX_ATTRIBUTES || *bytes > MAX_KEPT {
-            let limits =
-                format!("is beyond {MAX_ATTRIBUTES} attributes or {MAX_KEPT} bytes of them and not used");
+        let size = key.len() + value.len();
+        if self.resource.len() >= MAX_ATTRIBUTES || *bytes + size > MAX_ATTRIBUTE_BYTES {
+            let limits = format!(
+                "is beyond {MAX_ATTRIBUTES} attributes or {MAX_ATTRIBUTE_BYTES} bytes of them, so it is not used"
+            );
             return Err(Wrong::new(limits, REMOVE));
         }
+        *bytes += size;
         self.resource.insert(key.to_owned(), value.to_owned());
         Ok(())
     }
@@ -506,7 +520,7 @@ fn read_sample(value: &str, _: &[String]) -> Result<Value, Wrong> {
 }
 
 fn read_multiline(value: &str, _: &[String]) -> Result<Value, Wrong> {
-    if let Some(pattern) = value.strip_prefix("start=") {
+    if let Some(pattern) = value.strip_prefix(START) {
         // Loose where the config is strict would mean a mode that is accepted here and refused there.
         if RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().is_err() {
             let fix =
@@ -526,7 +540,7 @@ fn read_tenant(value: &str, tenants: &[String]) -> Result<Value, Wrong> {
         return Err(Wrong::new("Loki does not take such a tenant", fix));
     }
     if !tenants.iter().any(|allowed| allowed == value) {
-        let fix = "have the agent's operator allow it, or remove the annotation";
+        let fix = "have the operator add it to [kube] tenants, or remove the annotation";
         return Err(Wrong::new("the agent's config does not allow this tenant", fix));
     }
     Ok(Value::Tenant(value.to_owned()))

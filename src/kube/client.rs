@@ -9,7 +9,7 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::kube::client::{Body, ClientBuilder, ConfigExt as _};
+use ::kube::client::{AuthError, Body, ClientBuilder, ConfigExt as _};
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
 use ::kube::{Client, Config as Reach};
 use bytes::Bytes;
@@ -23,6 +23,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use tower_service::Service;
+
+/// Time for a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Time for the head of an answer. The server's own limit for lists is a minute; it answers watches at once.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
@@ -110,6 +113,14 @@ impl Failure {
         Self { reason, status: code, retry_after, text: text.trim_end().to_owned() }
     }
 
+    /// True when another connection, with everything read anew, may fare better.
+    pub(super) fn may_be_the_way(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::Unreachable | Reason::Silent | Reason::Unconfigured | Reason::Unauthorized
+        )
+    }
+
     /// True when a person must change a rule or a credential.
     pub(super) fn is_denial(&self) -> bool {
         matches!(self.reason, Reason::Unauthorized | Reason::Forbidden)
@@ -180,7 +191,15 @@ impl Api {
 
     fn new(reach: Reach) -> Result<Self, Failure> {
         let unusable = |error: ::kube::Error| Failure::new(Reason::Unconfigured, chain(&error));
-        let connector = reach.rustls_https_connector().map_err(unusable)?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+        // A watch is silent for a minute at a time: the kernel finds out sooner whether anybody is there.
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_keepalive_interval(Some(Duration::from_secs(10)));
+        tcp.set_keepalive_retries(Some(3));
+        let connector = reach.rustls_https_connector_with_connector(tcp).map_err(unusable)?;
         let base = reach.base_uri_layer();
         let auth = reach.auth_layer().map_err(unusable)?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
@@ -254,6 +273,7 @@ impl Service<Request<Body>> for Plain {
 fn unreachable_or(error: &::kube::Error) -> Reason {
     match error {
         ::kube::Error::Auth(_) => Reason::Unconfigured,
+        ::kube::Error::Service(cause) if cause.is::<AuthError>() => Reason::Unconfigured,
         _ => Reason::Unreachable,
     }
 }

@@ -40,7 +40,7 @@ pub struct Config {
     /// How long the first lines of a new container wait for its labels, 10s at most. After that they go with what
     /// their path says.
     pub wait: Span,
-    /// The node's kubelet, for `mode = "kubelet"`.
+    /// The node's kubelet, for mode "kubelet".
     pub kubelet: Kubelet,
 }
 
@@ -138,7 +138,8 @@ impl Config {
             }
         }
         for tenant in &self.tenants {
-            if tenant.is_empty() || tenant.len() > 150 || !tenant.bytes().all(is_tenant) {
+            let dots = matches!(tenant.as_str(), "" | "." | "..");
+            if dots || tenant.len() > 150 || !tenant.bytes().all(is_tenant) {
                 let message = format!("{tenant:?} cannot be a tenant");
                 let help = "150 letters, digits and !-_.*'() at most, as Loki wants it";
                 found.push(Problem { key: &["tenants"], message, help });

@@ -2,7 +2,7 @@
 //!
 //! In: pods and namespaces as JSON, deletions, the end of a list. Out: calls of the one [`Writer`]. Invariants: of each
 //! living pod at most its stripped form is kept, and only where namespaces count; a pod whose namespace is not known yet
-//! is entered [`NAMESPACE_WITHIN`] later at the latest; a bad annotation never keeps a pod out.
+//! is entered [`NAMESPACES_WITHIN`] later at the latest; a bad annotation never keeps a pod out.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,8 +14,10 @@ use super::resolve::{NamespaceMeta, Place, Resolver};
 use crate::data::pods::Writer;
 use crate::metrics;
 
-/// How long a pod waits for its namespace's annotations.
-const NAMESPACE_WITHIN: Duration = Duration::from_secs(3);
+/// How long a pod waits for its namespace's annotations: while namespaces are being listed for the first time, and
+/// afterwards, when a new namespace and its first pod come by two watches.
+const NAMESPACES_WITHIN: Duration = Duration::from_secs(5);
+const NAMESPACE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Complaints about annotations that are remembered, so that each is told once.
 const TOLD: usize = 512;
@@ -36,6 +38,8 @@ struct Namespaces {
     all: HashMap<String, NamespaceMeta>,
     /// The service account may not see them: nobody waits for them.
     denied: bool,
+    /// They were listed.
+    synced: bool,
 }
 
 /// See the module's header.
@@ -57,7 +61,7 @@ pub(super) struct Directory {
 impl Directory {
     /// An empty directory. With `namespaces`, pods wait for their namespace's annotations.
     pub(super) fn new(writer: Writer, resolver: Resolver, namespaces: bool) -> Self {
-        let namespaces = namespaces.then(|| Namespaces { all: HashMap::new(), denied: false });
+        let namespaces = namespaces.then(|| Namespaces { all: HashMap::new(), denied: false, synced: false });
         Self {
             writer,
             resolver,
@@ -173,6 +177,7 @@ impl Directory {
     pub(super) fn end_namespaces(&mut self) {
         if let (Some(listed), Some(namespaces)) = (self.listing_namespaces.take(), &mut self.namespaces) {
             namespaces.all.retain(|name, _| listed.contains(name));
+            namespaces.synced = true;
         }
         metrics::KUBE_SYNCED.with_label_values(&["namespaces"]).set(1);
     }
@@ -186,11 +191,15 @@ impl Directory {
 
     /// Enters pods that have waited long enough for their namespace, and forgets what nobody asks for.
     pub(super) fn tick(&mut self, now: Duration) {
-        let denied = self.namespaces.as_ref().is_some_and(|namespaces| namespaces.denied);
+        let within = match &self.namespaces {
+            Some(namespaces) if namespaces.denied => Duration::ZERO,
+            Some(namespaces) if namespaces.synced => NAMESPACE_WITHIN,
+            _ => NAMESPACES_WITHIN,
+        };
         let due: Vec<String> = self
             .held
             .iter()
-            .filter(|(_, (since, _))| denied || now >= *since + NAMESPACE_WITHIN)
+            .filter(|(_, (since, _))| now >= *since + within)
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in due {

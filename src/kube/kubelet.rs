@@ -49,7 +49,7 @@ pub(super) async fn run<F: Follower, C: Future<Output = Result<Api, Failure>>>(
             }
             Err(failure) => {
                 metrics::KUBE_ERRORS.with_label_values(&[F::RESOURCE, failure.reason.name()]).inc();
-                if matches!(failure.reason, Reason::Unreachable | Reason::Silent | Reason::Unconfigured) {
+                if failure.may_be_the_way() {
                     api = None;
                 }
                 follower.fare(Some(&failure));

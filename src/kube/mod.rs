@@ -50,7 +50,7 @@ use watch::{Follower, Watch};
 const NOTE: &str = "kube";
 
 /// How often the directory is kept in order.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(500);
 
 /// How long pod directories without any pod of this node are believed to be just behind.
 const WRONG_NODE_AFTER: Duration = Duration::from_secs(5);
@@ -137,9 +137,16 @@ impl Following {
                 directory.tick(clock::now());
                 (directory.is_synced(), directory.living())
             };
-            if !synced || living > 0 || self.config.effective_mode() == Mode::Kubelet {
+            if !synced || living > 0 || shared.mode == Mode::Kubelet {
                 suspicious = None;
-                shared.note(|notes| notes.node = None);
+                if shared.notes.lock().node.is_some() {
+                    shared.note(|notes| notes.node = None);
+                }
+                continue;
+            }
+            // Whoever has no answer knows nothing of new pods.
+            if shared.notes.lock().pods.is_some() {
+                suspicious = None;
                 continue;
             }
             let since = *suspicious.get_or_insert_with(Instant::now);
@@ -219,7 +226,9 @@ impl Shared {
             (Reason::Unreachable | Reason::Silent, ..) => {
                 "it is tried again; see that the network policy lets the agent reach the API server"
             }
-            (Reason::Unconfigured, ..) => "nothing is asked until that is mended",
+            (Reason::Unconfigured, ..) => {
+                "nothing is asked until that is mended; a token file holds the token alone, without a newline"
+            }
             _ => "it is tried again",
         }
     }

@@ -13,7 +13,10 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 /// The same of an Argo Rollout, which owns its ReplicaSets as a Deployment does.
 const ROLLOUT_HASH: &str = "rollouts-pod-template-hash";
 /// When a Job was due, RFC 3339; on Jobs since Kubernetes 1.21, and on pods whose template copies it.
-const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+pub(super) const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// The kubelet's hash of a static pod's file, on the pod's mirror in the API. It is the uid in the log path.
+/// Source: `k8s.io/kubernetes/pkg/kubelet/types/pod_update.go`.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Longest name of an object: a DNS subdomain.
 pub(super) const MAX_NAME: usize = 253;
@@ -230,7 +233,7 @@ mod tests {
             ("migrate-20261121", day("2026-11-21"), None),
             ("migrate-20261121", String::new(), None),
             ("backup-2992032", String::new(), None),
-            ("backup-+9920320", String::new(), None),
+            ("backup-2992032x", String::new(), None),
             ("29920320", String::new(), None),
             ("backup", String::new(), None),
         ] {

@@ -103,7 +103,8 @@ impl Pace {
             Outcome::Unsupported => Pause::NONE,
             Outcome::Listed => {
                 let close = self.last_list.is_some_and(|last| now < last + LIST_WINDOW);
-                self.close_lists = if close { self.close_lists + 1 } else { 0 };
+                self.close_lists =
+                    if close { self.close_lists + 1 } else { self.close_lists.saturating_sub(1) };
                 self.last_list = Some(now);
                 self.failures = 0;
                 Pause::NONE
@@ -126,7 +127,7 @@ impl Pace {
                 let recent = self.last_list.filter(|last| now < *last + LIST_WINDOW);
                 let Some(_) = recent.filter(|_| self.close_lists > 0) else { return pause };
                 // 10 s, 20 s, 40 s … up to the window, and half as much again by chance.
-                let doubled = Duration::from_secs(5) * 2_u32.saturating_pow(self.close_lists.min(8));
+                let doubled = Duration::from_secs(5) * 2_u32.saturating_pow(self.close_lists.min(6));
                 let gap = doubled.min(LIST_WINDOW);
                 Pause::fixed(gap + self.share(gap / 2))
             }

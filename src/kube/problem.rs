@@ -155,7 +155,7 @@ mod tests {
             ("Parser", Some("parser")),
             ("level_field", Some("level-field")),
             ("multi-line", Some("multiline")),
-            ("sampling", Some("sample")),
+            ("sampel", Some("sample")),
             ("tennant", Some("tenant")),
             ("scrape", None),
             ("", None),

@@ -39,7 +39,7 @@ pub fn annotations_reference() -> String {
         "## Resource attributes\n\n\
          `{RESOURCE}<key>: <value>` becomes the resource attribute `<key>`, and stands before every other source of it. The\n\
          attributes that say where a line comes from (cluster, node, namespace, pod, container) cannot be set. A pod has\n\
-         up to {}.\n\n\
+         up to {} of them, of {} bytes together.\n\n\
          | attribute | the first of |\n|---|---|\n\
          | `service.name` | annotation; labels `app.kubernetes.io/instance`, `app.kubernetes.io/name`; the names of Deployment (or Argo Rollout), ReplicaSet, StatefulSet, DaemonSet, CronJob, Job, pod, container |\n\
          | `service.version` | annotation; label `app.kubernetes.io/version`; the image's tag and digest |\n\
@@ -52,6 +52,7 @@ pub fn annotations_reference() -> String {
          ReplicaSet is a Deployment's where its name ends in the pod's `pod-template-hash`, a Job a CronJob's where its name\n\
          ends in the minute at which it was due.\n\n",
         annotations::MAX_ATTRIBUTES,
+        annotations::MAX_ATTRIBUTE_BYTES,
         ENVIRONMENT_LABELS.map(|name| format!("`{name}`")).join(", "),
     );
     let _ = writeln!(

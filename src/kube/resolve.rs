@@ -32,9 +32,6 @@ pub const ENVIRONMENT_LABELS: [&str; 3] = ["environment", "env", "app.kubernetes
 
 /// The resource attribute of the environment.
 const ENVIRONMENT: &str = "deployment.environment.name";
-/// The kubelet's hash of a static pod's file, on the pod's mirror in the API. It is the uid in the log path.
-/// Source: `k8s.io/kubernetes/pkg/kubelet/types/pod_update.go`.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Hex digits of that hash (MD5).
 const HASH: usize = 32;
 
@@ -48,6 +45,9 @@ const MAX_LABEL_NAME: usize = 317;
 const MAX_LABEL_VALUE: usize = 63;
 /// Labels of a pod that are kept. Loki takes 128 pairs with an entry, ten of the agent's own among them.
 const MAX_LABELS: usize = 96;
+
+/// Bytes of the labels that go out; each of the pod's containers has a copy.
+const MAX_LABELS_OUT: usize = 4096;
 
 /// What the operator allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -142,19 +142,22 @@ impl Resolver {
             said: &said,
         };
         let deleted = meta.deletion_timestamp.is_some();
-        let containers = declared
-            .iter()
-            .map(|container| Container {
+        let mut containers: Vec<Container> = Vec::with_capacity(declared.len());
+        for container in &declared {
+            let (traits, handling) = (shared.traits(container), said.handling(container.name));
+            let like = containers.iter().find(|known| *known.traits == traits);
+            let traits = like.map_or_else(|| Arc::new(traits), |known| Arc::clone(&known.traits));
+            let like = containers.iter().find(|known| *known.handling == handling);
+            let handling = like.map_or_else(|| Arc::new(handling), |known| Arc::clone(&known.handling));
+            let status = status.and_then(|status| status_of(status, container.name));
+            containers.push(Container {
                 name: container.name.to_owned(),
-                traits: Arc::new(shared.traits(container)),
-                handling: Arc::new(said.handling(container.name)),
+                traits,
+                handling,
                 ports: ports(container.ports),
-                exits: status
-                    .and_then(|status| status_of(status, container.name))
-                    .map(|status| exits::of(status, deleted))
-                    .unwrap_or_default(),
-            })
-            .collect();
+                exits: status.map(|status| exits::of(status, deleted)).unwrap_or_default(),
+            });
+        }
         let pod = pods::Pod {
             uid: uid(meta),
             namespace: bounded_name(namespace_name),
@@ -177,7 +180,12 @@ impl Resolver {
                 None => name == pattern,
             })
         };
-        labels(meta).filter(|(name, _)| allowed(name)).collect()
+        let mut bytes = 0;
+        let within = |(name, value): &(String, String)| {
+            bytes += name.len() + value.len();
+            bytes <= MAX_LABELS_OUT
+        };
+        labels(meta).filter(|(name, _)| allowed(name)).take_while(within).collect()
     }
 }
 
@@ -235,7 +243,7 @@ fn uid(meta: &ObjectMeta) -> String {
     if !is_name(&meta.name) || !is_name(&meta.namespace) {
         return String::new();
     }
-    let mirror = meta.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
+    let mirror = meta.annotations.as_ref().and_then(|annotations| annotations.get(owners::MIRROR));
     let hash = mirror.filter(|hash| {
         hash.len() == HASH && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     });

@@ -34,9 +34,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Objects of a page where the server pages at all.
 const PAGE: u32 = 500;
 
-/// What a plain watch of an old server must not be taken for: its initial events have no end.
-const INITIAL_WITHIN: Duration = Duration::from_secs(20);
-
 /// How long silences are borne; shorter in tests.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -46,11 +43,14 @@ pub struct Patience {
     pub grace: Duration,
     /// A silence that is doubted when a log waits.
     pub doubtful: Duration,
+    /// How long the end of a streaming list may be in coming: a server that does not know them never tells it.
+    pub initial: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { watch: None, grace: Duration::from_secs(15), doubtful: DOUBTFUL }
+        let seconds = Duration::from_secs;
+        Self { watch: None, grace: seconds(15), doubtful: DOUBTFUL, initial: seconds(20) }
     }
 }
 
@@ -134,9 +134,8 @@ impl<F: Follower> Watch<F> {
                 },
                 Some(api) => self.step(api).await,
             };
-            if matches!(&done, Err(failure) if matches!(failure.reason, Reason::Unreachable | Reason::Silent))
-            {
-                // Another address, another authority: whatever has changed, it is read anew.
+            if done.as_ref().is_err_and(Failure::may_be_the_way) {
+                // Another address, another authority, another token: whatever has changed, it is read anew.
                 api = None;
             }
             let pause = self.judge(done);
@@ -296,7 +295,7 @@ impl<F: Follower> Watch<F> {
                     let _ = self.pace.after(Outcome::Listed, clock::now());
                 }
             }
-            if initial && since.elapsed() > INITIAL_WITHIN {
+            if initial && since.elapsed() > self.patience.initial {
                 return Ok(self.list_plainly());
             }
         }

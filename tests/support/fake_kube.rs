@@ -83,6 +83,8 @@ pub struct Seen {
     pub resource: String,
     pub query: HashMap<String, String>,
     pub at: Instant,
+    /// The `Authorization` that came with it.
+    pub authorization: Option<String>,
     /// The status that was answered.
     pub status: u16,
 }
@@ -179,7 +181,7 @@ impl FakeKube {
     pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
         std::fs::create_dir_all(directory).expect("a directory");
         let token = directory.join("token");
-        std::fs::write(&token, "token-1\n").expect("a token");
+        std::fs::write(&token, "token-1").expect("a token");
         let path = directory.join("kubeconfig");
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "fake",
@@ -206,7 +208,14 @@ impl FakeKube {
     /// Sets an object: a pod or a namespace, by its `kind`.
     pub fn set(&self, object: Value) {
         let resource = if object["kind"] == "Namespace" { "namespaces" } else { "pods" };
-        self.state().change(resource, object, false);
+        let mut state = self.state();
+        let home = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        // No pod is admitted to a namespace that is not there.
+        if resource == "pods" && !state.objects.contains_key(&("namespaces", String::new(), home.clone())) {
+            state.change("namespaces", namespace(&home, json!({})), false);
+        }
+        state.change(resource, object, false);
+        drop(state);
         self.ring();
     }
 

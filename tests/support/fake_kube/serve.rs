@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-type Body = BoxBody<Bytes, std::io::Error>;
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 pub(super) async fn serve(
     listener: tokio::net::TcpListener,
@@ -55,7 +55,7 @@ fn whole(status: u16, retry_after: Option<u64>, body: String) -> Response<Body> 
     if let Some(seconds) = retry_after {
         builder = builder.header("retry-after", seconds.to_string());
     }
-    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed();
+    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed_unsync();
     builder.body(body).expect("an answer")
 }
 
@@ -205,6 +205,7 @@ fn answer(
         resource: resource.to_owned(),
         query: asked.query,
         at: Instant::now(),
+        authorization: token,
         status: answer.status().as_u16(),
     });
     answer
@@ -453,6 +454,6 @@ fn watched(
     Response::builder()
         .status(200)
         .header("content-type", "application/json")
-        .body(body.boxed())
+        .body(body.boxed_unsync())
         .expect("an answer")
 }
