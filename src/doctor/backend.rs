@@ -155,9 +155,7 @@ fn look(
             };
             let way = match endpoint.walk() {
                 Ok(way) => way,
-                Err(Trouble { text, fix }) => {
-                    return vec![Finding::failure(format!("{shown}: {text}"), &fix)];
-                }
+                Err(Trouble { text, fix }) => return vec![Finding::failure(text, &fix)],
             };
             if let Some(end) = way.valid_until {
                 way_there = format!(", certificate until {}", certificate::day(end));

@@ -48,7 +48,8 @@ fn clock(site: &Site) -> Vec<Finding> {
 
 fn judge(clocks: &[Seen]) -> Option<Finding> {
     let worst = clocks.iter().max_by(|a, b| a.ahead.abs().total_cmp(&b.ahead.abs()))?;
-    let whose: Vec<&str> = clocks.iter().map(|seen| seen.whose.as_str()).collect();
+    let mut whose: Vec<&str> = clocks.iter().map(|seen| seen.whose.as_str()).collect();
+    whose.sort_unstable();
     if worst.ahead.abs() <= TOLERANCE {
         return Some(Finding::ok(format!("agrees with {}", whose.join(", "))));
     }

@@ -192,6 +192,8 @@ impl Site {
         };
         config.connect_timeout = Some(Duration::from_secs(5));
         config.read_timeout = Some(TIMEOUT);
+        // What the API answers is what is to be told.
+        config.default_retry = false;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let made = self.block_on(async {
             let client = Client::try_from(config).map_err(|error| chain(&error))?;

@@ -233,7 +233,8 @@ impl Endpoint<'_> {
                     format!("the certificate is not for {host}, but for {}", names(presented)),
                     "use one of these names in the URL, or a certificate that has this one".to_owned(),
                 ),
-                CertificateError::UnknownIssuer => (
+                // A bad signature is that of an authority of the same name with another key.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                     format!("the certificate of {host} is of an authority that is not trusted here"),
                     format!(
                         "mount the authority's certificate and name it:\n[{table}.tls]\nca_file = \"/etc/nodewick/ca.pem\""
