@@ -51,7 +51,7 @@ enum Verb {
     /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
     Status(doctor::StatusArgs),
     /// For those who help: `support bundle`.
-    #[command(subcommand)]
+    #[command(subcommand, hide = true)]
     Support(doctor::Support),
     /// Print version, revision and compiler.
     Version,
