@@ -147,7 +147,7 @@ fn a_healthy_node_is_a_list_of_ticks() {
     );
     assert_eq!(
         said.block("log-root"),
-        [format!("√ log-root {}: 1 container logs of 1 pods, CRI format", place.root().display())]
+        [format!("√ log-root {}: 1 container log of 1 pod, CRI format", place.root().display())]
     );
     assert_eq!(
         said.block("loki.main"),
@@ -158,8 +158,8 @@ fn a_healthy_node_is_a_list_of_ticks() {
         said.block("kube-rbac"),
         ["√ kube-rbac the service account may list and watch pods and namespaces"]
     );
-    assert_eq!(said.block("kube-node"), ["√ kube-node node-1: 1 pods by the API, 1 with logs on this disk"]);
-    assert_eq!(said.block("annotations"), ["√ annotations those of 1 pods are understood"]);
+    assert_eq!(said.block("kube-node"), ["√ kube-node node-1: 1 pod by the API, 1 with logs on this disk"]);
+    assert_eq!(said.block("annotations"), ["√ annotations those of 1 pod are understood"]);
     assert_eq!(said.block("clock"), ["√ clock agrees with loki.main, the Kubernetes API"]);
     assert!(backend.requests().iter().all(|seen| seen.streams.is_empty()), "nothing is stored by asking");
 }
@@ -489,7 +489,10 @@ fn certificates_are_told_by_what_is_wrong_with_them() {
         look(authority.serve("logs.example.com", (2049, 12, 31)), &trusted)[0],
         "× loki.main the certificate is not for 127.0.0.1, but for logs.example.com"
     );
-    let plain = serve(|mut socket| answer(&mut socket, ""));
+    let plain = serve(|mut socket| {
+        let _ = socket.read(&mut [0; 1024]);
+        let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    });
     assert_eq!(
         look(plain, &trusted)[0],
         format!("× loki.main 127.0.0.1 does not speak TLS on port {}", plain.port())

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::probe::{Endpoint, Trouble};
+use super::report::several;
 use super::{Check, Finding, Site, Stage};
 use crate::data::workload::ContainerRef;
 use crate::kube::Mode;
@@ -502,8 +503,11 @@ fn node(site: &Site) -> Vec<Finding> {
     let both = here.intersection(&survey.pods).count();
     let fix = "env:\n- name: NODE_NAME\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}";
     if both > 0 || here.is_empty() {
-        let text =
-            format!("{node}: {} pods by the API, {} with logs on this disk", survey.pods.len(), here.len());
+        let text = format!(
+            "{node}: {} by the API, {} with logs on this disk",
+            several(survey.pods.len(), "pod"),
+            here.len()
+        );
         return vec![Finding::ok(text)];
     }
     let real = here.iter().take(5).find_map(|(namespace, name)| node_of(site, api, namespace, name));
@@ -601,7 +605,7 @@ fn switches(annotations: Option<&BTreeMap<String, String>>) -> String {
 fn annotations(site: &Site) -> Vec<Finding> {
     let Some(survey) = site.survey() else { return Vec::new() };
     if survey.problems.is_empty() {
-        return vec![Finding::ok(format!("those of {} pods are understood", survey.pods.len()))];
+        return vec![Finding::ok(format!("those of {} are understood", several(survey.pods.len(), "pod")))];
     }
     // A namespace's comes again with each of its pods.
     let mut told = BTreeSet::new();
@@ -647,7 +651,7 @@ fn nodes(list: &Json) -> Finding {
     let of = |key: &str| -> BTreeSet<String> {
         nodes.iter().filter_map(|info| info[key].as_str()).map(str::to_owned).collect()
     };
-    let several = |set: BTreeSet<String>| {
+    let listed = |set: BTreeSet<String>| {
         let shown: Vec<String> = set.iter().take(4).cloned().collect();
         let more = set.len().saturating_sub(shown.len());
         if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
@@ -656,8 +660,8 @@ fn nodes(list: &Json) -> Finding {
     let text = format!(
         "{} nodes, {}, {}",
         nodes.len(),
-        several(of("containerRuntimeVersion")),
-        several(of("architecture"))
+        listed(of("containerRuntimeVersion")),
+        listed(of("architecture"))
     );
     if windows > 0 {
         let fix =

@@ -227,10 +227,14 @@ mod tests {
         assert_eq!(
             look(1000, 500, 0),
             (
-                Status::Failure,
+                Status::Warning,
                 "1000 MiB of 10 GiB are free, less than [logs.spill] min_free: nothing can be spilled"
                     .to_owned()
             )
+        );
+        assert_eq!(
+            look(3, 500, 0),
+            (Status::Failure, "the state directory's disk is full: 3 MiB of 10 GiB are free".to_owned())
         );
         assert_eq!(
             look(5 << 10, 7, 0),

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::report::several;
 use super::{Check, Finding, Site, Stage};
 use crate::logs::discover::{self, Candidate};
 use crate::logs::env::{Env, LogFile, OpenError};
@@ -116,7 +117,8 @@ fn log_root(site: &Site) -> Vec<Finding> {
     } else {
         format!("{} format", runtimes.join(" and "))
     };
-    let summary = format!("{shown}: {} container logs of {} pods, {what}", found.len(), pods.len());
+    let (logs, pods) = (several(found.len(), "container log"), several(pods.len(), "pod"));
+    let summary = format!("{shown}: {logs} of {pods}, {what}");
     match refused.first() {
         None => vec![Finding::ok(summary)],
         Some((first, error)) => {

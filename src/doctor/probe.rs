@@ -255,6 +255,12 @@ impl Endpoint<'_> {
                     "it may want a client certificate:\n[{table}.tls]\ncert_file = \"/etc/nodewick/tls.crt\"\nkey_file = \"/etc/nodewick/tls.key\""
                 ),
             ),
+            None if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                (
+                    format!("{host} does not answer a TLS handshake on port {}", self.port()),
+                    format!("does it speak TLS there? else use http://, in [{table}]"),
+                )
+            }
             _ => (format!("TLS with {host}: {error}"), "see the backend's own log of connections".to_owned()),
         };
         Trouble { text, fix }

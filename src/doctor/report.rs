@@ -145,7 +145,7 @@ impl Report {
         let failed = self.count(Status::Failure);
         let warned = self.count(Status::Warning);
         let fine = self.count(Status::Ok);
-        let warnings = if warned == 1 { "1 warning".to_owned() } else { format!("{warned} warnings") };
+        let warnings = several(warned, "warning");
         let _ = write!(out, "\n{fine} fine, {warnings}, {failed} failed");
         let found = self.findings.iter().rev().filter(|finding| finding.status != Status::Ok);
         // Of equals the last counts, which is the first of the report.
@@ -162,6 +162,11 @@ impl Report {
         let answer = serde_json::json!({"ok": self.is_ok(), "findings": self.findings});
         format!("{answer:#}\n")
     }
+}
+
+/// A count with its noun.
+pub(super) fn several(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// Text of others, on one line and without control characters.

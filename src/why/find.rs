@@ -72,7 +72,7 @@ fn near(name: &str, known: &BTreeSet<Known>) -> Vec<String> {
         let guess = crate::data::workload::guess_service;
         let pods = known.iter().map(|(_, pod, _)| pod.as_str());
         let services = known.iter().map(|(_, pod, _)| guess(pod));
-        if let Some(near) = nearest(name, pods).or_else(|| nearest(guess(name), services)) {
+        if let Some(near) = nearest(guess(name), services).or_else(|| nearest(name, pods)) {
             found.extend(known.iter().filter(|(_, pod, _)| pod == near || guess(pod) == near).map(shown));
         }
     }
