@@ -272,3 +272,7 @@ impl Directory {
         metrics::KUBE_PODS.with_label_values(&["living"]).set(self.living() as i64);
     }
 }
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

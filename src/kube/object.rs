@@ -17,9 +17,6 @@ use super::resolve::NamespaceMeta;
 /// Bytes of an annotation's value that are kept: more than are allowed, so that what is too long is told.
 const LONGEST_ANNOTATION: usize = MAX_KEPT_VALUE + 8;
 
-/// Beginning of the kubelet's own annotations, which tell a static pod's mirror.
-const KUBELET: &str = "kubernetes.io/config.";
-
 type Texts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
 #[derive(Deserialize, Serialize)]
@@ -129,7 +126,7 @@ impl Slim {
             return Err(serde::de::Error::custom("a pod without uid or name"));
         }
         if let Some(annotations) = &mut whole.metadata.annotations {
-            annotations.retain(|name, _| is_understood(name) || name.starts_with(KUBELET));
+            annotations.retain(|name, _| is_understood(name));
             for value in annotations.values_mut().filter(|value| value.len() > LONGEST_ANNOTATION) {
                 let end = value.floor_char_boundary(LONGEST_ANNOTATION);
                 value.to_mut().truncate(end);

@@ -170,7 +170,10 @@ impl<F: Follower> Watch<F> {
                         Outcome::Expired
                     }
                     // Not a failure of the server: the connection has died, and the place to resume from is known.
-                    Reason::Silent if self.version.is_some() => Outcome::Ended(Duration::MAX),
+                    Reason::Silent if self.version.is_some() => {
+                        self.follower.fare(Some(&failure));
+                        Outcome::Ended(Duration::MAX)
+                    }
                     _ => {
                         self.follower.fare(Some(&failure));
                         Outcome::Failed(failure.retry_after)
@@ -323,8 +326,13 @@ impl<F: Follower> Watch<F> {
                 let silence = self.contact.elapsed();
                 let wanted = silence > self.patience.doubtful && self.follower.wanted();
                 let doubtful = std::mem::replace(&mut self.doubted, wanted) && wanted;
-                if silence > silent_after || doubtful {
+                if doubtful {
+                    // It may as well be nothing: as if it had ended, which costs a request and no list.
                     self.doubted = false;
+                    metrics::KUBE_ERRORS.with_label_values(&[F::RESOURCE, Reason::Silent.name()]).inc();
+                    return Ok(None);
+                }
+                if silence > silent_after {
                     let text = format!("nothing came for {} s", silence.as_secs());
                     return Err(Failure::new(Reason::Silent, text));
                 }
