@@ -214,7 +214,7 @@ fn positions(state_dir: &Path) -> String {
                 let _ = writeln!(
                     out,
                     "{key} file {} offset {} service {}{guessed}",
-                    position.ordinal, position.offset, mark.service_name
+                    position.ordinal, position.offset, mark.traits.service_name
                 );
             }
             out
