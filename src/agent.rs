@@ -33,7 +33,7 @@ use crate::logs::process::Chain;
 use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
 use crate::logs::{self, process};
-use crate::sink::{loki, otlp, stdout};
+use crate::sink::{loki, otlp, said, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
 
 /// The agent cannot start, or ended by a failure.
@@ -145,7 +145,8 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         let (health, registry) = (health.clone(), Arc::clone(&registry));
         // Until logs are read there is no account to show.
         let page = move |worst| registry.get().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst));
-        let admin = admin.with_ledger(Arc::new(page));
+        let sinks = || serde_json::to_string(&said::all()).expect("texts and numbers");
+        let admin = admin.with_ledger(Arc::new(page)).with_sinks(Arc::new(sinks));
         supervisor.attend("admin", |leave| admin.serve(health, leave));
     }
     tokio::pin!(asked);

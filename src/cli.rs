@@ -4,10 +4,12 @@
 //! 2 usage, 78 a bad config.
 
 mod config_verbs;
+mod doctor;
 mod explain;
 mod migrate;
 mod shell;
 mod test;
+mod why;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -74,6 +76,15 @@ enum Verb {
     /// Print the manual page (roff): `nodewick man | man -l -`.
     #[command(hide = true)]
     Man,
+    /// What is wrong with this installation, and how to mend it.
+    Doctor(doctor::DoctorArgs),
+    /// Where are the logs of a pod? Found, read, sent, dropped, and why.
+    Why(why::WhyArgs),
+    /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
+    Status(doctor::StatusArgs),
+    /// For those who help: `support bundle`.
+    #[command(subcommand, hide = true)]
+    Support(doctor::Support),
     /// Print version, revision and compiler.
     #[command(hide = true)]
     Version,
@@ -122,6 +133,10 @@ pub(crate) fn main() -> ExitCode {
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man => shell::man(),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Why(args) => why::why(&args),
+        Verb::Status(args) => doctor::status(&args),
+        Verb::Support(verb) => doctor::support(&verb),
         Verb::Version => print(&format!("nodewick {}\n", version::text())),
     };
     match result {

@@ -35,6 +35,11 @@ fn committed_annotations_reference_equals_its_rendering() {
     committed("docs/reference/annotations.md", &rendered);
 }
 
+#[test]
+fn committed_doctor_reference_equals_its_rendering() {
+    committed("docs/reference/doctor.md", &nodewick::doctor::reference());
+}
+
 fn loaded(text: &str) -> Config {
     let file = Some(("config/agent.toml".to_owned(), text.to_owned()));
     load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config

@@ -175,7 +175,7 @@ impl Kubelet {
     }
 
     /// File of the authority to trust.
-    pub(super) fn ca_file(&self) -> PathBuf {
+    pub(crate) fn ca_file(&self) -> PathBuf {
         if self.ca.as_os_str().is_empty() {
             Path::new(SERVICE_ACCOUNT).join("ca.crt")
         } else {
@@ -184,7 +184,7 @@ impl Kubelet {
     }
 
     /// File of the token to show.
-    pub(super) fn token(&self) -> PathBuf {
+    pub(crate) fn token(&self) -> PathBuf {
         if self.token_file.as_os_str().is_empty() {
             Path::new(SERVICE_ACCOUNT).join("token")
         } else {

@@ -219,6 +219,12 @@ impl Store {
     }
 }
 
+/// Reads the checkpoint of a state directory that an agent may hold: nothing there is touched.
+pub fn read(dir: &std::path::Path) -> io::Result<Opened> {
+    let disk = super::disk::OsDisk::new(dir);
+    Store::open(Arc::new(disk)).map(|(_, opened)| opened)
+}
+
 fn number_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok().filter(|number| *number < MAX_COUNT)
 }

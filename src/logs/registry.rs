@@ -177,7 +177,10 @@ impl Registry {
         let accounts: Vec<Account> = state
             .logs
             .values()
-            .map(|tracked| Account::of(&tracked.workload.container, &tracked.ledger, &tracked.sight))
+            .map(|tracked| {
+                let account = Account::of(&tracked.workload.container, &tracked.ledger, &tracked.sight);
+                account.of_workload(&tracked.workload)
+            })
             .collect();
         drop(state);
         for account in &accounts {

@@ -41,6 +41,8 @@ pub struct Behaviour {
     pub token: Option<String>,
     /// Resources that are forbidden: `pods`, `namespaces`, `nodes/pods`.
     pub forbidden: Vec<&'static str>,
+    /// Further rights that a review of access grants, as `get secrets`; `list` and `watch` of what is not forbidden always.
+    pub granted: Vec<&'static str>,
     /// Nobody answers: connections are closed.
     pub away: bool,
     /// Every request is answered so.
@@ -59,6 +61,7 @@ impl Default for Behaviour {
             page: usize::MAX,
             token: None,
             forbidden: Vec::new(),
+            granted: Vec::new(),
             away: false,
             fault: None,
         }

@@ -37,6 +37,9 @@ pub(super) async fn serve(
                         away.store(true, Ordering::Relaxed);
                         return Err(std::io::Error::other("away"));
                     }
+                    if request.uri().path().ends_with("/selfsubjectaccessreviews") {
+                        return Ok(review(request, &state).await);
+                    }
                     Ok(answer(request, &state, bell))
                 }
             });
@@ -146,6 +149,26 @@ fn selectors(query: &HashMap<String, String>) -> Result<Vec<(Vec<String>, String
     Ok(found)
 }
 
+/// What the asking account may do.
+async fn review(request: Request<Incoming>, state: &Arc<Mutex<State>>) -> Response<Body> {
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    let mut asked: Value = serde_json::from_slice(&body).expect("JSON");
+    let of = &asked["spec"]["resourceAttributes"];
+    let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
+    let (verb, mut right) = (text("verb"), text("resource"));
+    if !text("subresource").is_empty() {
+        right = format!("{right}/{}", text("subresource"));
+    }
+    let state = state.lock().expect("no panic in the fake");
+    let Behaviour { forbidden, granted, .. } = &state.behaviour;
+    let reads = ["list", "watch"].contains(&verb.as_str())
+        && ["pods", "namespaces"].contains(&right.as_str())
+        && !forbidden.contains(&right.as_str());
+    let allowed = reads || granted.contains(&format!("{verb} {right}").as_str());
+    asked["status"] = json!({"allowed": allowed});
+    whole(201, None, asked.to_string())
+}
+
 fn answer(
     request: Request<Incoming>,
     state: &Arc<Mutex<State>>,
@@ -160,6 +183,7 @@ fn answer(
         .map(|(name, value)| (decoded(name), decoded(value)))
         .collect();
     let (resource, right, kubelet) = match request.uri().path() {
+        "/version" => return whole(200, None, json!({"gitVersion": "v1.36.0"}).to_string()),
         "/api/v1/pods" => ("pods", "pods", false),
         "/api/v1/namespaces" => ("namespaces", "namespaces", false),
         "/pods" => ("pods", "nodes/pods", true),
