@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, BindError};
 use crate::config::memory::{TooLarge, cgroup_limit};
-use crate::config::{Config, local};
+use crate::config::{self, Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
@@ -49,6 +49,9 @@ pub enum Error {
     /// The processing rules cannot be used.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// A source of log files cannot be used.
+    #[error("[logs.files] {0}")]
+    Files(String),
     /// A sink cannot be used as configured.
     #[error("[sink.{kind}.{name}] {source}")]
     Sink {
@@ -70,7 +73,7 @@ pub enum Error {
 impl Error {
     /// True when the config is to blame.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Listen(_) | Self::Process(_) | Self::Sink { .. })
+        matches!(self, Self::Listen(_) | Self::Process(_) | Self::Files(_) | Self::Sink { .. })
     }
 }
 
@@ -163,6 +166,10 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
     };
     let (ended, reading_ended) = oneshot::channel::<()>();
+    let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
+    let config::Agent { cluster, node, environment, .. } = &config.agent;
+    let identity =
+        logs::files::Identity::new(Box::new(identity), Arc::clone(&sources), cluster, node, environment);
     let driver = logs::spawn(
         &config.logs,
         settings,
@@ -170,6 +177,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         Fanout::new(outlets),
         budget,
         signal,
+        sources,
         state,
         move || drop(ended),
     )?;
@@ -330,7 +338,9 @@ async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, hea
                         .unwrap_or_else(|| "positions cannot be made durable yet".to_owned()),
                 ),
             }
-            match logs_root_problem(&config.logs.root) {
+            let problem =
+                if config.logs.reads_pods() { logs_root_problem(&config.logs.root) } else { None };
+            match problem {
                 None if now.1 => logs.pass(),
                 None => logs.fail("the log root has not been listed yet"),
                 Some(problem) => {

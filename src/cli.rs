@@ -210,7 +210,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let fits = bound.fits(limit);
     let mut notices = Vec::new();
     if !args.offline {
-        notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        if loaded.config.logs.reads_pods() {
+            notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        }
         if !loaded.config.agent.state_dir.is_dir() {
             notices.push(format!(
                 "{} does not exist yet; `run` makes it",

@@ -3,7 +3,7 @@
 //! The tail enters and removes logs; everyone else only reads. Marks of logs that have not been found again since
 //! the start are kept, so that a log root which is late to appear costs no position.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::checkpoint::{Mark, Marks, Seen};
 use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::{Ledger, Totals};
-use crate::data::workload::Workload;
+use crate::data::workload::{ContainerRef, Workload};
 
 /// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
 pub(super) const BACKLOG: u64 = 64 << 10;
@@ -68,10 +68,20 @@ impl Registry {
         self.state.lock().unclaimed.get(key).cloned()
     }
 
-    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them.
-    pub(super) fn forget_unclaimed(&self) -> Marks {
+    /// Keys of logs that are no container's and that the checkpoint knows, as far as they have not been entered.
+    pub(super) fn unclaimed_files(&self) -> HashSet<String> {
+        let state = self.state.lock();
+        let of_files = |key: &&String| ContainerRef::path_of_key(key).is_some();
+        state.unclaimed.keys().filter(of_files).cloned().collect()
+    }
+
+    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those stay of
+    /// which `may_come_back` says so.
+    pub(super) fn forget_unclaimed(&self, may_come_back: impl Fn(&str) -> bool) -> Marks {
         let mut state = self.state.lock();
-        let gone = std::mem::take(&mut state.unclaimed);
+        let all = std::mem::take(&mut state.unclaimed);
+        let (stay, gone): (Marks, Marks) = all.into_iter().partition(|(key, _)| may_come_back(key));
+        state.unclaimed = stay;
         state.version += u64::from(!gone.is_empty());
         gone
     }

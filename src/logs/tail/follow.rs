@@ -12,12 +12,12 @@ use super::log::{Log, file_name};
 use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
-use crate::data::position::{Generation, Position, Skipping};
+use crate::data::position::{Position, Skipping};
 use crate::logs::chain::{self, Glimpse, Open, Which};
 use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
+use crate::logs::files::naming::Naming;
 use crate::logs::frame;
-use crate::logs::ingest::LineState;
 use crate::logs::notice::{self, Gap};
 use crate::logs::registry::BACKLOG;
 use crate::logs::resume::Missing;
@@ -65,6 +65,8 @@ impl<E: Env> Tail<E> {
         }
         let log = &mut self.logs[index];
         log.waiting = false;
+        self.take_later_copy(index);
+        let log = &mut self.logs[index];
         let before = log.lag();
         let front_before = log.files.front().map_or(0, |front| front.size);
         let mut failing = false;
@@ -82,7 +84,7 @@ impl<E: Env> Tail<E> {
         }
         log.failing |= failing;
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
-        if truncated {
+        if truncated && !self.take_copy(index, front_before) {
             self.truncated(index, front_before);
         }
         let log = &mut self.logs[index];
@@ -138,7 +140,7 @@ impl<E: Env> Tail<E> {
         if let Some(drops) = log.lines.take_dropped() {
             log.ledger.count_dropped(&drops);
         }
-        log.lines = LineState::new(self.settings.max_line);
+        log.lines = log.lines.anew(self.settings.max_line);
         log.lines.set_first_time(self.env.unix_nano());
         for file in &mut log.files {
             file.ordinal += 1;
@@ -186,6 +188,7 @@ impl<E: Env> Tail<E> {
                     && log.files[0].offset > 0
                     && log.files[0].unread() > 0
                     && log.files[0].head_changed()
+                    && !self.take_copy(index, 0)
                 {
                     // It has grown beyond its old size meanwhile: how much is lost cannot be told.
                     self.truncated(index, 0);
@@ -197,7 +200,9 @@ impl<E: Env> Tail<E> {
                 self.follow_rotation(index)
             }
             Err(_) => {
-                log.gone_since.get_or_insert(now);
+                if !self.is_renamed(index) {
+                    self.logs[index].gone_since.get_or_insert(now);
+                }
                 true
             }
         }
@@ -206,7 +211,7 @@ impl<E: Env> Tail<E> {
     /// Another file has the live name: appends it and whatever came between.
     fn follow_rotation(&mut self, index: usize) -> bool {
         let log = &mut self.logs[index];
-        let open = |which| chain::open_all(&self.env, &log.live, log.linked, which).ok();
+        let open = |which| chain::open_all(&self.env, &log.live, log.naming(), which).ok();
         let Some(mut found) = open(Which::Plain) else {
             // Overtaken by a further rotation: the next look must not take the directory for unchanged.
             log.dir_modified = 0;
@@ -215,7 +220,7 @@ impl<E: Env> Tail<E> {
         let newest = log.files.back();
         let place = |found: &VecDeque<Open<E::File>>| {
             let newest = newest?;
-            found.iter().rposition(|file| is_known(newest, &file.generation))
+            chain::place(newest, newest.file.is_file(), found)
         };
         let mut at = place(&found);
         // Compressed already: the agent was held up over several rotations. What came between may be, too.
@@ -233,7 +238,7 @@ impl<E: Env> Tail<E> {
         let mut missing = at.is_none().then_some(Missing { bytes: 0, exact: false });
         let mut found_new = false;
         for file in found.into_iter().skip(after) {
-            if !log.files.iter().any(|known| is_known(known, &file.generation)) {
+            if !log.files.iter().any(|known| is_known(known, &file, at.is_some())) {
                 metrics::LOG_ROTATIONS.inc();
                 let mut file = file.map(Source::File);
                 file.ordinal = log.newest_ordinal() + 1;
@@ -388,9 +393,11 @@ impl<E: Env> Tail<E> {
 }
 
 /// True when a file that was found is one that the log has.
-fn is_known<F>(known: &Open<Source<F>>, found: &Generation) -> bool {
-    // A number is only given to another file once nobody holds the first one open.
+fn is_known<F: LogFile>(known: &Open<Source<F>>, found: &Open<F>, placed: bool) -> bool {
     let held = known.file.is_file();
-    let same_head = known.generation.head != 0 && known.generation.head == found.head;
-    same_head || (held && chain::same_generation(&known.generation, found))
+    if placed && known.naming == Naming::Logrotate {
+        // It stands behind the newest known one; that it begins alike says nothing.
+        return held && chain::same_file(&known.generation, &found.generation);
+    }
+    chain::is_known(known, held, found)
 }

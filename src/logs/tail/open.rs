@@ -16,6 +16,8 @@ use crate::logs::checkpoint::Mark;
 use crate::logs::coverage::Coverage;
 use crate::logs::discover::Candidate;
 use crate::logs::env::{Env, OpenError};
+use crate::logs::files;
+use crate::logs::files::naming::Naming;
 use crate::logs::ingest::LineState;
 use crate::logs::resume::{self, Plan};
 use crate::logs::source::{Source, Spilled};
@@ -26,7 +28,10 @@ impl<E: Env> Tail<E> {
     /// Takes up a log that a listing found, unless it is followed already. False when it should be tried again soon.
     pub(super) fn consider(&mut self, candidate: Candidate, first_listing: bool, now: Duration) -> bool {
         let key = candidate.container.key();
-        if self.by_key.contains_key(key.as_str()) || self.is_own(&candidate.container) {
+        if self.by_key.contains_key(key.as_str())
+            || self.is_own(&candidate.container)
+            || self.is_followed_as_another(&candidate)
+        {
             return true;
         }
         let Identity::Known(workload) = self.identify.identify(&candidate.container, now) else {
@@ -71,7 +76,8 @@ impl<E: Env> Tail<E> {
         spilled: Vec<Open<Source<E::File>>>,
         mark: Option<&Mark>,
     ) -> Result<Plan<E::File>, OpenError> {
-        let open = |which| chain::open_all(&self.env, &candidate.path, candidate.linked, which);
+        let naming = Naming::of(&candidate.container, candidate.linked);
+        let open = |which| chain::open_all(&self.env, &candidate.path, naming, which);
         let plan = resume::plan(open(which)?, spilled, mark);
         let known = mark.is_some_and(|mark| mark.position != Position::default());
         if which == Which::Plain && known && !plan.resumed && !plan.truncated {
@@ -98,16 +104,14 @@ impl<E: Env> Tail<E> {
             if self.by_key.contains_key(&key) || self.delivered.contains(&key) {
                 continue;
             }
-            let mut parts = key.split('/');
-            let container = match (parts.next(), parts.next(), parts.next().and_then(|n| n.parse().ok())) {
-                (Some(pod), Some(name), Some(restart)) => ContainerRef::from_path(pod, name, restart),
-                _ => None,
-            };
-            let Some(container) = container.filter(|container| !self.is_own(container)) else {
+            let Some(container) = self.container_of_key(&key).filter(|container| !self.is_own(container)) else {
                 self.spill.forget(&key);
                 continue;
             };
-            let path = self.options.root.join(format!("{key}.log"));
+            let path = match ContainerRef::path_of_key(&key) {
+                Some(path) => path.into(),
+                None => self.options.root.join(format!("{key}.log")),
+            };
             let Identity::Known(workload) = self.identify.identify(&container, now) else { continue };
             if self.env.identity(&path).is_ok() {
                 // It is there after all, and the next listing will find it.
@@ -132,7 +136,7 @@ impl<E: Env> Tail<E> {
     }
 
     fn is_own(&self, container: &ContainerRef) -> bool {
-        let own = self.options.own_pod.as_ref();
+        let own = self.options.own_pod.as_ref().filter(|_| container.is_container());
         own.is_some_and(|(namespace, pod)| (namespace, pod) == (&container.namespace, &container.pod))
     }
 
@@ -192,6 +196,7 @@ impl<E: Env> Tail<E> {
             warn!(log = %key, size = files[0].size,
                 "log is shorter than what was read of it; it was truncated and is read from its start");
         }
+        let framing = files::framing_of(&candidate.container);
         let mut log = Log {
             place: key.rsplit_once('/').map_or_else(String::new, |(place, _)| place.to_owned()),
             path: candidate.path.to_string_lossy().into(),
@@ -204,7 +209,7 @@ impl<E: Env> Tail<E> {
             workload,
             files,
             behind: VecDeque::new(),
-            lines: LineState::new(self.settings.max_line),
+            lines: LineState::new(self.settings.max_line).with_framing(framing),
             carried: None,
             next_check: now,
             dir_modified: 0,
@@ -229,6 +234,7 @@ impl<E: Env> Tail<E> {
             long_read: false,
             key: Arc::clone(&key),
         };
+        log.lines.set_read_time(self.env.unix_nano());
         if resumed
             && log.files[0].offset > 0
             && let Err(error) = warm_up(&mut log, &self.settings)

@@ -116,6 +116,7 @@ impl<E: Env> Tail<E> {
                     return true;
                 }
             }
+            Err(_) if self.is_renamed(index) => return true,
             Err(_) => {
                 self.logs[index].gone_since.get_or_insert(now);
                 return true;
@@ -139,7 +140,7 @@ impl<E: Env> Tail<E> {
         };
         let mark = Mark { position, ..Mark::default() };
         let open = |which| {
-            let files = chain::open_all(&self.env, &log.live, log.linked, which)?;
+            let files = chain::open_all(&self.env, &log.live, log.naming(), which)?;
             Ok(resume::plan(files, Vec::new(), Some(&mark)))
         };
         let plan = match open(Which::Plain) {
