@@ -87,6 +87,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(250);
 /// An agent in a thread of its own, for a process that does more than run it.
 pub struct Agent {
     stop: Option<oneshot::Sender<()>>,
+    registry: Arc<OnceLock<Arc<Registry>>>,
     thread: Option<std::thread::JoinHandle<Result<Outcome, Error>>>,
 }
 
@@ -94,19 +95,31 @@ pub struct Agent {
 pub fn start(config: Config) -> Result<Agent, Error> {
     let (stop, stopped) = oneshot::channel::<()>();
     let runtime = runtime(&config)?;
+    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
+    let known = Arc::clone(&registry);
     let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
         let asked = async {
             let _ = stopped.await;
             "asked by its owner"
         };
-        let outcome = runtime.block_on(run_until(config, asked));
+        let outcome = runtime.block_on(run_known(config, known, asked));
         runtime.shutdown_background();
         outcome
     })?;
-    Ok(Agent { stop: Some(stop), thread: Some(thread) })
+    Ok(Agent { stop: Some(stop), registry, thread: Some(thread) })
 }
 
 impl Agent {
+    /// Where the logs that it follows will be known, once it reads.
+    pub fn registry(&self) -> Arc<OnceLock<Arc<Registry>>> {
+        Arc::clone(&self.registry)
+    }
+
+    /// True when it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
+    }
+
     /// Drains the agent and waits for its end.
     pub fn stop(mut self) -> Result<Outcome, Error> {
         self.stop.take();
@@ -134,12 +147,20 @@ pub async fn run(config: Config) -> Result<Outcome, Error> {
 
 /// Runs the agent until `asked` resolves, to the reason.
 pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>) -> Result<Outcome, Error> {
+    run_known(config, Arc::default(), asked).await
+}
+
+/// The same; what is followed is shown in `registry` once there is something.
+async fn run_known(
+    config: Config,
+    registry: Arc<OnceLock<Arc<Registry>>>,
+    asked: impl Future<Output = &'static str>,
+) -> Result<Outcome, Error> {
     config.memory_bound().fits(cgroup_limit())?;
     let chain = Chain::compile(&config.process)?;
     let multiline = Rules::compile(&config.logs.multiline)?;
     let mut supervisor = Supervisor::new();
     let health = Health::new();
-    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
     if let Some(address) = config.admin.address().map_err(Error::Listen)? {
         let admin = Admin::bind(address).await?;
         info!(address = %admin.address(), "listening for machines: metrics and health");
@@ -338,8 +359,7 @@ async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, hea
                         .unwrap_or_else(|| "positions cannot be made durable yet".to_owned()),
                 ),
             }
-            let problem =
-                if config.logs.reads_pods() { logs_root_problem(&config.logs.root) } else { None };
+            let problem = if config.logs.reads_pods() { logs_root_problem(&config.logs.root) } else { None };
             match problem {
                 None if now.1 => logs.pass(),
                 None => logs.fail("the log root has not been listed yet"),

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod config;
 pub mod data;
 pub mod demo;
+pub mod exec;
 pub mod health;
 pub mod kube;
 pub mod logs;

@@ -129,10 +129,17 @@ impl<F: LogFile> Open<F> {
     }
 
     /// The generation that the spill keeps, known to have `start..size`.
-    pub fn kept(file: F, generation: Generation, ordinal: u64, start: u64, size: u64) -> Self {
+    pub fn kept(
+        file: F,
+        naming: Naming,
+        generation: Generation,
+        ordinal: u64,
+        start: u64,
+        size: u64,
+    ) -> Self {
         Self {
             file,
-            naming: Naming::Kubelet,
+            naming,
             generation,
             ordinal,
             offset: start,
@@ -354,13 +361,17 @@ fn open_listed<E: Env>(
     Ok(files)
 }
 
-/// Bytes that the fingerprint of a file covers whose first line may be any line.
+/// How many bytes a fingerprint covers.
 fn lead_len(head: u64) -> usize {
     (head >> LEAD_SHIFT) as usize
 }
 
 /// Where among files that were found, oldest first, one that is known stands.
-pub fn place<F: LogFile, G: LogFile>(known: &Open<F>, held: bool, found: &VecDeque<Open<G>>) -> Option<usize> {
+pub fn place<F: LogFile, G: LogFile>(
+    known: &Open<F>,
+    held: bool,
+    found: &VecDeque<Open<G>>,
+) -> Option<usize> {
     if known.naming != Naming::Logrotate {
         return found.iter().rposition(|file| is_known(known, held, file));
     }

@@ -13,9 +13,9 @@
 
 use serde_json::value::RawValue;
 
+use super::inherit::REACH;
 use super::parse::{self, unescape_into};
 use super::stamp;
-use super::inherit::REACH;
 use crate::data::batch::{Fields, Marks, Span, Stream};
 use crate::data::position::Skipping;
 use crate::metrics;
@@ -107,6 +107,8 @@ pub enum Framing {
     /// As a container runtime writes them: CRI or docker's json-file.
     #[default]
     Runtime,
+    /// As the agent itself wrote down what it was given: CRI, but a line's own time counts if it has one.
+    Taken,
     /// One line of an application is one line of the file.
     Lines {
         /// Nanoseconds that are added to stamps of a millisecond or coarser, below a millisecond: lines of two files of
@@ -314,8 +316,14 @@ impl Framer {
     /// Locates the payload of a physical line, see [`fragment`].
     #[inline]
     pub fn fragment(&mut self, arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> Fragment {
-        if self.framing == Framing::Runtime {
-            return fragment(arena, start, end, offset);
+        if !matches!(self.framing, Framing::Lines { .. }) {
+            let mut fragment = fragment(arena, start, end, offset);
+            if self.framing == Framing::Taken && fragment.header.full && fragment.header.well_formed {
+                let (own, taken) = (own_time(fragment.body.of(arena)), fragment.header.time_unix_nano);
+                let believed = own > 0 && own <= taken.saturating_add(FUTURE);
+                fragment.header.time_unix_nano = if believed { own } else { taken };
+            }
+            return fragment;
         }
         let header = self.line_header(&arena[start..end], offset);
         let body = Span::new(start + header.payload, end);
@@ -324,7 +332,7 @@ impl Framer {
 
     /// Stamp of the line that `begin` is the beginning of, when it can be told from that.
     pub fn stamp_of(&self, begin: &[u8]) -> Option<u64> {
-        if self.framing == Framing::Runtime {
+        if !matches!(self.framing, Framing::Lines { .. }) {
             let header = cri_header(begin);
             return header.well_formed.then_some(header.time_unix_nano);
         }

@@ -132,7 +132,7 @@ impl LineState {
 
     /// Bytes of a line that [`stamp_of`](Self::stamp_of) needs.
     pub fn stamp_reach(&self) -> usize {
-        if self.framer.framing() == Framing::Runtime { frame::MAX_HEADER } else { 4 << 10 }
+        if let Framing::Lines { .. } = self.framer.framing() { 4 << 10 } else { frame::MAX_HEADER }
     }
 
     /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::checkpoint::{Mark, Marks, Seen};
 use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::{Ledger, Totals};
+use crate::data::position::Position;
 use crate::data::workload::{ContainerRef, Workload};
 
 /// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
@@ -163,6 +164,11 @@ impl Registry {
         (accounts, node)
     }
 
+    /// Up to where a log is acknowledged, while it is followed.
+    pub fn position(&self, key: &str) -> Option<Position> {
+        self.state.lock().logs.get(key).map(|tracked| tracked.ledger.committed())
+    }
+
     /// Changes whenever the checkpoint would.
     pub fn version(&self) -> (u64, u64) {
         let state = self.state.lock();
@@ -228,7 +234,6 @@ mod tests {
     use super::*;
     use crate::data::account::Look;
     use crate::data::delivery::{Loss, Ticket};
-    use crate::data::position::Position;
     use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
     use std::time::Duration;
 

@@ -39,7 +39,11 @@ pub struct Plan<F> {
 
 /// Puts a log's files in order. `disk` are those beside the live name, oldest first; `spilled` those in the spill,
 /// ordered by ordinal, with their offset at what is kept first.
-pub fn plan<F: LogFile>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Option<&Mark>) -> Plan<F> {
+pub fn plan<F: LogFile>(
+    disk: VecDeque<Open<F>>,
+    spilled: Vec<Open<Source<F>>>,
+    mark: Option<&Mark>,
+) -> Plan<F> {
     let position = mark.map(|mark| mark.position).filter(|position| *position != Position::default());
     let known = known(mark, position);
     let on_disk = disk.len();
@@ -164,18 +168,15 @@ fn chain<F: LogFile>(
 
 /// The file of a generation among those not yet known.
 fn find<F: LogFile>(files: &VecDeque<(bool, Open<Source<F>>)>, wanted: &Generation) -> Option<usize> {
-    let position = |test: &dyn Fn(&Open<Source<F>>) -> bool| {
-        files.iter().position(|(known, file)| !known && test(file))
-    };
+    let position =
+        |test: &dyn Fn(&Open<Source<F>>) -> bool| files.iter().position(|(known, file)| !known && test(file));
     // One of logrotate's files that was empty is followed by others only if it was rotated since.
     let alone = |file: &Open<Source<F>>| files.len() == 1 || file.naming == Naming::Logrotate;
     // The inode alone is reused at once by most file systems, so it names a file only where there is but one; the
     // device number may change with a reboot.
     position(&|file| same_file(&file.generation, wanted) && file.begins_as(wanted))
         .or_else(|| position(&|file| file.begins_as(wanted)))
-        .or_else(|| {
-            position(&|file| wanted.head == 0 && same_file(&file.generation, wanted) && alone(file))
-        })
+        .or_else(|| position(&|file| wanted.head == 0 && same_file(&file.generation, wanted) && alone(file)))
 }
 
 /// Numbers the files whose ordinal is not known, from their neighbours.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::discover::{Candidate, Found};
 use super::env::{Entry, Env, Kind};
 use super::frame::Framing;
-use crate::data::workload::{ContainerRef, LineFormat};
+use crate::data::workload::{ContainerRef, LineFormat, Origin};
 pub use around::Around;
 use glob::Glob;
 pub use identity::Identity;
@@ -111,6 +111,8 @@ pub struct Source {
     pub format: LineFormat,
     /// The files hold what a process wrote to its standard streams, and were written by the agent itself.
     pub spool: bool,
+    /// Lines with a time of their own have that.
+    pub own_times: bool,
 }
 
 impl Source {
@@ -145,7 +147,7 @@ impl Sources {
     /// Adds the file in which the agent keeps what a process writes.
     #[must_use]
     pub fn with_spool(mut self, spool: Option<&Spool>) -> Self {
-        if let Some(Spool { path, service, guessed }) = spool
+        if let Some(Spool { path, service, guessed, own_times }) = spool
             && let Ok(glob) = Glob::new(&path.to_string_lossy())
         {
             self.list.push(Source {
@@ -158,6 +160,7 @@ impl Sources {
                 labels: Vec::new(),
                 format: LineFormat::Auto,
                 spool: true,
+                own_times: *own_times,
             });
         }
         self
@@ -182,6 +185,18 @@ impl Sources {
     /// The source of a log.
     pub fn of(&self, container: &ContainerRef) -> Option<&Source> {
         self.list.iter().find(|source| source.name == container.container)
+    }
+
+    /// How the bytes of a log are framed.
+    pub fn framing_of(&self, container: &ContainerRef) -> Framing {
+        match container.origin() {
+            Origin::Container => Framing::Runtime,
+            Origin::File(path) => Framing::lines(path),
+            Origin::Process => match self.of(container) {
+                Some(source) if source.own_times => Framing::Taken,
+                _ => Framing::Runtime,
+            },
+        }
     }
 
     /// Who writes the log with this key, which is no container's. The first source that matches it has it; one whose
@@ -277,14 +292,6 @@ impl Sources {
     }
 }
 
-/// How the bytes of a log are framed.
-pub fn framing_of(container: &ContainerRef) -> Framing {
-    match container.origin() {
-        crate::data::workload::Origin::File(path) => Framing::lines(path),
-        _ => Framing::Runtime,
-    }
-}
-
 /// The file in which the agent keeps what a process writes to its standard streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spool {
@@ -294,6 +301,8 @@ pub struct Spool {
     pub service: String,
     /// That name is a guess.
     pub guessed: bool,
+    /// Lines with a time of their own have that, rather than that at which they were taken.
+    pub own_times: bool,
 }
 
 fn source(name: &str, config: &Config) -> Result<Source, Error> {
@@ -306,7 +315,10 @@ fn source(name: &str, config: &Config) -> Result<Source, Error> {
         return Err(Error { key: name.to_owned(), reason });
     }
     if config.paths.is_empty() {
-        return Err(error("paths", "not set: write which files, paths = [\"/var/log/app/*.log\"]".to_owned()));
+        return Err(error(
+            "paths",
+            "not set: write which files, paths = [\"/var/log/app/*.log\"]".to_owned(),
+        ));
     }
     let globs = |key: &str, patterns: &[String]| -> Result<Vec<Glob>, Error> {
         let glob = |pattern: &String| {
@@ -328,5 +340,6 @@ fn source(name: &str, config: &Config) -> Result<Source, Error> {
         labels: config.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         format: config.format.into(),
         spool: false,
+        own_times: true,
     })
 }

@@ -124,7 +124,9 @@ impl<E: Env> Tail<E> {
             files.into_iter().any(|known| chain::same_file(&known.generation, &file.generation))
         };
         // Of several the newest: it was made last.
-        found.into_iter().rfind(|file| !known(file) && file.size >= cut.offset && file.begins_as(&cut.generation))
+        found
+            .into_iter()
+            .rfind(|file| !known(file) && file.size >= cut.offset && file.begins_as(&cut.generation))
     }
 
     fn insert_copy(&mut self, index: usize, at: usize, copy: Open<E::File>) {

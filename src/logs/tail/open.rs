@@ -16,7 +16,6 @@ use crate::logs::checkpoint::Mark;
 use crate::logs::coverage::Coverage;
 use crate::logs::discover::Candidate;
 use crate::logs::env::{Env, OpenError};
-use crate::logs::files;
 use crate::logs::files::naming::Naming;
 use crate::logs::ingest::LineState;
 use crate::logs::resume::{self, Plan};
@@ -104,7 +103,8 @@ impl<E: Env> Tail<E> {
             if self.by_key.contains_key(&key) || self.delivered.contains(&key) {
                 continue;
             }
-            let Some(container) = self.container_of_key(&key).filter(|container| !self.is_own(container)) else {
+            let Some(container) = self.container_of_key(&key).filter(|container| !self.is_own(container))
+            else {
                 self.spill.forget(&key);
                 continue;
             };
@@ -142,6 +142,10 @@ impl<E: Env> Tail<E> {
 
     /// What the spill has of a log, one file each.
     fn spilled(&self, key: &Arc<str>) -> Vec<Open<Source<E::File>>> {
+        let naming = match ContainerRef::path_of_key(key) {
+            Some(_) => Naming::Logrotate,
+            None => Naming::Kubelet,
+        };
         let mut files: Vec<Stretch> = Vec::new();
         for stretch in self.spill.stretches(key) {
             match files.last_mut() {
@@ -152,7 +156,7 @@ impl<E: Env> Tail<E> {
         }
         let open = |Stretch { generation, ordinal, start, end, .. }| {
             let source = self.spilled_source(key, ordinal, generation, end);
-            Open::kept(source, generation, ordinal, start, end)
+            Open::kept(source, naming, generation, ordinal, start, end)
         };
         files.into_iter().map(open).collect()
     }
@@ -196,7 +200,7 @@ impl<E: Env> Tail<E> {
             warn!(log = %key, size = files[0].size,
                 "log is shorter than what was read of it; it was truncated and is read from its start");
         }
-        let framing = files::framing_of(&candidate.container);
+        let framing = self.sources.framing_of(&candidate.container);
         let mut log = Log {
             place: key.rsplit_once('/').map_or_else(String::new, |(place, _)| place.to_owned()),
             path: candidate.path.to_string_lossy().into(),

@@ -17,9 +17,9 @@ use crate::data::delivery::{Loss, Sealed};
 use crate::data::position::{Position, Skipping};
 use crate::logs::chain::Glimpse;
 use crate::logs::env::{Env, LogFile};
+use crate::logs::notice;
 use crate::logs::resume::Missing;
 use crate::logs::source::{Gap, Source};
-use crate::logs::notice;
 use crate::metrics;
 
 /// Log bytes that are sealed before they are handed out.
