@@ -133,7 +133,7 @@ table! {
     counter LOG_TRUNCATIONS = "nodewick_log_truncations_total" [],
         "Log files that became shorter than what was read of them; what was written before the cut may be lost.";
     counter LOG_GAPS = "nodewick_log_gaps_total" [],
-        "Logs whose saved position named a file that is gone, and compressed files that are damaged: lines are lost there.";
+        "Holes in logs of which nobody knows the size, logs that vanished with a backlog while the agent was away, and compressed files that are damaged: lines are lost there.";
     counter LOG_READ_ERRORS = "nodewick_log_read_errors_total" [],
         "Reads of a log file that failed and are tried again.";
     counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],

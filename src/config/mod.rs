@@ -66,8 +66,8 @@ pub struct Agent {
     pub node: String,
     /// Deployment environment (`production`, `staging`). Empty means what the pods' labels say.
     pub environment: String,
-    /// The one directory that the agent writes: checkpoints and the local store. Keep it on a disk that survives
-    /// restarts of the pod.
+    /// The one directory that the agent writes: checkpoints, the spill of logs that are about to be deleted, dead
+    /// letters and the local store. Keep it on a disk that survives restarts of the pod.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
     /// Log data held in memory between reading and acknowledgement. When it is spent, reading stops and the log

@@ -93,6 +93,16 @@ impl ContainerRef {
         key.strip_prefix(FILE).or_else(|| key.strip_prefix(PROCESS))
     }
 
+    /// Reads the [`key`](Self::key) of a container's log. `None` when it is not of that form.
+    pub fn from_key(key: &str) -> Option<Self> {
+        let mut parts = key.split('/');
+        let (pod_dir, container, restart) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        Self::from_path(pod_dir, container, restart)
+    }
+
     /// The key of this log in state files. For a container the path below the log root, without the file's suffix; for
     /// any other log a word, a colon and the path.
     pub fn key(&self) -> String {
@@ -297,6 +307,10 @@ mod tests {
         assert_eq!(found.namespace, "shop");
         assert_eq!(found.pod, "checkout-d994d45d6-5h9zr");
         assert_eq!(found.restart, 3);
+        assert_eq!(ContainerRef::from_key(&found.key()), Some(found));
+        for other in ["a_b_c/d", "a_b_c/d/x", "a_b_c/d/-1", "a_b/d/0", "a_b_c/d/0/e", ""] {
+            assert_eq!(ContainerRef::from_key(other), None, "{other}");
+        }
         assert!(ContainerRef::from_path("lost+found", "api", 0).is_none());
         assert!(ContainerRef::from_path("a_b_c_d", "api", 0).is_none());
     }

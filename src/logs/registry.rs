@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::checkpoint::{Mark, Marks, Seen};
 use crate::data::account::{Account, Sight, Sums};
-use crate::data::delivery::{Ledger, Totals};
+use crate::data::delivery::Ledger;
 use crate::data::position::Position;
 use crate::data::workload::{ContainerRef, Workload};
 
@@ -43,19 +43,6 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Registry {
     state: Mutex<State>,
-}
-
-/// A container log for the status views.
-#[derive(Debug, Clone)]
-pub struct LogStatus {
-    /// Its key: `<ns>_<pod>_<uid>/<container>/<restart>`.
-    pub key: Arc<str>,
-    /// Who writes it.
-    pub workload: Arc<Workload>,
-    /// What became of it.
-    pub totals: Totals,
-    /// Bytes handed out and not yet settled.
-    pub in_flight_bytes: u64,
 }
 
 impl Registry {
@@ -200,21 +187,6 @@ impl Registry {
         });
         let unclaimed = state.unclaimed.iter().map(|(key, mark)| (Arc::from(key.as_str()), mark.clone()));
         known.chain(unclaimed).collect()
-    }
-
-    /// All logs being followed, in no order.
-    pub fn status(&self) -> Vec<LogStatus> {
-        let state = self.state.lock();
-        state
-            .logs
-            .iter()
-            .map(|(key, tracked)| LogStatus {
-                key: Arc::clone(key),
-                workload: Arc::clone(&tracked.workload),
-                totals: tracked.ledger.totals(),
-                in_flight_bytes: tracked.ledger.in_flight_bytes(),
-            })
-            .collect()
     }
 
     /// True when everything that was read has been settled.

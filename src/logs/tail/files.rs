@@ -45,11 +45,7 @@ impl<E: Env> Tail<E> {
         if ContainerRef::path_of_key(key).is_some() {
             return self.sources.container_of_key(key);
         }
-        let mut parts = key.split('/');
-        match (parts.next(), parts.next(), parts.next().and_then(|n| n.parse().ok())) {
-            (Some(pod), Some(name), Some(restart)) => ContainerRef::from_path(pod, name, restart),
-            _ => None,
-        }
+        ContainerRef::from_key(key)
     }
 
     /// True when a file is open already as another log's: it was renamed between two names that both match.

@@ -70,7 +70,7 @@ impl<E: Env> Tail<E> {
         let before = log.lag();
         let front_before = log.files.front().map_or(0, |front| front.size);
         let mut failing = false;
-        for file in log.all_files() {
+        for file in log.all_files_mut() {
             match file.file.stat() {
                 Ok(stat) => {
                     file.size = stat.size;
@@ -131,8 +131,7 @@ impl<E: Env> Tail<E> {
         log.written_before += written as i64;
         let lost = written - log.files[0].offset;
         if lost > 0 {
-            log.ledger.lose_bytes(Loss::Truncated, lost);
-            metrics::LOG_LOST_BYTES.with_label_values(&[Loss::Truncated.name()]).inc_by(lost);
+            log.lose(Loss::Truncated, lost);
         }
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
@@ -255,9 +254,9 @@ impl<E: Env> Tail<E> {
 
     /// Tells the checkpoint which files the log has.
     pub(super) fn remember_files(&mut self, index: usize) {
-        let log = &mut self.logs[index];
+        let log = &self.logs[index];
         let seen =
-            |file: &mut Open<_>| Seen { generation: file.generation, ordinal: file.ordinal, size: file.size };
+            |file: &Open<_>| Seen { generation: file.generation, ordinal: file.ordinal, size: file.size };
         let files = log.all_files().map(seen).collect();
         self.registry.set_files(&log.key, files);
     }

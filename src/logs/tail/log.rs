@@ -10,7 +10,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::data::account::{Look, Sight};
-use crate::data::delivery::Ledger;
+use crate::data::delivery::{Ledger, Loss};
 use crate::data::position::{Generation, Position};
 use crate::data::workload::Workload;
 use crate::logs::chain::Open;
@@ -21,6 +21,7 @@ use crate::logs::ingest::{LineState, Settings};
 use crate::logs::mask::Masker;
 use crate::logs::resume::KUBELET_FILES;
 use crate::logs::source::{Gap, Source};
+use crate::metrics;
 
 /// Where the kubelet rotates unless it is told otherwise: `containerLogMaxSize`.
 pub(super) const KUBELET_SIZE: u64 = 10 << 20;
@@ -125,8 +126,19 @@ impl<F: LogFile> Log<F> {
     }
 
     /// All files that are not done with, oldest first.
-    pub(super) fn all_files(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
+    pub(super) fn all_files(&self) -> impl Iterator<Item = &Open<Source<F>>> {
+        self.behind.iter().chain(&self.files)
+    }
+
+    /// The same, to change them.
+    pub(super) fn all_files_mut(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
         self.behind.iter_mut().chain(&mut self.files)
+    }
+
+    /// Counts bytes that are lost before they were read.
+    pub(super) fn lose(&self, reason: Loss, bytes: u64) {
+        metrics::LOG_LOST_BYTES.with_label_values(&[reason.name()]).inc_by(bytes);
+        self.ledger.lose_bytes(reason, bytes);
     }
 
     /// What a look at the files finds.
@@ -152,7 +164,7 @@ impl<F: LogFile> Log<F> {
 
     /// Files that are open.
     pub(super) fn descriptors(&self) -> usize {
-        self.behind.iter().chain(&self.files).filter(|file| file.file.is_file()).count()
+        self.all_files().filter(|file| file.file.is_file()).count()
     }
 
     /// The position up to which everything that was read is decided.

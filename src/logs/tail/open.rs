@@ -1,6 +1,7 @@
 //! Taking up a log: a new one, one that the checkpoint knows, or one that only the spill still has.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ impl<E: Env> Tail<E> {
             return false;
         }
         let which = if plain { Which::Plain } else { Which::All };
-        let planned = self.plan(&candidate, which, spilled, mark.as_ref());
+        let naming = Naming::of(&candidate.container, candidate.linked);
+        let planned = self.plan(&candidate.path, naming, which, spilled, mark.as_ref());
         let mut plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
@@ -68,15 +70,15 @@ impl<E: Env> Tail<E> {
     }
 
     /// How to go on with a log that is on disk. An error says that it cannot be told now.
-    fn plan(
+    pub(super) fn plan(
         &self,
-        candidate: &Candidate,
+        live: &Path,
+        naming: Naming,
         which: Which,
         spilled: Vec<Open<Source<E::File>>>,
         mark: Option<&Mark>,
     ) -> Result<Plan<E::File>, OpenError> {
-        let naming = Naming::of(&candidate.container, candidate.linked);
-        let open = |which| chain::open_all(&self.env, &candidate.path, naming, which);
+        let open = |which| chain::open_all(&self.env, live, naming, which);
         let plan = resume::plan(open(which)?, spilled, mark);
         let known = mark.is_some_and(|mark| mark.position != Position::default());
         if which == Which::Plain && known && !plan.resumed && !plan.truncated {

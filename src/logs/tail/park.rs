@@ -12,10 +12,9 @@ use tracing::warn;
 use super::Tail;
 use super::log::Log;
 use crate::data::position::{Position, Skipping};
-use crate::logs::chain::{self, Open, Which};
+use crate::logs::chain::{Open, Which};
 use crate::logs::checkpoint::Mark;
 use crate::logs::env::{Env, LogFile, OpenError};
-use crate::logs::resume;
 use crate::logs::source::Source;
 use crate::metrics;
 
@@ -139,16 +138,7 @@ impl<E: Env> Tail<E> {
             skipping: Skipping::default(),
         };
         let mark = Mark { position, ..Mark::default() };
-        let open = |which| {
-            let files = chain::open_all(&self.env, &log.live, log.naming(), which)?;
-            Ok(resume::plan(files, Vec::new(), Some(&mark)))
-        };
-        let plan = match open(Which::Plain) {
-            Ok(plan) if plan.resumed || plan.truncated => Ok(plan),
-            Ok(_) => open(Which::All),
-            Err(error) => Err(error),
-        };
-        let plan = match plan {
+        let plan = match self.plan(&log.live, log.naming(), Which::Plain, Vec::new(), Some(&mark)) {
             Ok(plan) => plan,
             Err(error) => {
                 self.out_of_descriptors(&error, now);
