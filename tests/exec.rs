@@ -132,7 +132,8 @@ fn await_line(child: &mut Child, wanted: &str) {
 #[test]
 fn output_goes_through_unchanged_and_its_lines_are_stored() {
     let site = Site::new();
-    let script = r#"printf 'one\ntwo\r\n'; printf '\000\377binary\n'; printf 'err\n' >&2; printf 'no newline'"#;
+    let script =
+        r#"printf 'one\ntwo\r\n'; printf '\000\377binary\n'; printf 'err\n' >&2; printf 'no newline'"#;
     let direct = Command::new("sh").args(["-c", script]).output().expect("sh");
     let through = output(&mut site.exec(script));
     assert_eq!(through.status.code(), Some(0));
@@ -198,8 +199,7 @@ fn a_stuck_backend_neither_slows_nor_ends_the_command_and_the_lines_go_out_at_th
     assert!(said.contains("bytes of output are not delivered; they are kept in"), "{said}");
     site.set_sink("[sink.local.main]\ndir = \"DIR/store\"\n");
     assert_eq!(output(&mut site.exec("echo last")).status.code(), Some(0));
-    let expected: Vec<String> =
-        (0..2000).map(|n| format!("line {n}")).chain(["last".to_owned()]).collect();
+    let expected: Vec<String> = (0..2000).map(|n| format!("line {n}")).chain(["last".to_owned()]).collect();
     assert_eq!(site.lines(), expected);
 }
 
@@ -212,7 +212,11 @@ fn what_does_not_fit_the_spool_is_dropped_counted_and_told_in_its_place() {
     command.args(["--", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"]);
     let full = output(&mut command);
     assert_eq!(full.status.code(), Some(0));
-    assert_eq!(full.stdout.iter().filter(|byte| **byte == b'\n').count(), 20_000, "passed through all the same");
+    assert_eq!(
+        full.stdout.iter().filter(|byte| **byte == b'\n').count(),
+        20_000,
+        "passed through all the same"
+    );
     let said = String::from_utf8_lossy(&full.stderr);
     assert!(said.contains("were not shipped: too much waited for delivery"), "{said}");
     let dropped: u64 = said
@@ -286,7 +290,8 @@ fn standard_input_is_shipped_to_its_end_also_without_a_last_newline() {
         .expect("the program");
     let mut input = child.stdin.take().expect("a pipe");
     for n in 0..5000 {
-        writeln!(input, "{{\"time\":\"2026-11-22T14:00:00.5Z\",\"level\":\"info\",\"n\":{n}}}").expect("written");
+        writeln!(input, "{{\"time\":\"2026-11-22T14:00:00.5Z\",\"level\":\"info\",\"n\":{n}}}")
+            .expect("written");
     }
     input.write_all(b"the end").expect("written");
     drop(input);
@@ -329,7 +334,7 @@ fn a_directory_of_logs_is_followed_without_a_cluster() {
     let logs = site.path().join("my app");
     fs::create_dir_all(logs.join("deep")).expect("a directory");
     fs::write(logs.join("deep/a.log"), "first\n").expect("a log");
-    let mut child = site.command(&["run", "--logs"]).arg(&logs).spawn().expect("the program");
+    let mut child = site.command(&["run"]).arg("--logs").arg(&logs).spawn().expect("the program");
     let deadline = Instant::now() + PATIENCE;
     fs::write(logs.join("b.log"), "second\n").expect("a log");
     while site.lines().len() < 2 && Instant::now() < deadline {
@@ -342,5 +347,7 @@ fn a_directory_of_logs_is_followed_without_a_cluster() {
     assert_eq!(lines, ["first", "second"]);
     let stored = site.stored();
     assert_eq!(stored[0]["service_name"], "my_app");
-    assert!(stored.iter().any(|entry| entry["filename"] == logs.join("deep/a.log").to_string_lossy().as_ref()));
+    assert!(
+        stored.iter().any(|entry| entry["filename"] == logs.join("deep/a.log").to_string_lossy().as_ref())
+    );
 }

@@ -404,6 +404,24 @@ fn files_with_a_date_in_their_names_are_logs_of_their_own_where_there_is_no_othe
 }
 
 #[test]
+fn a_file_that_was_compressed_where_it_was_is_read_to_its_end() {
+    let mut rig = Rig::app();
+    rig.lines("app-2026-11-22.log", 0, 10);
+    assert_eq!(rig.drain(), expected(0, 10));
+    rig.while_away(|rig| {
+        rig.lines("app-2026-11-22.log", 10, 20);
+        rig.gzip("app-2026-11-22.log");
+        rig.lines("app-2026-11-23.log", 20, 30);
+    });
+    let mut texts = rig.drain();
+    texts.sort();
+    assert_eq!(texts, expected(10, 30));
+    rig.gzip("app-2026-11-23.log");
+    assert_eq!(rig.drain(), [""; 0]);
+    assert_eq!(rig.registry.marks().len(), 0, "done with, and not kept for ever");
+}
+
+#[test]
 fn copytruncate_costs_no_line_that_was_copied() {
     let mut rig = Rig::app();
     let mut n = 0;

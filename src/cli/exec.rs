@@ -51,13 +51,13 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// Ship the lines of standard input, and end with them. Who writes waits while nothing more can be kept.
-    #[arg(long, conflicts_with = "logs")]
+    #[arg(long, conflicts_with = "logs", group = "source")]
     pub(crate) stdin: bool,
     /// Follow DIR/**/*.log instead of a node's pods: no cluster needed.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "source")]
     pub(crate) logs: Option<PathBuf>,
     /// Name of the service that --stdin or --logs is about.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "source")]
     pub(crate) service: Option<String>,
 }
 

@@ -11,14 +11,18 @@
 //! fragment. Both may occur in one file; each line says which it is by its first byte.
 //! Files of applications have neither: there a line is a line ([`Framing::Lines`]).
 
+mod lines;
+
 use serde_json::value::RawValue;
 
-use super::inherit::REACH;
-use super::parse::{self, unescape_into};
+use super::parse::unescape_into;
 use super::stamp;
-use crate::data::batch::{Fields, Marks, Span, Stream};
+use crate::data::batch::{Marks, Span, Stream};
 use crate::data::position::Skipping;
 use crate::metrics;
+use lines::{Lines, own_or_taken};
+
+pub use lines::{Framing, own_time};
 
 /// A line that is still without its end when it has grown to this many times the line limit is sealed as it is,
 /// so that an endless line cannot hold the log's position for ever.
@@ -99,41 +103,6 @@ fn read_cri_header(line: &[u8]) -> Option<Header> {
         Some(_) => return None,
     };
     Some(Header { time_unix_nano, stream, full, payload: space + 8 + payload, well_formed: true })
-}
-
-/// How a log's bytes are framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Framing {
-    /// As a container runtime writes them: CRI or docker's json-file.
-    #[default]
-    Runtime,
-    /// As the agent itself wrote down what it was given: CRI, but a line's own time counts if it has one.
-    Taken,
-    /// One line of an application is one line of the file.
-    Lines {
-        /// Nanoseconds that are added to stamps of a millisecond or coarser, below a millisecond: lines of two files of
-        /// one stream that are equal in stamp and text would be one line to a backend that stores equal entries once.
-        shift_nanos: u64,
-    },
-}
-
-impl Framing {
-    /// Framing of the file at `path`.
-    pub fn lines(path: &str) -> Self {
-        Self::Lines { shift_nanos: (xxhash_rust::xxh3::xxh3_64(path.as_bytes()) % 999 + 1) * 1000 }
-    }
-}
-
-/// A stamp of its own that is further in the future than this, seen from when the line was read, is not believed.
-/// Loki's `creation_grace_period` is as long.
-const FUTURE: u64 = 600 * 1_000_000_000;
-
-/// How much of a line is looked at for the line's own time.
-const OWN_TIME_REACH: usize = 16 << 10;
-
-/// The application's own time of a line, 0 when it has none.
-pub fn own_time(line: &[u8]) -> u64 {
-    parse::parse(&line[..line.len().min(OWN_TIME_REACH)], Fields::APP_TIME).app_time_unix_nano
 }
 
 #[derive(serde::Deserialize)]
@@ -263,11 +232,7 @@ const SKIP_PHYSICAL: u8 = 4;
 /// Joins fragments of one container log. See the module's header.
 #[derive(Debug)]
 pub struct Framer {
-    framing: Framing,
-    /// When what is being framed was read, wall clock; for lines that have no time of their own.
-    read_time: u64,
-    /// The newest line with a time of its own: the time, and where the line begins.
-    own: Option<(u64, u64)>,
+    lines: Lines,
     max_line: usize,
     pending: [Pending; 2],
     long: Option<Long>,
@@ -284,9 +249,7 @@ impl Framer {
     /// A framer that cuts lines above `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
         Self {
-            framing: Framing::Runtime,
-            read_time: 0,
-            own: None,
+            lines: Lines::default(),
             max_line,
             pending: Default::default(),
             long: None,
@@ -300,69 +263,39 @@ impl Framer {
     /// The same for a log whose bytes are framed in another way.
     #[must_use]
     pub fn with_framing(self, framing: Framing) -> Self {
-        Self { framing, ..self }
+        Self { lines: Lines::new(framing), ..self }
     }
 
     /// How the log's bytes are framed.
     pub fn framing(&self) -> Framing {
-        self.framing
+        self.lines.framing()
     }
 
     /// Says when what comes next was read, wall clock.
     pub fn set_read_time(&mut self, unix_nano: u64) {
-        self.read_time = unix_nano;
+        self.lines.set_read_time(unix_nano);
     }
 
     /// Locates the payload of a physical line, see [`fragment`].
     #[inline]
     pub fn fragment(&mut self, arena: &mut Vec<u8>, start: usize, end: usize, offset: u64) -> Fragment {
-        if !matches!(self.framing, Framing::Lines { .. }) {
-            let mut fragment = fragment(arena, start, end, offset);
-            if self.framing == Framing::Taken && fragment.header.full && fragment.header.well_formed {
-                let (own, taken) = (own_time(fragment.body.of(arena)), fragment.header.time_unix_nano);
-                let believed = own > 0 && own <= taken.saturating_add(FUTURE);
-                fragment.header.time_unix_nano = if believed { own } else { taken };
+        match self.lines.framing() {
+            Framing::Runtime => fragment(arena, start, end, offset),
+            Framing::Taken => {
+                let taken = fragment(arena, start, end, offset);
+                Fragment { header: own_or_taken(taken.header, taken.body.of(arena)), ..taken }
             }
-            return fragment;
+            Framing::Lines { .. } => {
+                let header = self.lines.header(&arena[start..end], offset);
+                let body = Span::new(start + header.payload, end);
+                Fragment { header, body, offset, total: u64::from(body.len) }
+            }
         }
-        let header = self.line_header(&arena[start..end], offset);
-        let body = Span::new(start + header.payload, end);
-        Fragment { header, body, offset, total: u64::from(body.len) }
     }
 
     /// Stamp of the line that `begin` is the beginning of, when it can be told from that.
     pub fn stamp_of(&self, begin: &[u8]) -> Option<u64> {
-        if !matches!(self.framing, Framing::Lines { .. }) {
-            let header = cri_header(begin);
-            return header.well_formed.then_some(header.time_unix_nano);
-        }
-        let line = memchr::memchr(b'\n', begin).map_or(begin, |end| &begin[..end]);
-        Some(own_time(line)).filter(|time| *time > 0)
-    }
-
-    /// What a line of an application's own file says of itself. Its time is, in this order: its own; that of the line
-    /// before, as a stack trace has none; when it was read.
-    fn line_header(&mut self, line: &[u8], offset: u64) -> Header {
-        let Framing::Lines { shift_nanos } = self.framing else { return cri_header(line) };
-        let own = own_time(line);
-        let believed = own > 0 && (self.read_time == 0 || own <= self.read_time.saturating_add(FUTURE));
-        let time_unix_nano = if believed {
-            let time = if own % 1_000_000 == 0 { own + shift_nanos } else { own };
-            self.own = Some((time, offset));
-            time
-        } else {
-            match self.own {
-                Some((time, at)) if offset >= at && offset - at <= REACH => time,
-                _ => self.read_time,
-            }
-        };
-        // A byte order mark, and what a truncated file begins with when its writer does not append.
-        let payload = if line.starts_with(b"\xef\xbb\xbf") && offset == 0 {
-            3
-        } else {
-            line.iter().take_while(|byte| **byte == 0).count()
-        };
-        Header { time_unix_nano, stream: Stream::Stdout, full: true, payload, well_formed: true }
+        self.lines.stamp_of(begin)
     }
 
     /// Continues where a checkpoint was taken, after the stretch before it was framed for warmth.
@@ -415,7 +348,7 @@ impl Framer {
             pending.carried = pending.open;
         }
         self.firsts = 3;
-        self.own = self.own.map(|(time, _)| (time, 0));
+        self.lines.next_generation();
     }
 
     /// True while a line is open that began in an earlier generation.
@@ -570,7 +503,7 @@ impl Framer {
             return;
         }
         let (max_line, skipping) = (self.max_line, self.skipping_on_resume().0);
-        let header = if self.long.is_none() { Some(self.line_header(bytes, offset)) } else { None };
+        let header = if self.long.is_none() { Some(self.lines.header(bytes, offset)) } else { None };
         let long = self.long.get_or_insert_with(|| Long {
             header: header.unwrap_or_else(|| cri_header(bytes)),
             text: Vec::new(),

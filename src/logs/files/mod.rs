@@ -285,7 +285,7 @@ impl Sources {
             else {
                 continue;
             };
-            if naming::has_rotated(env, Path::new(path)) {
+            if naming::has_rotated(env, Path::new(path), true) {
                 found.logs.push(Candidate { container, path: path.into(), linked: false });
             }
         }

@@ -41,6 +41,8 @@ impl Naming {
         let (plain, gzip) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
         let rotated = match self {
             Self::Kubelet | Self::Docker => Rotated::read(plain.strip_prefix(live)?.strip_prefix('.')?)?,
+            // Compressed where it was, as a file with the day in its name is when the day is over.
+            Self::Logrotate if gzip && plain == live => Rotated::Number(Reverse(0)),
             Self::Logrotate => behind(live, plain).or_else(|| before_extension(live, plain))?,
         };
         Some((rotated, gzip))
@@ -143,15 +145,17 @@ pub fn is_never_live(name: &str) -> bool {
         .any(|ending| name.ends_with(ending))
 }
 
-/// True when rotation has left files of a live file that may itself be missing.
-pub fn has_rotated<E: Env>(env: &E, live: &Path) -> bool {
+/// True when rotation has left files of a live file that may itself be missing; with `in_place` one that was compressed
+/// where it was counts too.
+pub fn has_rotated<E: Env>(env: &E, live: &Path, in_place: bool) -> bool {
     let (Some(dir), Some(name)) = (live.parent(), live.file_name().and_then(|name| name.to_str())) else {
         return false;
     };
     let entries = env.list(dir).unwrap_or_default();
-    entries
-        .iter()
-        .any(|entry| entry.kind == Kind::File && Naming::Logrotate.read(name, &entry.name).is_some())
+    entries.iter().filter(|entry| entry.kind == Kind::File).any(|entry| {
+        let counts = in_place || entry.name.strip_suffix(".gz") != Some(name);
+        counts && Naming::Logrotate.read(name, &entry.name).is_some()
+    })
 }
 
 #[cfg(test)]
@@ -191,7 +195,6 @@ mod tests {
     fn what_is_no_rotation_is_a_log_of_its_own() {
         for other in [
             "app.log",
-            "app.log.gz",
             "app.logger",
             "app.log.old",
             "app2.log",

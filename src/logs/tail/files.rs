@@ -64,7 +64,7 @@ impl<E: Env> Tail<E> {
     /// True when the live name of a log is missing because it was renamed, not deleted.
     pub(super) fn is_renamed(&self, index: usize) -> bool {
         let log = &self.logs[index];
-        log.naming() == Naming::Logrotate && naming::has_rotated(&self.env, &log.live)
+        log.naming() == Naming::Logrotate && naming::has_rotated(&self.env, &log.live, false)
     }
 
     /// True for a log of the checkpoint whose files are not all gone.
@@ -72,7 +72,7 @@ impl<E: Env> Tail<E> {
         let known = ContainerRef::path_of_key(key).filter(|_| {
             self.sources.container_of_key(key).is_some_and(|container| !container.container.is_empty())
         });
-        known.is_some_and(|path| naming::has_rotated(&self.env, path.as_ref()))
+        known.is_some_and(|path| naming::has_rotated(&self.env, path.as_ref(), true))
     }
 
     /// The file that is being read was cut. Goes on in the copy that was made of it before, if there is one; false when

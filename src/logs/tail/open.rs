@@ -79,7 +79,12 @@ impl<E: Env> Tail<E> {
         mark: Option<&Mark>,
     ) -> Result<Plan<E::File>, OpenError> {
         let open = |which| chain::open_all(&self.env, live, naming, which);
-        let plan = resume::plan(open(which)?, spilled, mark);
+        let files = match open(which) {
+            // All that is left of a file may be compressed.
+            Err(OpenError::Missing) if naming == Naming::Logrotate => open(Which::All)?,
+            opened => opened?,
+        };
+        let plan = resume::plan(files, spilled, mark);
         let known = mark.is_some_and(|mark| mark.position != Position::default());
         if which == Which::Plain && known && !plan.resumed && !plan.truncated {
             // Compressed while the agent was away: the offset in the content is the same.
