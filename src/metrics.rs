@@ -118,6 +118,8 @@ table! {
         "Container logs that are being followed.";
     gauge LOGS_PARKED = "nodewick_logs_parked" [],
         "Container logs of these without an open file, because file descriptors are scarce or the log is only in the spill.";
+    gauge LOGS_WAITING = "nodewick_logs_waiting_for_labels" [],
+        "Container logs that are not read yet because their pod is not known; after ten seconds they go with what their path says.";
     counter LOG_READ_BYTES = "nodewick_log_read_bytes_total" [],
         "Bytes read from container log files.";
     counter LOG_RECORDS = "nodewick_log_records_total" [],
@@ -155,7 +157,7 @@ table! {
     counter SPILL_DAMAGED = "nodewick_spill_damaged_frames_total" [],
         "Spilled frames that could not be read back.";
     counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason", "rule"],
-        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule.";
+        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule; the rule annotation is the sample annotation of pods.";
     counter REDACTIONS = "nodewick_redactions_total" ["rule"],
         "Pieces of text that were redacted before they left the node, by rule.";
     counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],

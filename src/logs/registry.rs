@@ -9,8 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checkpoint::{Mark, Marks, Seen};
+use super::frozen;
 use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::Ledger;
+use crate::data::pods::Traits;
 use crate::data::position::Position;
 use crate::data::workload::{ContainerRef, Workload};
 
@@ -24,6 +26,10 @@ struct Tracked {
     /// All files of the log that are not done with, oldest first.
     files: Vec<Seen>,
     last_words_told: bool,
+    /// It is not shipped at present.
+    excluded: bool,
+    /// What its records carry, as the checkpoint keeps it.
+    traits: Arc<Traits>,
     sight: Arc<Sight>,
 }
 
@@ -63,15 +69,50 @@ impl Registry {
         state.unclaimed.keys().filter(of_files).cloned().collect()
     }
 
-    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those stay of
-    /// which `may_come_back` says so.
+    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those that are
+    /// switched off stay, see [`forget_excluded`](Self::forget_excluded), and those of which `may_come_back` says so.
     pub(super) fn forget_unclaimed(&self, may_come_back: impl Fn(&str) -> bool) -> Marks {
         let mut state = self.state.lock();
         let all = std::mem::take(&mut state.unclaimed);
-        let (stay, gone): (Marks, Marks) = all.into_iter().partition(|(key, _)| may_come_back(key));
+        let stays = |(key, mark): &(String, Mark)| mark.excluded || may_come_back(key);
+        let (stay, gone): (Marks, Marks) = all.into_iter().partition(stays);
         state.unclaimed = stay;
-        state.version += u64::from(!gone.is_empty());
+        state.version += u64::from(!Marks::is_empty(&gone));
         gone
+    }
+
+    /// Takes note that a log which is not followed is switched off: nothing of it is waited for any more, and should it
+    /// be switched on it begins at its end. True when that is news.
+    pub(super) fn exclude(&self, key: &str) -> bool {
+        let mut state = self.state.lock();
+        let mark = state.unclaimed.entry(key.to_owned()).or_default();
+        let news = !mark.excluded || mark.position != Position::default();
+        (mark.excluded, mark.position) = (true, Position::default());
+        mark.files.clear();
+        state.version += u64::from(news);
+        news
+    }
+
+    /// True while a log that is on disk is not followed because it is switched off.
+    pub(super) fn has_excluded(&self) -> bool {
+        self.state.lock().unclaimed.values().any(|mark| mark.excluded)
+    }
+
+    /// Forgets logs that were switched off and of which `is_there` says no.
+    pub(super) fn forget_excluded(&self, is_there: impl Fn(&str) -> bool) {
+        let mut state = self.state.lock();
+        let before = state.unclaimed.len();
+        state.unclaimed.retain(|key, mark| !mark.excluded || is_there(key));
+        state.version += u64::from(state.unclaimed.len() != before);
+    }
+
+    /// A followed log is switched off, or on again.
+    pub(super) fn set_excluded(&self, key: &str, excluded: bool) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key) {
+            tracked.excluded = excluded;
+            state.version += 1;
+        }
     }
 
     pub(super) fn enter(
@@ -86,7 +127,9 @@ impl Registry {
         // In one step: a checkpoint that is written meanwhile must know the log either way.
         state.unclaimed.remove(&*key);
         state.removed.retain(|removed| *removed != key);
-        let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
+        let traits = Arc::new(frozen::traits(&workload));
+        let files = Vec::new();
+        let tracked = Tracked { workload, ledger, files, last_words_told, excluded: false, traits, sight };
         if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);
         }
@@ -177,10 +220,11 @@ impl Registry {
             }
             let mark = Mark {
                 position,
-                service_name: tracked.workload.service_name.clone(),
+                traits: Arc::clone(&tracked.traits),
                 service_name_guessed: tracked.workload.service_name_guessed,
-                environment: tracked.workload.environment.clone(),
+                whole: true,
                 last_words_told: tracked.last_words_told,
+                excluded: tracked.excluded,
                 files,
             };
             (Arc::clone(key), mark)

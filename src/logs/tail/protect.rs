@@ -235,8 +235,8 @@ impl<E: Env> Tail<E> {
 
     /// What masks a file from `from` on, with what it must know of the lines before.
     fn masker(&self, index: usize, at: usize, from: u64) -> Masker {
-        let mut masker = Masker::default();
         let log = &self.logs[index];
+        let mut masker = Masker::of(log.lines.annotated());
         let begin = from.saturating_sub(self.settings.warm_up_reach());
         let mut before = Vec::new();
         if begin < from

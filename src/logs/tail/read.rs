@@ -285,39 +285,6 @@ impl<E: Env> Tail<E> {
         self.seal_from(index, start, arena, records, 0);
     }
 
-    /// Tells the last words of a container that was restarted and of which they are not told, once all of its log is
-    /// read.
-    pub(super) fn tell_last_words(&mut self, index: usize) {
-        let log = &self.logs[index];
-        if log.files.len() > 1 || log.lag() > 0 {
-            return;
-        }
-        let Some(next_restart) =
-            self.logs.iter().filter(|other| other.place == log.place).map(|other| other.restart).max()
-        else {
-            return;
-        };
-        let log = &mut self.logs[index];
-        log.last_words_told = true;
-        self.registry.set_last_words_told(&log.key);
-        let Some(front) = log.files.front() else { return };
-        let begin = front.offset.saturating_sub(notice::TAIL_BYTES as u64);
-        let mut tail = Vec::new();
-        if front.file.read_at(begin, notice::TAIL_BYTES, &mut tail).is_err() {
-            return;
-        }
-        let ended = notice::Ended {
-            tail: &tail,
-            whole: begin == 0,
-            next_restart,
-            offset: front.offset,
-            fallback_unix_nano: log.lines.last_time(),
-        };
-        let mut arena = Vec::new();
-        let record = notice::last_words(&mut arena, &ended, &self.settings, &log.workload);
-        self.seal(index, arena, record.into_iter().collect(), 0);
-    }
-
     /// Seals what came out without a read of its own.
     pub(super) fn seal(&mut self, index: usize, arena: Vec<u8>, records: Vec<Record>, source_bytes: u64) {
         if records.is_empty() && source_bytes == 0 {
