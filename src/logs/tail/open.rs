@@ -187,6 +187,7 @@ impl<E: Env> Tail<E> {
                 None => self.options.root.join(format!("{key}.log")),
             };
             if self.identify.handling(&container, now).is_some_and(|handling| handling.off) {
+                self.registry.exclude(&key);
                 self.spill.forget(&key);
                 continue;
             }
