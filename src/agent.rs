@@ -22,8 +22,10 @@ use crate::config::{self, Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
-use crate::data::workload::PathIdentity;
+use crate::data::pods::{self, Reader};
+use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
+use crate::kube;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
 use crate::logs::multiline::Rules;
@@ -181,7 +183,7 @@ async fn run_known(
         .with_multiline(multiline);
     let signal = Arc::<Signal>::default();
     let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
-    let identity = PathIdentity {
+    let paths = PathIdentity {
         cluster: config.agent.cluster.clone(),
         node: config.agent.node.clone(),
         environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
@@ -189,8 +191,8 @@ async fn run_known(
     let (ended, reading_ended) = oneshot::channel::<()>();
     let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
     let config::Agent { cluster, node, environment, .. } = &config.agent;
-    let identity =
-        logs::files::Identity::new(Box::new(identity), Arc::clone(&sources), cluster, node, environment);
+    let pods = identify(&config, paths, &mut supervisor, &health);
+    let identity = logs::files::Identity::new(pods, Arc::clone(&sources), cluster, node, environment);
     let driver = logs::spawn(
         &config.logs,
         settings,
@@ -226,6 +228,35 @@ async fn run_known(
     let outcome = supervisor.run(asked, Deadlines::default()).await;
     finish(&driver);
     Ok(outcome?)
+}
+
+/// Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+fn identify(
+    config: &Config,
+    paths: PathIdentity,
+    supervisor: &mut Supervisor,
+    health: &Health,
+) -> Box<dyn Identify> {
+    // A sidecar and a host without Kubernetes have files only: there is nobody to ask.
+    if config.kube.effective_mode() == kube::Mode::Path || !config.logs.reads_pods() {
+        return Box::new(paths);
+    }
+    let (writer, pods) = pods::directory();
+    let following = kube::Following {
+        config: config.kube.clone(),
+        node: config.agent.node.clone(),
+        log_root: config.logs.root.clone(),
+        patience: kube::Patience::default(),
+    };
+    let health = health.clone();
+    supervisor.attend("kube", |leave| async move {
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = following.run(writer, health) => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    Box::new(Reader::new(pods, paths, config.kube.wait.0))
 }
 
 /// Whatever happened, positions that were acknowledged are saved.

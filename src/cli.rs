@@ -3,7 +3,12 @@
 //! In: arguments. Out: text on stdout (data) and stderr (notices), and an exit code: 0 done, 1 a failure at run time,
 //! 2 usage, 78 a bad config.
 
+mod config_verbs;
 mod exec;
+mod explain;
+mod migrate;
+mod shell;
+mod test;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -22,9 +27,19 @@ use nodewick::{agent, demo, supervise, tail, telemetry, version};
 /// Exit code for a config that cannot be used (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
 
+/// What the first screen says of the verbs that it does not list.
+const MORE: &str = "\
+More verbs (`nodewick <verb> --help`):
+  config       Show the effective config, its JSON schema, or write a first one
+  test         Run unit tests of processing rules
+  migrate      Translate a Promtail or Fluent Bit config
+  completions  Print a completion script for bash, zsh or fish
+  man          Print the manual page
+  version      Print version, revision and compiler";
+
 /// One telemetry agent per Kubernetes node: ships pod logs to Loki and OTLP without losing a line.
 #[derive(Debug, Parser)]
-#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true, after_help = MORE)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -45,7 +60,25 @@ enum Verb {
     Tail(tail::Args),
     /// Validate the config; print what it comes to, where each value is from, and the memory bound.
     Check(CheckArgs),
+    /// Take log lines through every stage and say what happens to them, and why.
+    Explain(explain::Args),
+    /// Show the effective config, its JSON schema, or write a first one.
+    #[command(subcommand, hide = true)]
+    Config(config_verbs::Verb),
+    /// Run unit tests of processing rules.
+    #[command(hide = true)]
+    Test(test::Args),
+    /// Translate another agent's config; exit code 3 when something could not be translated.
+    #[command(subcommand, hide = true)]
+    Migrate(migrate::Verb),
+    /// Print a completion script for a shell.
+    #[command(hide = true)]
+    Completions(shell::Args),
+    /// Print the manual page (roff): `nodewick man | man -l -`.
+    #[command(hide = true)]
+    Man,
     /// Print version, revision and compiler.
+    #[command(hide = true)]
     Version,
 }
 
@@ -89,6 +122,12 @@ pub(crate) fn main() -> ExitCode {
         Verb::Demo(args) => demo(&args),
         Verb::Tail(args) => tail(&args),
         Verb::Check(args) => check(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Config(verb) => config_verbs::run(&verb),
+        Verb::Test(args) => test::run(&args),
+        Verb::Migrate(verb) => migrate::run(&verb),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man => shell::man(),
         Verb::Version => print(&format!("nodewick {}\n", version::text())),
     };
     match result {

@@ -177,6 +177,21 @@ table! {
         "Time until the kubelet deletes unread bytes at the present write rate, of the 20 worst containers with a backlog; 31536000 (a year) when nothing is written.";
     gauge LOG_UNREAD_BYTES = "nodewick_log_unread_bytes" ["namespace", "pod", "container"],
         "Bytes not yet read, on disk or spilled, of the 20 worst containers with a backlog.";
+    // Kubernetes
+    counter KUBE_EVENTS = "nodewick_kube_watch_events_total" ["resource", "type"],
+        "Events of the watches by resource (pods, namespaces) and type (added, modified, deleted, bookmark, error).";
+    counter KUBE_REQUESTS = "nodewick_kube_requests_total" ["resource", "verb"],
+        "Requests to the API server or the kubelet by resource and verb (list, streaming_list, watch, get): at most one list in five minutes in steady state.";
+    counter KUBE_ERRORS = "nodewick_kube_errors_total" ["resource", "reason"],
+        "Requests and watches that failed by reason (unreachable, unauthorized, forbidden, expired, throttled, refused, silent, malformed, unconfigured); logs flow all the same.";
+    gauge KUBE_SYNCED = "nodewick_kube_synced" ["resource"],
+        "1 once everything has been listed since the start; without it lines carry what their path says.";
+    gauge KUBE_PODS = "nodewick_kube_pods" ["state"],
+        "Pods of this node: living, and kept, which includes deleted ones whose last lines may still be read.";
+    gauge KUBE_LAST_CONTACT = "nodewick_kube_last_contact_timestamp_seconds" ["resource"],
+        "When the API server or the kubelet last sent anything, seconds since the epoch.";
+    counter KUBE_ANNOTATION_PROBLEMS = "nodewick_kube_annotation_problems_total" [],
+        "Annotations of pods and namespaces that are not understood or not allowed, each value counted once.";
     // memory
     gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
         "Bytes of log data held in memory.";

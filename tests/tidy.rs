@@ -33,6 +33,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 4),
     ("agent", 5),
     ("demo", 5),
+    ("inspect", 5),
+    ("migrate", 5),
     // It runs an agent.
     ("exec", 6),
     ("cli", 7),

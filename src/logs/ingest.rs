@@ -12,6 +12,8 @@ use super::frame::{self, Framed, Framer, Framing};
 use super::inherit::{self, Inheritance};
 use super::multiline::{Joiner, Kind, Language, Mode, Ready, Rules};
 use super::parse::{self, DurationUnit, Parsed, Text, unescape_into};
+use super::process::dedup;
+use super::process::watch::Step;
 use super::process::{Chain, Dropped, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
 use crate::data::position::Skipping;
@@ -94,6 +96,19 @@ pub struct LineState {
     dropped: Dropped,
     /// What the pod's annotations say of lines; most say nothing.
     annotated: Option<Box<Annotated>>,
+    /// The records as they were read, while somebody watches.
+    seen: Option<Vec<Seen>>,
+}
+
+/// A record as it was read, before processing.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The record; its spans point into `text`.
+    pub record: Record,
+    /// Its line, then what was unescaped.
+    pub text: Vec<u8>,
+    /// Whether lines were joined, and of which language.
+    pub kind: Kind,
 }
 
 impl LineState {
@@ -109,6 +124,7 @@ impl LineState {
             process_skipping: Skipping::default(),
             dropped: Dropped::default(),
             annotated: None,
+            seen: None,
         }
     }
 
@@ -152,6 +168,18 @@ impl LineState {
     /// Joins lines in another way, from the next place on at which no group of lines is open.
     pub fn set_multiline(&mut self, mode: Mode) {
         self.joiner.set_mode(mode);
+    }
+
+    /// From now on everything that is read, and what each rule decides about it, is written down: for a person who
+    /// asks about a few lines, never for a log.
+    pub fn watch(&mut self) {
+        self.seen.get_or_insert_default();
+        self.process.watch();
+    }
+
+    /// What was read and decided since this was last asked.
+    pub fn take_seen(&mut self) -> (Vec<Seen>, Vec<Step>) {
+        (self.seen.as_mut().map(std::mem::take).unwrap_or_default(), self.process.take_steps())
     }
 
     /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.
@@ -489,6 +517,11 @@ impl LineState {
         }
         if framed.known {
             return 0;
+        }
+        if let Some(seen) = &mut self.seen {
+            let mut text = Vec::new();
+            let record = dedup::copy_text(&record, arena, &mut text);
+            seen.push(Seen { record, text, kind });
         }
         if ANNOTATED && self.is_sampled_out(settings, workload, arena, &record) {
             return 1;

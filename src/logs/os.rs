@@ -18,6 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::data::budget::Signal;
+use crate::data::clock;
 use crate::metrics;
 use tracing::warn;
 
@@ -31,7 +32,6 @@ pub struct Os {
     symlink_roots: Vec<PathBuf>,
     /// Directories of files that applications write. No link leads here.
     file_roots: Vec<PathBuf>,
-    started: Instant,
     /// One inotify instance for everything; `None` when the system has none left: then polling alone serves.
     watcher: Option<notify::RecommendedWatcher>,
     changed: Arc<AtomicBool>,
@@ -63,7 +63,7 @@ impl Os {
         metrics::LOG_WATCHES_MISSING.set(i64::from(watcher.is_none()));
         let (now, blind) = (Instant::now(), watcher.is_none());
         let file_roots = Vec::new();
-        Self { root, symlink_roots, file_roots, started: now, watcher, changed, blind, polled: now }
+        Self { root, symlink_roots, file_roots, watcher, changed, blind, polled: now }
     }
 
     /// Opens files below these directories too, but follows no link there.
@@ -262,7 +262,7 @@ impl Env for Os {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::now()
     }
 
     fn unix_nano(&self) -> u64 {
