@@ -5,6 +5,7 @@
 
 mod config_verbs;
 mod doctor;
+mod exec;
 mod explain;
 mod migrate;
 mod shell;
@@ -52,7 +53,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Follow the node's logs and ship them (the default).
-    Run(ConfigArgs),
+    Run(exec::RunArgs),
+    /// Run a command and ship what it prints.
+    Exec(exec::ExecArgs),
     /// Show the agent at work on a make-believe node: no cluster, no backend.
     Demo(demo::Args),
     /// Show the local store's logs for people: levels, messages, traces.
@@ -122,8 +125,11 @@ enum Output {
 /// Runs the verb; the answer is the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
+    let default = || Verb::Run(exec::RunArgs { config: cli.run, ..exec::RunArgs::default() });
+    let result = match cli.verb.unwrap_or_else(default) {
+        Verb::Run(args) if args.stdin => exec::stdin(&args),
         Verb::Run(args) => run(&args),
+        Verb::Exec(args) => exec::exec(&args),
         Verb::Demo(args) => demo(&args),
         Verb::Tail(args) => tail(&args),
         Verb::Check(args) => check(&args),
@@ -164,8 +170,11 @@ impl ConfigArgs {
     }
 }
 
-fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let loaded = args.load()?;
+fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
+    let mut loaded = args.config.load()?;
+    if let Some(dir) = &args.logs {
+        exec::follow_directory(&mut loaded, dir, args.service.as_deref())?;
+    }
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
@@ -265,7 +274,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let fits = bound.fits(limit);
     let mut notices = Vec::new();
     if !args.offline {
-        notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        if loaded.config.logs.reads_pods() {
+            notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        }
         if !loaded.config.agent.state_dir.is_dir() {
             notices.push(format!(
                 "{} does not exist yet; `run` makes it",

@@ -13,6 +13,7 @@ pub mod config;
 pub mod data;
 pub mod demo;
 pub mod doctor;
+pub mod exec;
 pub mod health;
 pub mod inspect;
 pub mod kube;

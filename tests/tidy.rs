@@ -38,6 +38,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("migrate", 5),
     // It asks what `doctor` knows.
     ("why", 6),
+    // It runs an agent.
+    ("exec", 6),
     ("cli", 7),
     ("main", 8),
 ];

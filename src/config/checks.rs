@@ -59,6 +59,10 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         let path: Vec<&str> = error.key.split('.').collect();
         add(Level::Error, &path, error.reason.clone(), "");
     }
+    if let Err(error) = config.logs.sources() {
+        let path: Vec<&str> = ["logs", "files"].into_iter().chain(error.key.split('.')).collect();
+        add(Level::Error, &path, error.reason.clone(), "");
+    }
     for (name, sink) in config.sink.loki.iter().filter(|(_, sink)| url_is_usable(&sink.url).is_ok()) {
         if let Err(error) = sink.client() {
             add(Level::Error, &["sink", "loki", name], error.to_string(), "");

@@ -188,6 +188,7 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "logs" => fields_of::<logs::Config>(),
         "logs.multiline" => fields_of::<logs::multiline::Config>(),
         "logs.multiline.rule.billing" | "logs.multiline.rule.<name>" => fields_of::<logs::multiline::Rule>(),
+        "logs.files.app" | "logs.files.<name>" => fields_of::<logs::files::Config>(),
         "logs.spill" => fields_of::<logs::spill::Config>(),
         "record" => fields_of::<Record>(),
         "process" => fields_of::<process::Config>(),

@@ -26,6 +26,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("process.limit.pods.rate", "\"1000/s\""),
     ("process.limit.pods.key", "\"pod\""),
     ("process.redact.rule.customer.pattern", "'cust-[0-9]{8}'"),
+    ("logs.files.app.paths", "[\"/var/log/app/*.log\"]"),
+    ("logs.files.app.service", "\"checkout\""),
     ("logs.multiline.rule.billing.start", "'^\\d{4}-\\d\\d-'"),
     ("logs.multiline.rule.billing.service", "\"billing-*\""),
 ];
@@ -36,6 +38,7 @@ const EXAMPLE_NAMES: &[(&str, &str)] = &[
     ("process.sample", "debug"),
     ("process.limit", "pods"),
     ("process.redact.rule", "customer"),
+    ("logs.files", "app"),
     ("logs.multiline.rule", "billing"),
 ];
 

@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use super::annotated::Annotated;
 use super::copies::Copies;
-use super::frame::{self, Framed, Framer};
+use super::frame::{self, Framed, Framer, Framing};
 use super::inherit::{self, Inheritance};
 use super::multiline::{Joiner, Kind, Language, Mode, Ready, Rules};
 use super::parse::{self, DurationUnit, Parsed, Text, unescape_into};
@@ -126,6 +126,33 @@ impl LineState {
             annotated: None,
             seen: None,
         }
+    }
+
+    /// The same for a log whose bytes are framed in another way.
+    #[must_use]
+    pub fn with_framing(self, framing: Framing) -> Self {
+        Self { framer: self.framer.with_framing(framing), ..self }
+    }
+
+    /// The state at the beginning of a log that is framed as this one.
+    #[must_use]
+    pub fn anew(&self, max_line: usize) -> Self {
+        Self::new(max_line).with_framing(self.framer.framing())
+    }
+
+    /// Says when what comes next was read, for lines that have no time of their own.
+    pub fn set_read_time(&mut self, unix_nano: u64) {
+        self.framer.set_read_time(unix_nano);
+    }
+
+    /// Stamp of the line that `begin` is the beginning of, when it can be told from that.
+    pub fn stamp_of(&self, begin: &[u8]) -> Option<u64> {
+        self.framer.stamp_of(begin)
+    }
+
+    /// Bytes of a line that [`stamp_of`](Self::stamp_of) needs.
+    pub fn stamp_reach(&self) -> usize {
+        if let Framing::Lines { .. } = self.framer.framing() { 4 << 10 } else { frame::MAX_HEADER }
     }
 
     /// Takes what annotations say of lines, from the next line on.
@@ -288,7 +315,7 @@ impl LineState {
             at += newline + 1;
         }
         while let Some(len) = memchr(b'\n', &arena[at..filled]) {
-            let fragment = frame::fragment(arena, at, at + len, offset + (at - from) as u64);
+            let fragment = self.framer.fragment(arena, at, at + len, offset + (at - from) as u64);
             if fragment.header.time_unix_nano > horizon {
                 taken.at_horizon = true;
                 break;
@@ -323,7 +350,7 @@ impl LineState {
             self.framer.more(arena, offset);
             self.framer.end_long(arena)
         } else {
-            let fragment = frame::fragment(arena, 0, end, offset);
+            let fragment = self.framer.fragment(arena, 0, end, offset);
             self.framer.accept(arena, fragment)
         };
         if let Some(framed) = framed {

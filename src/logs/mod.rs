@@ -12,6 +12,7 @@ pub mod discover;
 pub mod disk;
 pub mod driver;
 pub mod env;
+pub mod files;
 pub mod frame;
 pub mod frozen;
 pub mod gz;
@@ -32,6 +33,7 @@ pub mod spill;
 pub mod stamp;
 pub mod tail;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +47,8 @@ use crate::data::units::{ByteSize, Span};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the kubelet's pod logs: `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log`.
+    /// Directory of the kubelet's pod logs: `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log`. Empty means that
+    /// no pod's logs are read. Where `[logs.files]` are configured it need not exist.
     pub root: PathBuf,
     /// Where to begin with logs that the checkpoint does not know: "oldest" line on disk, or "newest" to skip what
     /// was there before the agent's first start.
@@ -70,6 +73,11 @@ pub struct Config {
     pub exclude_self: bool,
     /// Stack traces become one record each.
     pub multiline: multiline::Config,
+    /// Log files that applications write themselves, by a name for each group.
+    pub files: BTreeMap<String, files::Config>,
+    /// What a process under the agent's care writes; never configured.
+    #[serde(skip)]
+    pub spool: Option<files::Spool>,
 }
 
 impl Default for Config {
@@ -86,6 +94,23 @@ impl Default for Config {
             last_words: true,
             exclude_self: true,
             multiline: multiline::Config::default(),
+            files: BTreeMap::new(),
+            spool: None,
         }
+    }
+}
+
+impl Config {
+    /// True when pods' logs are to be read: there is a root for them, or nothing else to read.
+    pub fn reads_pods(&self) -> bool {
+        let other = !self.files.is_empty() || self.spool.is_some();
+        !self.root.as_os_str().is_empty() && (!other || self.root.exists())
+    }
+
+    /// The log files that applications write. Beside the logs of pods they are the node's; alone they are those of the
+    /// pod or host that the environment tells.
+    pub fn sources(&self) -> Result<files::Sources, files::Error> {
+        let around = if self.reads_pods() { files::Around::default() } else { files::Around::of_process() };
+        Ok(files::Sources::compile(&self.files, around)?.with_spool(self.spool.as_ref()))
     }
 }

@@ -3,7 +3,7 @@
 //! The tail enters and removes logs; everyone else only reads. Marks of logs that have not been found again since
 //! the start are kept, so that a log root which is late to appear costs no position.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use crate::data::account::{Account, Sight, Sums};
 use crate::data::delivery::Ledger;
 use crate::data::pods::Traits;
 use crate::data::position::Position;
-use crate::data::workload::Workload;
+use crate::data::workload::{ContainerRef, Workload};
 
 /// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
 pub(super) const BACKLOG: u64 = 64 << 10;
@@ -62,13 +62,21 @@ impl Registry {
         self.state.lock().unclaimed.get(key).cloned()
     }
 
+    /// Keys of logs that are no container's and that the checkpoint knows, as far as they have not been entered.
+    pub(super) fn unclaimed_files(&self) -> HashSet<String> {
+        let state = self.state.lock();
+        let of_files = |key: &&String| ContainerRef::path_of_key(key).is_some();
+        state.unclaimed.keys().filter(of_files).cloned().collect()
+    }
+
     /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those that are
-    /// switched off stay, see [`forget_excluded`](Self::forget_excluded).
-    pub(super) fn forget_unclaimed(&self) -> Marks {
+    /// switched off stay, see [`forget_excluded`](Self::forget_excluded), and those of which `may_come_back` says so.
+    pub(super) fn forget_unclaimed(&self, may_come_back: impl Fn(&str) -> bool) -> Marks {
         let mut state = self.state.lock();
-        let (excluded, gone) =
-            std::mem::take(&mut state.unclaimed).into_iter().partition(|(_, mark)| mark.excluded);
-        state.unclaimed = excluded;
+        let all = std::mem::take(&mut state.unclaimed);
+        let stays = |(key, mark): &(String, Mark)| mark.excluded || may_come_back(key);
+        let (stay, gone): (Marks, Marks) = all.into_iter().partition(stays);
+        state.unclaimed = stay;
         state.version += u64::from(!Marks::is_empty(&gone));
         gone
     }
@@ -187,6 +195,11 @@ impl Registry {
             node += &account.sums;
         }
         (accounts, node)
+    }
+
+    /// Up to where a log is acknowledged, while it is followed.
+    pub fn position(&self, key: &str) -> Option<Position> {
+        self.state.lock().logs.get(key).map(|tracked| tracked.ledger.committed())
     }
 
     /// Changes whenever the checkpoint would.

@@ -8,6 +8,7 @@
 //! once, in order, oldest generation first; of the logs that feed one stream none runs more than
 //! [`MAX_AHEAD`] ahead of another that has unread lines.
 
+mod files;
 mod follow;
 mod live;
 mod log;
@@ -23,8 +24,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::discover::{self, Candidate};
+use super::discover::Candidate;
 use super::env::Env;
+use super::files::Sources;
 use super::ingest::Settings;
 use super::registry::Registry;
 use super::resume::Plan;
@@ -126,6 +128,8 @@ pub struct Tail<E: Env> {
     options: Options,
     settings: Settings,
     identify: Box<dyn Identify>,
+    /// Log files outside the kubelet's care.
+    sources: Arc<Sources>,
     fanout: Fanout,
     budget: Arc<Budget>,
     signal: Arc<Signal>,
@@ -186,6 +190,7 @@ impl<E: Env> Tail<E> {
             options,
             settings,
             identify,
+            sources: Arc::default(),
             fanout,
             budget,
             signal,
@@ -216,6 +221,12 @@ impl<E: Env> Tail<E> {
             end_check: false,
             even_tick: false,
         }
+    }
+
+    /// Follows log files of applications too, as far as the environment opens them.
+    #[must_use]
+    pub fn with_files(self, sources: Arc<Sources>) -> Self {
+        Self { sources, ..self }
     }
 
     /// Does what can be done now.
@@ -260,7 +271,7 @@ impl<E: Env> Tail<E> {
         self.next_discovery = now + self.options.rescan;
         let trouble = self.trouble_since.take();
         self.forgive(now);
-        let found = match discover::list(&self.env, &self.options.root) {
+        let found = match self.list() {
             Ok(found) => found,
             Err(error) => {
                 if self.root_readable {
@@ -315,7 +326,7 @@ impl<E: Env> Tail<E> {
 
     /// Logs of the checkpoint that have not been found are gone, and with them what was not acknowledged.
     fn forget_unclaimed(&mut self) {
-        let gone = self.registry.forget_unclaimed();
+        let gone = self.registry.forget_unclaimed(|key| self.may_come_back(key));
         let mut bytes = 0;
         for (log, mark) in &gone {
             let position = mark.position;

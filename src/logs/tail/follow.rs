@@ -13,10 +13,11 @@ use super::log::{Log, file_name};
 use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
-use crate::data::position::{Generation, Position, Skipping};
+use crate::data::position::{Position, Skipping};
 use crate::logs::chain::{self, Glimpse, Open, Which};
 use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
+use crate::logs::files::naming::Naming;
 use crate::logs::frame;
 use crate::logs::notice::{self, Gap};
 use crate::logs::registry::BACKLOG;
@@ -66,6 +67,8 @@ impl<E: Env> Tail<E> {
         }
         let log = &mut self.logs[index];
         log.waiting = false;
+        self.take_later_copy(index);
+        let log = &mut self.logs[index];
         let before = log.lag();
         let front_before = log.files.front().map_or(0, |front| front.size);
         let mut failing = false;
@@ -84,7 +87,7 @@ impl<E: Env> Tail<E> {
         // A failed read hides what is unread until sizes are known again; until then no end is an end.
         log.failing = failing || log.failing && log.files.front().is_some_and(|front| front.unread() > 0);
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
-        if truncated {
+        if truncated && !self.take_copy(index, front_before) {
             self.truncated(index, front_before);
         }
         let log = &mut self.logs[index];
@@ -190,6 +193,7 @@ impl<E: Env> Tail<E> {
                     && log.files[0].offset > 0
                     && log.files[0].unread() > 0
                     && log.files[0].head_changed()
+                    && !self.take_copy(index, 0)
                 {
                     // It has grown beyond its old size meanwhile: how much is lost cannot be told.
                     self.truncated(index, 0);
@@ -201,7 +205,9 @@ impl<E: Env> Tail<E> {
                 self.follow_rotation(index)
             }
             Err(_) => {
-                log.gone_since.get_or_insert(now);
+                if !self.is_renamed(index) {
+                    self.logs[index].gone_since.get_or_insert(now);
+                }
                 true
             }
         }
@@ -210,7 +216,7 @@ impl<E: Env> Tail<E> {
     /// Another file has the live name: appends it and whatever came between.
     fn follow_rotation(&mut self, index: usize) -> bool {
         let log = &self.logs[index];
-        let newer = self.newer_files(&log.live, log.linked, &log.files);
+        let newer = self.newer_files(&log.live, log.naming(), &log.files);
         let log = &mut self.logs[index];
         let Some(newer) = newer else {
             // Overtaken by a further rotation: the next look must not take the directory for unchanged.
@@ -229,15 +235,15 @@ impl<E: Env> Tail<E> {
     pub(super) fn newer_files(
         &self,
         live: &Path,
-        linked: bool,
+        naming: Naming,
         known: &VecDeque<Open<Source<E::File>>>,
     ) -> Option<Vec<Open<Source<E::File>>>> {
-        let open = |which| chain::open_all(&self.env, live, linked, which).ok();
+        let open = |which| chain::open_all(&self.env, live, naming, which).ok();
         let mut found = open(Which::Plain)?;
         let newest = known.back();
         let place = |found: &VecDeque<Open<E::File>>| {
             let newest = newest?;
-            found.iter().rposition(|file| is_known(newest, &file.generation))
+            chain::place(newest, newest.file.is_file(), found)
         };
         let mut at = place(&found);
         // Compressed already: the agent was held up over several rotations. What came between may be, too.
@@ -252,7 +258,7 @@ impl<E: Env> Tail<E> {
         let mut ordinal = newest.map_or(0, |newest| newest.ordinal);
         let mut newer = Vec::new();
         for file in found.into_iter().skip(after) {
-            if !known.iter().chain(&newer).any(|known| is_known(known, &file.generation)) {
+            if !known.iter().chain(&newer).any(|known| is_known(known, &file, at.is_some())) {
                 metrics::LOG_ROTATIONS.inc();
                 ordinal += 1;
                 let mut file = file.map(Source::File);
@@ -405,9 +411,11 @@ impl<E: Env> Tail<E> {
 }
 
 /// True when a file that was found is one that the log has.
-fn is_known<F>(known: &Open<Source<F>>, found: &Generation) -> bool {
-    // A number is only given to another file once nobody holds the first one open.
+fn is_known<F: LogFile>(known: &Open<Source<F>>, found: &Open<F>, placed: bool) -> bool {
     let held = known.file.is_file();
-    let same_head = known.generation.head != 0 && known.generation.head == found.head;
-    same_head || (held && chain::same_generation(&known.generation, found))
+    if placed && known.naming == Naming::Logrotate {
+        // It stands behind the newest known one; that it begins alike says nothing.
+        return held && chain::same_file(&known.generation, &found.generation);
+    }
+    chain::is_known(known, held, found)
 }

@@ -19,7 +19,7 @@ use crate::data::workload::Handling;
 use crate::logs::annotated::Annotated;
 use crate::logs::chain::{Glimpse, Open};
 use crate::logs::env::{Env, LogFile};
-use crate::logs::ingest::{LineState, Settings};
+use crate::logs::ingest::Settings;
 use crate::logs::multiline::Mode;
 use crate::logs::notice::{self, End};
 
@@ -38,7 +38,7 @@ const FOR_NOW: Until = (u64::MAX, 0);
 impl<F> Log<F> {
     /// The state of lines at the beginning of a log or behind a cut.
     pub(super) fn begin_lines(&mut self, settings: &Settings) {
-        self.lines = LineState::new(settings.max_line);
+        self.lines = self.lines.anew(settings.max_line);
         if *self.handling != Handling::default() {
             self.handle_lines(settings, &Handling::default());
         }

@@ -18,6 +18,7 @@ use crate::data::workload::{Exit, Handling, Workload};
 use crate::logs::chain::Open;
 use crate::logs::coverage::Coverage;
 use crate::logs::env::LogFile;
+use crate::logs::files::naming::Naming;
 use crate::logs::ingest::{LineState, Settings};
 use crate::logs::mask::Masker;
 use crate::logs::resume::KUBELET_FILES;
@@ -98,6 +99,11 @@ pub(super) struct Log<F> {
 }
 
 impl<F: LogFile> Log<F> {
+    /// Who rotates it.
+    pub(super) fn naming(&self) -> Naming {
+        Naming::of(&self.workload.container, self.linked)
+    }
+
     /// Bytes worth reading now.
     pub(super) fn unread(&self) -> u64 {
         if self.waiting || self.excluded.is_some() { 0 } else { self.files.front().map_or(0, Open::unread) }

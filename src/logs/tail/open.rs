@@ -17,6 +17,7 @@ use crate::logs::checkpoint::Mark;
 use crate::logs::coverage::Coverage;
 use crate::logs::discover::Candidate;
 use crate::logs::env::{Env, OpenError};
+use crate::logs::files::naming::Naming;
 use crate::logs::frozen;
 use crate::logs::ingest::LineState;
 use crate::logs::resume::{self, Plan};
@@ -28,7 +29,10 @@ impl<E: Env> Tail<E> {
     /// Takes up a log that a listing found, unless it is followed already. False when it should be tried again soon.
     pub(super) fn consider(&mut self, candidate: Candidate, first_listing: bool, now: Duration) -> bool {
         let key = candidate.container.key();
-        if self.by_key.contains_key(key.as_str()) || self.is_own(&candidate.container) {
+        if self.by_key.contains_key(key.as_str())
+            || self.is_own(&candidate.container)
+            || self.is_followed_as_another(&candidate)
+        {
             return true;
         }
         let key: Arc<str> = key.into();
@@ -82,7 +86,9 @@ impl<E: Env> Tail<E> {
             return;
         }
         // What cannot be opened now is found by the next look, or once the log is followed.
-        if let Some(newer) = self.newer_files(&candidate.path, candidate.linked, &plan.files) {
+        if let Some(newer) =
+            self.newer_files(&candidate.path, Naming::of(&candidate.container, candidate.linked), &plan.files)
+        {
             plan.files.extend(newer);
         }
     }
@@ -104,7 +110,9 @@ impl<E: Env> Tail<E> {
             return Err(false);
         }
         let which = if plain { Which::Plain } else { Which::All };
-        let mut plan = match self.plan(&candidate.path, candidate.linked, which, spilled, mark) {
+        let naming = Naming::of(&candidate.container, candidate.linked);
+        let planned = self.plan(&candidate.path, naming, which, spilled, mark);
+        let mut plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
                 // In the middle of a rotation, already gone, or short of something that will be there again.
@@ -132,13 +140,18 @@ impl<E: Env> Tail<E> {
     pub(super) fn plan(
         &self,
         live: &Path,
-        linked: bool,
+        naming: Naming,
         which: Which,
         spilled: Vec<Open<Source<E::File>>>,
         mark: Option<&Mark>,
     ) -> Result<Plan<E::File>, OpenError> {
-        let open = |which| chain::open_all(&self.env, live, linked, which);
-        let plan = resume::plan(open(which)?, spilled, mark);
+        let open = |which| chain::open_all(&self.env, live, naming, which);
+        let files = match open(which) {
+            // All that is left of a file may be compressed.
+            Err(OpenError::Missing) if naming == Naming::Logrotate => open(Which::All)?,
+            opened => opened?,
+        };
+        let plan = resume::plan(files, spilled, mark);
         let known = mark.is_some_and(|mark| mark.position != Position::default());
         if which == Which::Plain && known && !plan.resumed && !plan.truncated {
             // Compressed while the agent was away: the offset in the content is the same.
@@ -164,12 +177,15 @@ impl<E: Env> Tail<E> {
             if self.by_key.contains_key(&key) || self.delivered.contains(&key) {
                 continue;
             }
-            let container = ContainerRef::from_key(&key).filter(|container| !self.is_own(container));
-            let Some(container) = container else {
+            let Some(container) = self.container_of_key(&key).filter(|container| !self.is_own(container))
+            else {
                 self.spill.forget(&key);
                 continue;
             };
-            let path = self.options.root.join(format!("{key}.log"));
+            let path = match ContainerRef::path_of_key(&key) {
+                Some(path) => path.into(),
+                None => self.options.root.join(format!("{key}.log")),
+            };
             if self.identify.handling(&container, now).is_some_and(|handling| handling.off) {
                 self.registry.exclude(&key);
                 self.spill.forget(&key);
@@ -202,12 +218,16 @@ impl<E: Env> Tail<E> {
     }
 
     fn is_own(&self, container: &ContainerRef) -> bool {
-        let own = self.options.own_pod.as_ref();
+        let own = self.options.own_pod.as_ref().filter(|_| container.is_container());
         own.is_some_and(|(namespace, pod)| (namespace, pod) == (&container.namespace, &container.pod))
     }
 
     /// What the spill has of a log, one file each.
     fn spilled(&self, key: &Arc<str>) -> Vec<Open<Source<E::File>>> {
+        let naming = match ContainerRef::path_of_key(key) {
+            Some(_) => Naming::Logrotate,
+            None => Naming::Kubelet,
+        };
         let mut files: Vec<Stretch> = Vec::new();
         for stretch in self.spill.stretches(key) {
             match files.last_mut() {
@@ -218,7 +238,7 @@ impl<E: Env> Tail<E> {
         }
         let open = |Stretch { generation, ordinal, start, end, .. }| {
             let source = self.spilled_source(key, ordinal, generation, end);
-            Open::kept(source, generation, ordinal, start, end)
+            Open::kept(source, naming, generation, ordinal, start, end)
         };
         files.into_iter().map(open).collect()
     }
@@ -248,7 +268,9 @@ impl<E: Env> Tail<E> {
         if files.is_empty() {
             return true;
         }
-        let workload = frozen::freeze(workload, mark.as_ref());
+        // What the operator configures of a file counts from the next start on.
+        let configured = !candidate.container.is_container() && !candidate.container.container.is_empty();
+        let workload = if configured { workload } else { frozen::freeze(workload, mark.as_ref()) };
         let handling = self.identify.handling(&candidate.container, now).unwrap_or_default();
         let last_words_told =
             mark.as_ref().is_some_and(|mark| mark.last_words_told) || !self.options.last_words;
@@ -258,6 +280,7 @@ impl<E: Env> Tail<E> {
             warn!(log = %key, size = files[0].size,
                 "log is shorter than what was read of it; it was truncated and is read from its start");
         }
+        let framing = self.sources.framing_of(&candidate.container);
         let mut log = Log {
             place: key.rsplit_once('/').map_or_else(String::new, |(place, _)| place.to_owned()),
             path: candidate.path.to_string_lossy().into(),
@@ -270,7 +293,7 @@ impl<E: Env> Tail<E> {
             workload,
             files,
             behind: VecDeque::new(),
-            lines: LineState::new(self.settings.max_line),
+            lines: LineState::new(self.settings.max_line).with_framing(framing),
             carried: None,
             next_check: now,
             dir_modified: 0,
@@ -299,6 +322,7 @@ impl<E: Env> Tail<E> {
             key: Arc::clone(&key),
         };
         log.begin_lines(&self.settings);
+        log.lines.set_read_time(self.env.unix_nano());
         if resumed
             && log.files[0].offset > 0
             && let Err(error) = warm_up(&mut log, &self.settings)

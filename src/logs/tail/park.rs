@@ -123,6 +123,7 @@ impl<E: Env> Tail<E> {
                     return true;
                 }
             }
+            Err(_) if self.is_renamed(index) => return true,
             Err(_) => {
                 self.logs[index].gone_since.get_or_insert(now);
                 return true;
@@ -145,7 +146,7 @@ impl<E: Env> Tail<E> {
             skipping: Skipping::default(),
         };
         let mark = Mark { position, ..Mark::default() };
-        let plan = match self.plan(&log.live, log.linked, Which::Plain, Vec::new(), Some(&mark)) {
+        let plan = match self.plan(&log.live, log.naming(), Which::Plain, Vec::new(), Some(&mark)) {
             Ok(plan) => plan,
             Err(error) => {
                 self.out_of_descriptors(&error, now);

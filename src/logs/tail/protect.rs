@@ -14,6 +14,7 @@ use super::log::Log;
 use super::{CHUNK, GONE_GRACE, Tail};
 use crate::data::delivery::Loss;
 use crate::data::position::Position;
+use crate::data::workload::Origin;
 use crate::logs::chain::Open;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::mask::Masker;
@@ -141,11 +142,13 @@ impl<E: Env> Tail<E> {
         credit: &mut u64,
     ) -> bool {
         let newest = self.logs[index].newest_ordinal();
+        let is_spool = self.logs[index].workload.container.origin() == Origin::Process;
         let files = self.logs[index].all_files().count();
         for at in 0..files {
             let Some(file) = self.logs[index].all_files().nth(at) else { break };
             let waited = file.unlinked_since.is_some_and(|since| now >= since + grace);
-            let chosen = if unlinked { waited } else { newest - file.ordinal >= DANGER };
+            // What the agent itself keeps of a process is deleted by nobody else.
+            let chosen = if unlinked { waited } else { !is_spool && newest - file.ordinal >= DANGER };
             if !chosen || !file.file.is_file() || committed.covers(&end_of(file)) {
                 continue;
             }

@@ -17,9 +17,9 @@ use crate::data::delivery::{Loss, Sealed};
 use crate::data::position::{Position, Skipping};
 use crate::logs::chain::Glimpse;
 use crate::logs::env::{Env, LogFile};
+use crate::logs::notice;
 use crate::logs::resume::Missing;
 use crate::logs::source::{Gap, Source};
-use crate::logs::{frame, notice};
 use crate::metrics;
 
 /// Log bytes that are sealed before they are handed out.
@@ -127,10 +127,10 @@ impl<E: Env> Tail<E> {
     /// Stamp of a log's next unread line, when it can be told.
     fn peek(&self, index: usize) -> Option<u64> {
         let file = self.logs[index].files.front()?;
-        let mut head = Vec::with_capacity(frame::MAX_HEADER);
-        file.file.read_at(file.offset, frame::MAX_HEADER, &mut head).ok()?;
-        let header = frame::cri_header(&head);
-        header.well_formed.then_some(header.time_unix_nano)
+        let lines = &self.logs[index].lines;
+        let mut head = Vec::with_capacity(lines.stamp_reach());
+        file.file.read_at(file.offset, lines.stamp_reach(), &mut head).ok()?;
+        lines.stamp_of(&head)
     }
 
     fn read_chunk(&mut self, index: usize, now: Duration) -> Read {
@@ -156,7 +156,9 @@ impl<E: Env> Tail<E> {
         }
         let Some(mut permit) = self.budget.reserve(want + want / 2) else { return Read::NoCredit };
         let horizon = self.horizon(index);
+        let read_time = self.env.unix_nano();
         let log = &mut self.logs[index];
+        log.lines.set_read_time(read_time);
         let Some(file) = log.files.front_mut() else { return Read::Nothing };
         let again = again as usize;
         let (mut arena, mut records) = self.budget.buffers(want as usize + again);
@@ -168,8 +170,10 @@ impl<E: Env> Tail<E> {
         };
         match file.file.read_at(begin, want as usize + again, &mut arena) {
             Ok(_) if is_live && file.glimpse.contradicts(&arena, begin) => {
-                // How much is lost cannot be told.
-                self.truncated(index, 0);
+                if !self.take_copy(index, 0) {
+                    // How much is lost cannot be told.
+                    self.truncated(index, 0);
+                }
                 return Read::Some(0);
             }
             Ok(read) if read <= again => {
