@@ -6,12 +6,20 @@
 //! and not ready, and says so.
 //!
 //! The order of the end: reading stops, the sinks' entrances drop, the sinks run dry, the last checkpoint is written.
+//!
+//! Listener, health and the state directory's lock live as long as the process. Everything else is the [`Pipeline`],
+//! which a new config ends in that same order and starts again ([`reload`]).
+
+pub mod keys;
+pub mod reload;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -30,9 +38,12 @@ use crate::logs::multiline::Rules;
 use crate::logs::process::Chain;
 use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
-use crate::logs::{self, process};
+use crate::logs::{self, Legacy, process};
+use crate::metrics;
 use crate::sink::{loki, otlp, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
+
+use reload::Reloads;
 
 /// The agent cannot start, or ended by a failure.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +92,11 @@ const STUCK: Duration = Duration::from_secs(60);
 /// How often the state directory's lock is tried while another agent holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 
+/// How long the end of a pipeline may take that makes room for a new one. Backends that answer let it end within
+/// milliseconds. A request that is cut off is sent again, which stores a line twice in a backend that has taken it
+/// and does not compare, so the one that is slow gets time; reading rests meanwhile.
+const HAND_OVER: Deadlines = Deadlines { flush: Duration::from_secs(10), exit: Duration::from_secs(12) };
+
 /// An agent in a thread of its own, for a process that does more than run it.
 pub struct Agent {
     stop: Option<oneshot::Sender<()>>,
@@ -96,7 +112,7 @@ pub fn start(config: Config) -> Result<Agent, Error> {
             let _ = stopped.await;
             "asked by its owner"
         };
-        let outcome = runtime.block_on(run_until(config, asked));
+        let outcome = runtime.block_on(run_until(config, Reloads::none(), asked));
         runtime.shutdown_background();
         outcome
     })?;
@@ -123,87 +139,211 @@ pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Runs the agent until the process is asked to end.
-pub async fn run(config: Config) -> Result<Outcome, Error> {
+/// Runs the agent until the process is asked to end. `reloads` gives the configs that take the place of `config`.
+pub async fn run(config: Config, reloads: Reloads) -> Result<Outcome, Error> {
     let asked = supervise::asked_to_end().await?;
-    run_until(config, asked).await
+    run_until(config, reloads, asked).await
+}
+
+/// What outlives a pipeline.
+struct Lasting {
+    health: Health,
+    /// The logs that are being followed, for the page `/ledger`.
+    registry: Arc<ArcSwapOption<Registry>>,
+}
+
+/// Why a pipeline is to end.
+enum Turn {
+    /// The process is asked to end, for this reason.
+    End(&'static str),
+    /// This config is to take the place of the running one.
+    Reload(Box<Config>),
 }
 
 /// Runs the agent until `asked` resolves, to the reason.
-pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>) -> Result<Outcome, Error> {
+pub async fn run_until(
+    mut config: Config,
+    mut reloads: Reloads,
+    asked: impl Future<Output = &'static str>,
+) -> Result<Outcome, Error> {
     config.memory_bound().fits(cgroup_limit())?;
-    let chain = Chain::compile(&config.process)?;
-    let multiline = Rules::compile(&config.logs.multiline)?;
-    let mut supervisor = Supervisor::new();
-    let health = Health::new();
-    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
+    compile(&config)?;
+    let mut attendants = Supervisor::new();
+    let lasting = Lasting { health: Health::new(), registry: Arc::default() };
     if let Some(address) = config.admin.address().map_err(Error::Listen)? {
         let admin = Admin::bind(address).await?;
         info!(address = %admin.address(), "listening for machines: metrics and health");
-        let (health, registry) = (health.clone(), Arc::clone(&registry));
+        let (health, registry) = (lasting.health.clone(), Arc::clone(&lasting.registry));
         // Until logs are read there is no account to show.
-        let page = move |worst| registry.get().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst));
+        let page = move |worst| {
+            registry.load().as_ref().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst))
+        };
         let admin = admin.with_ledger(Arc::new(page));
-        supervisor.attend("admin", |leave| admin.serve(health, leave));
+        attendants.attend("admin", |leave| admin.serve(health, leave));
     }
     tokio::pin!(asked);
     let state = tokio::select! {
-        state = lock_state(&config.agent.state_dir, &health) => state,
+        state = lock_state(&config.agent.state_dir, &lasting.health) => state,
         _ = &mut asked => return Ok(Outcome { flushed: true, aborted: Vec::new() }),
     };
-
-    let outlets = start_sinks(&config, &mut supervisor)?;
-    let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
-        .with_multiline(multiline);
-    let signal = Arc::<Signal>::default();
-    let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
-    let identity = PathIdentity {
-        cluster: config.agent.cluster.clone(),
-        node: config.agent.node.clone(),
-        environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
+    reloads.report_to(&lasting.health);
+    let mut pipeline = Pipeline::start(&config, Legacy { state, marks: None }, &lasting, false)?;
+    let outcome = loop {
+        let turn = pipeline.supervisor.until(async {
+            tokio::select! {
+                reason = &mut asked => Ok(Turn::End(reason)),
+                next = reloads.next(&config) => Ok(Turn::Reload(next)),
+                Err(failure) = attendants.until(std::future::pending::<Infallible>()) => Err(failure),
+            }
+        });
+        match turn.await.and_then(|turn| turn) {
+            Ok(Turn::End(reason)) => {
+                info!(reason, "stopping: no more is read, what was read is flushed");
+                break pipeline.end(Deadlines::default()).await.0;
+            }
+            Ok(Turn::Reload(next)) => {
+                let begun = Instant::now();
+                info!("a new config: what was read is flushed, then reading goes on with it");
+                let (outcome, legacy) = pipeline.end(HAND_OVER).await;
+                if outcome.is_err() || (&mut asked).now_or_never().is_some() {
+                    break outcome;
+                }
+                (config, pipeline) = replace(config, *next, legacy, &lasting, &mut reloads).await?;
+                info!(took = ?begun.elapsed(), "reading goes on");
+            }
+            Err(failure) => {
+                // The failure that came first says most; the drain's outcome cannot mend it.
+                let _ = pipeline.end(Deadlines::default()).await;
+                break Err(failure);
+            }
+        }
     };
-    let (ended, reading_ended) = oneshot::channel::<()>();
-    let driver = logs::spawn(
-        &config.logs,
-        settings,
-        Box::new(identity),
-        Fanout::new(outlets),
-        budget,
-        signal,
-        state,
-        move || drop(ended),
-    )?;
-    let status = Arc::clone(&driver.status);
-    let logs = Arc::clone(registry.get_or_init(|| Arc::clone(&driver.registry)));
-    let driver = Arc::new(Mutex::new(driver));
-    let (stop, reader) = (supervisor.stop(), Arc::clone(&driver));
-    supervisor.spawn("logs", async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = reading_ended => return Err("the thread that reads logs has ended; this is a bug in nodewick"),
-        }
-        // The thread ends within one step; its sinks' entrances drop with it.
-        tokio::task::block_in_place(|| reader.lock().stop_reading());
-        Ok(())
-    });
-    let watch = watch(config, status, logs, health);
-    supervisor.attend("health", |leave| async move {
-        tokio::select! {
-            () = leave.cancelled() => {}
-            () = watch => {}
-        }
-        Ok::<_, Infallible>(())
-    });
-    let outcome = supervisor.run(asked, Deadlines::default()).await;
-    finish(&driver);
-    Ok(outcome?)
+    // The listener leaves last, so that the end can be watched.
+    let attended = attendants.end(Deadlines::default()).await;
+    let mut outcome = outcome?;
+    outcome.aborted.extend(attended?.aborted);
+    Ok(outcome)
 }
 
-/// Whatever happened, positions that were acknowledged are saved.
-fn finish(driver: &Mutex<Driver>) {
-    let mut driver = driver.lock();
-    driver.stop_reading();
-    driver.stop_checkpoints();
+/// Starts `next` where the pipeline of `config` has ended; when it does not start, `config` again.
+async fn replace(
+    config: Config,
+    next: Config,
+    legacy: Option<Legacy>,
+    lasting: &Lasting,
+    reloads: &mut Reloads,
+) -> Result<(Config, Pipeline), Error> {
+    let path = config.agent.state_dir.clone();
+    let legacy = match legacy {
+        Some(legacy) => legacy,
+        None => Legacy { state: lock_state(&path, &lasting.health).await, marks: None },
+    };
+    let marks = legacy.marks.clone();
+    match Pipeline::start(&next, legacy, lasting, true) {
+        Ok(pipeline) => {
+            forget_sinks(&config, &next);
+            reloads.applied();
+            Ok((next, pipeline))
+        }
+        Err(error) => {
+            reloads.refused(&error.to_string());
+            let state = lock_state(&path, &lasting.health).await;
+            let pipeline = Pipeline::start(&config, Legacy { state, marks }, lasting, true)?;
+            Ok((config, pipeline))
+        }
+    }
+}
+
+/// What the config says in languages of its own.
+fn compile(config: &Config) -> Result<(Chain, Rules), Error> {
+    Ok((Chain::compile(&config.process)?, Rules::compile(&config.logs.multiline)?))
+}
+
+/// From log files to backends, by one config.
+struct Pipeline {
+    supervisor: Supervisor,
+    driver: Arc<Mutex<Driver>>,
+}
+
+impl Pipeline {
+    /// Starts sinks and reading. `again` when an earlier pipeline of this process has ended: then what was ready
+    /// stays ready until there is something to say against it.
+    fn start(config: &Config, legacy: Legacy, lasting: &Lasting, again: bool) -> Result<Self, Error> {
+        let (chain, multiline) = compile(config)?;
+        let mut supervisor = Supervisor::new();
+        let outlets = start_sinks(config, &mut supervisor)?;
+        let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
+            .with_multiline(multiline);
+        let signal = Arc::<Signal>::default();
+        let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
+        let identity = PathIdentity {
+            cluster: config.agent.cluster.clone(),
+            node: config.agent.node.clone(),
+            environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
+        };
+        let (ended, reading_ended) = oneshot::channel::<()>();
+        let driver = logs::spawn(
+            &config.logs,
+            settings,
+            Box::new(identity),
+            Fanout::new(outlets),
+            budget,
+            signal,
+            legacy,
+            move || drop(ended),
+        )?;
+        let (status, registry) = (Arc::clone(&driver.status), Arc::clone(&driver.registry));
+        lasting.registry.store(Some(Arc::clone(&registry)));
+        let driver = Arc::new(Mutex::new(driver));
+        let (stop, reader) = (supervisor.stop(), Arc::clone(&driver));
+        supervisor.spawn("logs", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = reading_ended => return Err("the thread that reads logs has ended; this is a bug in nodewick"),
+            }
+            // The thread ends within one step; its sinks' entrances drop with it.
+            tokio::task::block_in_place(|| reader.lock().stop_reading());
+            Ok(())
+        });
+        let watch = watch(config.clone(), status, registry, lasting.health.clone(), again);
+        supervisor.attend("health", |leave| async move {
+            tokio::select! {
+                () = leave.cancelled() => {}
+                () = watch => {}
+            }
+            Ok::<_, Infallible>(())
+        });
+        Ok(Self { supervisor, driver })
+    }
+
+    /// Stops reading, lets the sinks run dry and saves what is acknowledged, whatever happened; what is left for the
+    /// next one.
+    async fn end(self, deadlines: Deadlines) -> (Result<Outcome, Failure>, Option<Legacy>) {
+        let outcome = self.supervisor.end(deadlines).await;
+        let mut driver = self.driver.lock();
+        driver.stop_reading();
+        let legacy = driver.stop_checkpoints();
+        (outcome, legacy)
+    }
+}
+
+/// Takes the series of sinks that are no more off the metrics page.
+fn forget_sinks(before: &Config, after: &Config) {
+    let labels = |config: &Config| {
+        let sink = &config.sink;
+        let loki = sink.loki.keys().map(|name| format!("loki.{name}"));
+        let otlp = sink.otlp.keys().map(|name| format!("otlp.{name}"));
+        let stdout = sink.stdout.keys().map(|name| format!("stdout.{name}"));
+        let local = sink.stores().into_iter().map(|(name, _)| format!("local.{name}")).collect::<Vec<_>>();
+        loki.chain(otlp).chain(stdout).chain(local).collect::<Vec<_>>()
+    };
+    let still = labels(after);
+    for label in labels(before).iter().filter(|label| !still.contains(label)) {
+        for gauge in [&metrics::SINK_UP, &metrics::SINK_QUEUE_BYTES, &metrics::LOCAL_STORE_BYTES] {
+            // Not every kind of sink has each of them. Counters stay: what they count has happened.
+            let _ = gauge.remove_label_values(&[label.as_str()]);
+        }
+    }
 }
 
 /// Takes the state directory's lock, waiting for another agent that is about to end. An unusable directory is no
@@ -310,18 +450,20 @@ fn ledger_page(registry: &Registry, worst: Option<usize>) -> String {
 
 /// Keeps the health checks (the directories that the agent lives from, and the thread that reads), and the metrics of
 /// the ledger.
-async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health) {
+async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health, again: bool) {
     let mut publisher = Publisher::default();
     let (state, logs) = (health.check("state_dir"), health.check("logs_root"));
     let pulse = health.heartbeat("logs", STUCK);
     let mut before = None;
+    let begun = Instant::now();
     loop {
         if status.heartbeat_age() < STUCK / 2 {
             pulse.beat();
         }
         publisher.publish(&registry);
         let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
-        if before != Some(now) {
+        let starting = again && !status.first_pass_done() && begun.elapsed() < STUCK;
+        if before != Some(now) && !starting {
             before = Some(now);
             match now.0 {
                 true => state.pass(),

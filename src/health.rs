@@ -27,6 +27,8 @@ struct Entry {
     name: &'static str,
     /// `None` when it passes.
     failure: Option<String>,
+    /// What a person should know although it passes.
+    note: Option<String>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub struct Line {
     pub name: &'static str,
     /// Why it fails; `None` when it passes.
     pub failure: Option<String>,
+    /// What a person should know although it passes.
+    pub note: Option<String>,
 }
 
 /// The answer to a probe.
@@ -85,17 +89,21 @@ impl Health {
     pub fn check(&self, name: &'static str) -> Check {
         let mut checks = self.shared.checks.lock();
         if !checks.iter().any(|entry| entry.name == name) {
-            checks.push(Entry { name, failure: Some("not checked yet".to_owned()) });
+            checks.push(Entry { name, failure: Some("not checked yet".to_owned()), note: None });
         }
         Check { name, shared: Arc::clone(&self.shared) }
     }
 
-    /// The sign of life of a loop that beats at least every `within`; it counts as beaten now.
+    /// The sign of life of a loop that beats at least every `within`; it counts as beaten now. A loop of the same name
+    /// takes the place of the one before.
     pub fn heartbeat(&self, name: &'static str, within: Duration) -> Heartbeat {
         let pulse = Arc::new(Pulse { name, within, started: self.shared.started, last: AtomicU64::new(0) });
         let heartbeat = Heartbeat { pulse: Arc::clone(&pulse) };
         heartbeat.beat();
-        self.shared.heartbeats.lock().push(pulse);
+        let mut heartbeats = self.shared.heartbeats.lock();
+        heartbeats.retain(|before| before.name != name);
+        heartbeats.push(pulse);
+        drop(heartbeats);
         heartbeat
     }
 
@@ -113,9 +121,11 @@ impl Health {
     pub fn ready(&self) -> Report {
         let mut report = self.live();
         let checks = self.shared.checks.lock();
-        report
-            .lines
-            .extend(checks.iter().map(|entry| Line { name: entry.name, failure: entry.failure.clone() }));
+        report.lines.extend(checks.iter().map(|entry| Line {
+            name: entry.name,
+            failure: entry.failure.clone(),
+            note: entry.note.clone(),
+        }));
         report
     }
 }
@@ -123,18 +133,24 @@ impl Health {
 impl Check {
     /// The condition holds.
     pub fn pass(&self) {
-        self.set(None);
+        self.set(None, None);
+    }
+
+    /// The condition holds, but a person should know `note`.
+    pub fn pass_with(&self, note: impl Into<String>) {
+        self.set(None, Some(note.into()));
     }
 
     /// The condition does not hold; `reason` says what a person can do.
     pub fn fail(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()));
+        self.set(Some(reason.into()), None);
     }
 
-    fn set(&self, failure: Option<String>) {
+    fn set(&self, failure: Option<String>, note: Option<String>) {
         let mut checks = self.shared.checks.lock();
         if let Some(entry) = checks.iter_mut().find(|entry| entry.name == self.name) {
             entry.failure = failure;
+            entry.note = note;
         }
     }
 }
@@ -158,7 +174,7 @@ impl Pulse {
                 self.within.as_secs()
             )
         });
-        Line { name: self.name, failure }
+        Line { name: self.name, failure, note: None }
     }
 }
 
@@ -182,8 +198,21 @@ mod tests {
         assert!(health.ready().is_ok());
         health.check("state_dir").fail("read-only file system");
         let failure = Some("read-only file system".to_owned());
-        assert_eq!(health.ready().lines, [Line { name: "state_dir", failure }]);
+        assert_eq!(health.ready().lines, [Line { name: "state_dir", failure, note: None }]);
         assert!(health.live().is_ok(), "a failing check is no reason to be restarted");
+        health.check("state_dir").pass_with("nearly full");
+        let note = Some("nearly full".to_owned());
+        assert_eq!(health.ready().lines, [Line { name: "state_dir", failure: None, note }]);
+        assert!(health.ready().is_ok(), "a note is no failure");
+    }
+
+    #[test]
+    fn a_loop_that_is_started_anew_takes_the_place_of_the_one_before() {
+        let health = Health::new();
+        let _stale = health.heartbeat("logs", Duration::ZERO);
+        let _fresh = health.heartbeat("logs", Duration::from_secs(30));
+        assert_eq!(health.live_at(Instant::now() + Duration::from_secs(1)).lines.len(), 1);
+        assert!(health.live_at(Instant::now() + Duration::from_secs(1)).is_ok());
     }
 
     #[test]

@@ -200,7 +200,12 @@ fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
     if verbose || !ok {
         for line in &report.lines {
             match &line.failure {
-                None => body.push_str(&format!("[+]{} ok\n", line.name)),
+                None => match &line.note {
+                    None => body.push_str(&format!("[+]{} ok\n", line.name)),
+                    Some(note) => {
+                        body.push_str(&format!("[+]{} ok: {}\n", line.name, note.replace('\n', " ")))
+                    }
+                },
                 Some(reason) => {
                     body.push_str(&format!("[-]{} failed: {}\n", line.name, reason.replace('\n', " ")))
                 }
