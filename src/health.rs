@@ -20,6 +20,7 @@ struct Shared {
     started: Instant,
     checks: Mutex<Vec<Entry>>,
     heartbeats: Mutex<Vec<Arc<Pulse>>>,
+    notes: Mutex<Vec<(&'static str, String)>>,
 }
 
 #[derive(Debug)]
@@ -27,8 +28,6 @@ struct Entry {
     name: &'static str,
     /// `None` when it passes.
     failure: Option<String>,
-    /// What a person should know although it passes.
-    note: Option<String>,
 }
 
 #[derive(Debug)]
@@ -60,8 +59,6 @@ pub struct Line {
     pub name: &'static str,
     /// Why it fails; `None` when it passes.
     pub failure: Option<String>,
-    /// What a person should know although it passes.
-    pub note: Option<String>,
 }
 
 /// The answer to a probe.
@@ -73,8 +70,12 @@ pub struct Report {
 
 impl Default for Health {
     fn default() -> Self {
-        let shared =
-            Shared { started: Instant::now(), checks: Mutex::default(), heartbeats: Mutex::default() };
+        let shared = Shared {
+            started: Instant::now(),
+            checks: Mutex::default(),
+            heartbeats: Mutex::default(),
+            notes: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -89,9 +90,23 @@ impl Health {
     pub fn check(&self, name: &'static str) -> Check {
         let mut checks = self.shared.checks.lock();
         if !checks.iter().any(|entry| entry.name == name) {
-            checks.push(Entry { name, failure: Some("not checked yet".to_owned()), note: None });
+            checks.push(Entry { name, failure: Some("not checked yet".to_owned()) });
         }
         Check { name, shared: Arc::clone(&self.shared) }
+    }
+
+    /// Something that a person who looks should know and that fails no probe; `None` when it is over.
+    pub fn note(&self, name: &'static str, text: Option<String>) {
+        let mut notes = self.shared.notes.lock();
+        notes.retain(|(known, _)| *known != name);
+        notes.extend(text.map(|text| (name, text)));
+    }
+
+    /// Everything that was [noted](Self::note), by name.
+    pub fn notes(&self) -> Vec<(&'static str, String)> {
+        let mut notes = self.shared.notes.lock().clone();
+        notes.sort_unstable();
+        notes
     }
 
     /// The sign of life of a loop that beats at least every `within`; it counts as beaten now. A loop of the same name
@@ -121,11 +136,9 @@ impl Health {
     pub fn ready(&self) -> Report {
         let mut report = self.live();
         let checks = self.shared.checks.lock();
-        report.lines.extend(checks.iter().map(|entry| Line {
-            name: entry.name,
-            failure: entry.failure.clone(),
-            note: entry.note.clone(),
-        }));
+        report
+            .lines
+            .extend(checks.iter().map(|entry| Line { name: entry.name, failure: entry.failure.clone() }));
         report
     }
 }
@@ -133,24 +146,18 @@ impl Health {
 impl Check {
     /// The condition holds.
     pub fn pass(&self) {
-        self.set(None, None);
-    }
-
-    /// The condition holds, but a person should know `note`.
-    pub fn pass_with(&self, note: impl Into<String>) {
-        self.set(None, Some(note.into()));
+        self.set(None);
     }
 
     /// The condition does not hold; `reason` says what a person can do.
     pub fn fail(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()), None);
+        self.set(Some(reason.into()));
     }
 
-    fn set(&self, failure: Option<String>, note: Option<String>) {
+    fn set(&self, failure: Option<String>) {
         let mut checks = self.shared.checks.lock();
         if let Some(entry) = checks.iter_mut().find(|entry| entry.name == self.name) {
             entry.failure = failure;
-            entry.note = note;
         }
     }
 }
@@ -174,7 +181,7 @@ impl Pulse {
                 self.within.as_secs()
             )
         });
-        Line { name: self.name, failure, note: None }
+        Line { name: self.name, failure }
     }
 }
 
@@ -198,12 +205,19 @@ mod tests {
         assert!(health.ready().is_ok());
         health.check("state_dir").fail("read-only file system");
         let failure = Some("read-only file system".to_owned());
-        assert_eq!(health.ready().lines, [Line { name: "state_dir", failure, note: None }]);
+        assert_eq!(health.ready().lines, [Line { name: "state_dir", failure }]);
         assert!(health.live().is_ok(), "a failing check is no reason to be restarted");
-        health.check("state_dir").pass_with("nearly full");
-        let note = Some("nearly full".to_owned());
-        assert_eq!(health.ready().lines, [Line { name: "state_dir", failure: None, note }]);
-        assert!(health.ready().is_ok(), "a note is no failure");
+    }
+
+    #[test]
+    fn a_note_fails_no_probe() {
+        let health = Health::new();
+        health.note("pods", Some("the API is away".to_owned()));
+        health.note("pods", Some("the API answers 403".to_owned()));
+        assert!(health.ready().is_ok() && health.live().is_ok());
+        assert_eq!(health.notes(), [("pods", "the API answers 403".to_owned())]);
+        health.note("pods", None);
+        assert!(health.notes().is_empty());
     }
 
     #[test]

@@ -184,15 +184,16 @@ fn router(pages: Pages) -> Router {
 }
 
 async fn live(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
-    probe("live", &pages.health.live(), query.as_deref())
+    probe("live", &pages.health.live(), &[], query.as_deref())
 }
 
 async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
-    probe("ready", &pages.health.ready(), query.as_deref())
+    probe("ready", &pages.health.ready(), &pages.health.notes(), query.as_deref())
 }
 
 /// The answer to a probe in the form of the Kubernetes API server's own `/readyz?verbose`.
-fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
+/// Notes stand below the checks and change nothing.
+fn probe(name: &str, report: &Report, notes: &[(&str, String)], query: Option<&str>) -> Response {
     let ok = report.is_ok();
     let verbose = query.unwrap_or_default().split('&').any(|pair| pair.split('=').next() == Some("verbose"));
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -200,16 +201,14 @@ fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
     if verbose || !ok {
         for line in &report.lines {
             match &line.failure {
-                None => match &line.note {
-                    None => body.push_str(&format!("[+]{} ok\n", line.name)),
-                    Some(note) => {
-                        body.push_str(&format!("[+]{} ok: {}\n", line.name, note.replace('\n', " ")))
-                    }
-                },
+                None => body.push_str(&format!("[+]{} ok\n", line.name)),
                 Some(reason) => {
                     body.push_str(&format!("[-]{} failed: {}\n", line.name, reason.replace('\n', " ")))
                 }
             }
+        }
+        for (about, text) in notes {
+            body.push_str(&format!("[!]{about}: {}\n", text.replace('\n', " ")));
         }
         body.push_str(&format!("{name} check {}\n", if ok { "passed" } else { "failed" }));
     } else {

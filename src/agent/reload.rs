@@ -20,7 +20,7 @@ use super::keys;
 use crate::config::memory::cgroup_limit;
 use crate::config::tree::{self, Step, Table, Value};
 use crate::config::{self, Config, Diagnostics, Loaded, Sources};
-use crate::health::{Check, Health};
+use crate::health::Health;
 use crate::metrics;
 
 /// How often the files are read, whatever the file system's events say.
@@ -55,7 +55,7 @@ type Fingerprint = Vec<(PathBuf, Option<u128>)>;
 /// The configs to come. Dropping it ends the looking.
 pub struct Reloads {
     looking: Option<Looking>,
-    check: Option<Check>,
+    health: Option<Health>,
 }
 
 struct Looking {
@@ -80,7 +80,7 @@ struct Identity(u128);
 impl Reloads {
     /// Never a new config.
     pub fn none() -> Self {
-        Self { looking: None, check: None }
+        Self { looking: None, health: None }
     }
 
     /// Looks for changes of what `loaded` came from. Call it in the async runtime; from here on SIGHUP is a reload.
@@ -116,15 +116,17 @@ impl Reloads {
         metrics::CONFIG_RELOAD_SUCCESSFUL.set(1);
         metrics::CONFIG_RELOAD_TIMESTAMP.set(unix_secs());
         metrics::CONFIG_RESTART_KEYS.set(0);
-        Ok(Self { looking: Some(looking), check: None })
+        Ok(Self { looking: Some(looking), health: None })
     }
 
-    /// Shows the state of the config among the checks of `health`. It never fails: what runs is a good config.
+    /// Notes in `health` what a person should know of the config. It fails no probe: what runs is a good config.
     pub fn report_to(&mut self, health: &Health) {
-        if self.looking.is_some() {
-            let check = health.check("config");
-            check.pass();
-            self.check = Some(check);
+        self.health = Some(health.clone());
+    }
+
+    fn note(&self, text: Option<String>) {
+        if let Some(health) = &self.health {
+            health.note("config", text);
         }
     }
 
@@ -164,12 +166,8 @@ impl Reloads {
         metrics::CONFIG_RELOAD_SUCCESSFUL.set(1);
         metrics::CONFIG_RELOAD_TIMESTAMP.set(unix_secs());
         metrics::CONFIG_RESTART_KEYS.set(keys.len() as i64);
-        if let Some(check) = &self.check {
-            match keys.as_slice() {
-                [] => check.pass(),
-                keys => check.pass_with(format!("restart nodewick for {} to take effect", keys.join(", "))),
-            }
-        }
+        let restart = || format!("restart nodewick for {} to take effect", keys.join(", "));
+        self.note((!keys.is_empty()).then(restart));
     }
 
     /// A config cannot be used, for the reason `why`; the running one stays.
@@ -179,13 +177,11 @@ impl Reloads {
         }
         error!(error = why, "the new config cannot be used; the last good one stays in force");
         metrics::CONFIG_RELOAD_SUCCESSFUL.set(0);
-        if let Some(check) = &self.check {
-            let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-            // No content of the file: the health page is for anyone who reaches the listener.
-            check.pass_with(format!(
-                "the last good config is in force; the one of {at} cannot be used (the log says why, so does nodewick check)"
-            ));
-        }
+        let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        // No content of the file: the health page is for anyone who reaches the listener.
+        self.note(Some(format!(
+            "the last good config is in force; the one of {at} cannot be used (the log says why, so does nodewick check)"
+        )));
     }
 }
 

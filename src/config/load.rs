@@ -581,7 +581,10 @@ pub fn is_secret(path: &[Step]) -> bool {
 fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let names_a_place = key.ends_with("_file") || key.ends_with("_path") || key.ends_with("_url");
-    !names_a_place && (key == "headers" || SECRET_WORDS.iter().any(|word| key.contains(word)))
+    !names_a_place
+        && (key == "headers"
+            || key == "endpoint_params"
+            || SECRET_WORDS.iter().any(|word| key.contains(word)))
 }
 
 /// The shape of the key at `path`.

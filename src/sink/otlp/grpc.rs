@@ -77,12 +77,7 @@ impl Client {
         let total = self.endpoint.timeouts().total.0;
         match tokio::time::timeout(total, self.exchange(headers, frame)).await {
             Ok(Ok(answer)) => {
-                if matches!(
-                    answer,
-                    Answer::Http { status: 401 | 403, .. } | Answer::Grpc { code: 7 | 16, .. }
-                ) {
-                    self.endpoint.distrust_credentials();
-                }
+                self.endpoint.judge_credentials(&answer);
                 answer
             }
             Ok(Err(error)) => Answer::Unreachable { error },
@@ -98,8 +93,9 @@ impl Client {
         let mut request = Request::new(Body::new(Full::new(frame)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
+        let credentials = self.endpoint.headers().await.map_err(|error| error.to_string())?;
         let all = request.headers_mut();
-        *all = self.endpoint.headers().map_err(|error| error.to_string())?;
+        *all = credentials;
         all.extend(headers);
         all.insert(TE, HeaderValue::from_static("trailers"));
         all.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
