@@ -194,6 +194,10 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "sink.otlp.main" | "sink.otlp.<name>" => fields_of::<otlp::Config>(),
         "sink.stdout.main" | "sink.stdout.<name>" => fields_of::<stdout::Config>(),
         "sink.local.main" | "sink.local.<name>" => fields_of::<local::Config>(),
+        "sink.loki.main.auth.oauth2"
+        | "sink.loki.<name>.auth.oauth2"
+        | "sink.otlp.main.auth.oauth2"
+        | "sink.otlp.<name>.auth.oauth2" => fields_of::<crate::sink::http::OAuth2>(),
         "admin" => fields_of::<admin::Config>(),
         "telemetry" => fields_of::<telemetry::Config>(),
         _ => Vec::new(),
