@@ -10,6 +10,7 @@
 //! Listener, health and the state directory's lock live as long as the process. Everything else is the [`Pipeline`],
 //! which a new config ends in that same order and starts again ([`reload`]).
 
+pub mod harden;
 pub mod keys;
 pub mod reload;
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nodewick::agent::harden;
 use nodewick::agent::reload::{Origin, Reloads};
 use nodewick::config::memory::{Human, cgroup_limit};
 use nodewick::config::resolved::Setting;
@@ -117,13 +118,16 @@ impl ConfigArgs {
 fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let origin = args.origin();
     let loaded = origin.load()?;
+    // Before the first thread: each thread has its own fetters, and gives them to those that it starts.
+    let hardening = harden::apply(&loaded, origin.file());
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
+    hardening.tell();
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
     }
     let runtime = agent::runtime(&loaded.config).context("cannot start the async runtime")?;
     let outcome = runtime.block_on(async {
-        let reloads = Reloads::of(origin, &loaded)?;
+        let reloads = Reloads::of(origin, &loaded, hardening.sandbox().cloned())?;
         agent::run(loaded.config, reloads).await
     });
     // Threads that missed the deadline are not waited for.

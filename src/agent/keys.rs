@@ -33,6 +33,11 @@ pub const RESTART_ONLY: &[Row] = &[
         keep: |running, new| keep(&running.agent.state_dir, &mut new.agent.state_dir),
     },
     Row {
+        key: "agent.landlock",
+        why: "what the process has given up it cannot take back",
+        keep: |running, new| keep(&running.agent.landlock, &mut new.agent.landlock),
+    },
+    Row {
         key: "admin.listen",
         why: "probes must be answered without a gap, and hardening allows the process no other port",
         keep: |running, new| keep(&running.admin.listen, &mut new.admin.listen),

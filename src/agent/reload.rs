@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::harden::Sandbox;
 use super::keys;
 use crate::config::memory::cgroup_limit;
 use crate::config::tree::{self, Step, Table, Value};
@@ -43,6 +44,11 @@ impl Origin {
         Self { file, set }
     }
 
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The config as it is now.
     pub fn load(&self) -> Result<Loaded, Diagnostics> {
         config::load(&Sources::of_process(self.file.as_deref(), self.set.clone())?)
@@ -60,6 +66,7 @@ pub struct Reloads {
 
 struct Looking {
     origin: Origin,
+    sandbox: Option<Sandbox>,
     hangup: Signal,
     /// One inotify instance; `None` when the system has none left: then polling alone serves.
     watcher: Option<notify::RecommendedWatcher>,
@@ -83,11 +90,11 @@ impl Reloads {
         Self { looking: None, health: None }
     }
 
-    /// Looks for changes of what `loaded` came from. Call it in the async runtime; from here on SIGHUP is a reload.
+    /// Looks for changes of what `loaded` came from; configs must keep to `sandbox`, if there is one. Call it in the async runtime; from here on SIGHUP is a reload.
     ///
     /// # Errors
     /// When the system refuses the signal.
-    pub fn of(origin: Origin, loaded: &Loaded) -> io::Result<Self> {
+    pub fn of(origin: Origin, loaded: &Loaded, sandbox: Option<Sandbox>) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         let (sender, changed) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -102,6 +109,7 @@ impl Reloads {
         .ok();
         let mut looking = Looking {
             origin,
+            sandbox,
             hangup,
             watcher,
             changed,
@@ -206,7 +214,10 @@ impl Looking {
 
     /// Loads the config; `Ok(None)` when there is nothing to apply.
     fn attempt(&mut self, running: &Config) -> Result<Option<Box<Config>>, String> {
-        let loaded = self.origin.load().map_err(|bad| bad.to_string())?;
+        let loaded = self.origin.load().map_err(|bad| self.explained(bad.to_string()))?;
+        if let Some(why) = self.sandbox.as_ref().and_then(|sandbox| sandbox.refuses(&loaded)) {
+            return Err(why);
+        }
         self.follow(&loaded.tree);
         self.seen = self.fingerprint();
         for warning in &loaded.warnings {
@@ -221,10 +232,17 @@ impl Looking {
         Ok((!same).then(|| Box::new(next)))
     }
 
+    /// What cannot be read may lie outside of the sandbox.
+    fn explained(&self, mut why: String) -> String {
+        if self.sandbox.is_some() && why.contains("Permission denied") {
+            why.push_str("\nthis process may read only what the config named at its start (Landlock); restart nodewick to apply the config");
+        }
+        why
+    }
+
     /// Watches what the config is made of: its file and the files that it refers to.
     fn follow(&mut self, tree: &Table) {
-        let mut files: Vec<PathBuf> = self.origin.file.iter().cloned().collect();
-        references(tree, &mut files);
+        let mut files: Vec<PathBuf> = self.origin.file.iter().cloned().chain(references(tree)).collect();
         files.sort();
         files.dedup();
         self.files = files;
@@ -270,15 +288,17 @@ impl Identity {
 }
 
 /// The files that values were taken from.
-fn references(table: &Table, found: &mut Vec<PathBuf>) {
-    table.values().for_each(|entry| references_of(&entry.node, found));
+pub(super) fn references(table: &Table) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    table.values().for_each(|entry| references_of(&entry.node, &mut found));
+    found
 }
 
 fn references_of(node: &tree::Node, found: &mut Vec<PathBuf>) {
     let taken = node.taken_from.iter().flat_map(|from| from.split(", "));
     found.extend(taken.filter_map(|from| from.strip_prefix("file:")).map(PathBuf::from));
     match &node.value {
-        Value::Table(table) => references(table, found),
+        Value::Table(table) => table.values().for_each(|entry| references_of(&entry.node, found)),
         Value::Array(items) => items.iter().for_each(|item| references_of(item, found)),
         _ => {}
     }

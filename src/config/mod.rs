@@ -73,6 +73,9 @@ pub struct Agent {
     /// Log data held in memory between reading and acknowledgement. When it is spent, reading stops and the log
     /// files wait on disk. Raise it if `nodewick_log_lag_bytes` grows while the CPU is idle.
     pub memory: ByteSize,
+    /// Let the kernel (Landlock, Linux 5.13 and newer) keep the process to the files that this config names. Turn it
+    /// off if a reload must be able to name files elsewhere.
+    pub landlock: bool,
 }
 
 impl Default for Agent {
@@ -83,6 +86,7 @@ impl Default for Agent {
             environment: String::new(),
             state_dir: "/var/lib/nodewick".into(),
             memory: ByteSize::mib(32),
+            landlock: true,
         }
     }
 }
