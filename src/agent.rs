@@ -462,8 +462,8 @@ async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, hea
             pulse.beat();
         }
         publisher.publish(&registry);
-        let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
         let starting = again && !status.first_pass_done() && begun.elapsed() < STUCK;
+        let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
         if before != Some(now) && !starting {
             before = Some(now);
             match now.0 {

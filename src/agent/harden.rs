@@ -183,8 +183,12 @@ impl Sandbox {
                 std::env::split_paths(&paths).map(|path| room_of(&path)).collect::<Vec<_>>()
             }));
         }
-        sandbox.read.extend(config_file.map(room_of));
         let names = named(&loaded.config, &loaded.tree);
+        for file in config_file.into_iter().chain(names.iter().filter_map(|named| named.file.as_deref())) {
+            sandbox.read.push(room_of(file));
+            // Where it is a link: what it leads to.
+            sandbox.read.extend(file.canonicalize().ok().as_deref().map(room_of));
+        }
         sandbox
             .read
             .extend(names.iter().filter(|named| named.key.ends_with("kubeconfig")).flat_map(mentioned));
@@ -210,12 +214,12 @@ impl Sandbox {
     }
 
     /// Why a config cannot be used by this process: the first path that it names and the process cannot reach.
-    pub fn refuses(&self, loaded: &Loaded) -> Option<String> {
+    pub fn refuses(&self, config: &Config, tree: &Table) -> Option<String> {
         let outside = |path: &Path, list: &[PathBuf]| {
             let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
             !list.iter().any(|granted| path.starts_with(granted) || real.starts_with(granted))
         };
-        named(&loaded.config, &loaded.tree).into_iter().find_map(|Named { key, path, writes, .. }| {
+        named(config, tree).into_iter().find_map(|Named { key, path, writes, .. }| {
             let (list, what) = if writes { (&self.write, "write to") } else { (&self.read, "read") };
             // A directory for docker's files that does not exist is no reason to refuse.
             let idle = key == "logs.symlink_roots" && !path.exists();
@@ -405,7 +409,7 @@ mod tests {
         assert_eq!(below(&sandbox.read), [Path::new("certs"), Path::new("pods")]);
         assert_eq!(below(&sandbox.write), [Path::new("state"), Path::new("stores/b")], "made on the way");
         assert!(!sandbox.read.contains(&PathBuf::from("/")) && !sandbox.write.contains(&PathBuf::from("/")));
-        assert_eq!(sandbox.refuses(&config), None);
+        assert_eq!(sandbox.refuses(&config.config, &config.tree), None);
 
         let elsewhere = loaded(&format!(
             "[agent]\nstate_dir = {:?}\n[logs]\nroot = {:?}\n[sink.loki.a]\nurl = \"https://loki\"\nauth.token_file = {:?}\n",
@@ -414,7 +418,7 @@ mod tests {
             dir.join("tokens/t"),
         ));
         assert_eq!(
-            sandbox.refuses(&elsewhere).expect("outside"),
+            sandbox.refuses(&elsewhere.config, &elsewhere.tree).expect("outside"),
             format!(
                 "sink.loki.a.auth.token_file: {} is outside of what this process may read since its start (Landlock); restart nodewick to apply the config",
                 dir.join("tokens").display()

@@ -215,9 +215,6 @@ impl Looking {
     /// Loads the config; `Ok(None)` when there is nothing to apply.
     fn attempt(&mut self, running: &Config) -> Result<Option<Box<Config>>, String> {
         let loaded = self.origin.load().map_err(|bad| self.explained(bad.to_string()))?;
-        if let Some(why) = self.sandbox.as_ref().and_then(|sandbox| sandbox.refuses(&loaded)) {
-            return Err(why);
-        }
         self.follow(&loaded.tree);
         self.seen = self.fingerprint();
         for warning in &loaded.warnings {
@@ -226,6 +223,9 @@ impl Looking {
         let identity = Identity::of(&loaded);
         let mut next = loaded.config;
         let kept = keys::keep_running(running, &mut next);
+        if let Some(why) = self.sandbox.as_ref().and_then(|sandbox| sandbox.refuses(&next, &loaded.tree)) {
+            return Err(why);
+        }
         next.memory_bound().fits(cgroup_limit()).map_err(|error| error.to_string())?;
         let same = identity == self.running;
         self.pending = Some((identity, kept));

@@ -61,7 +61,7 @@ impl Status {
 
     /// True once all logs have been looked for.
     pub fn first_pass_done(&self) -> bool {
-        self.first_pass_done.load(Ordering::Relaxed)
+        self.first_pass_done.load(Ordering::Acquire)
     }
 
     fn beat(&self) {
@@ -128,6 +128,13 @@ pub struct Legacy {
     pub marks: Option<Marks>,
 }
 
+impl From<Result<StateDir, PathBuf>> for Legacy {
+    /// The first driver of a process: the checkpoint says where to begin.
+    fn from(state: Result<StateDir, PathBuf>) -> Self {
+        Self { state, marks: None }
+    }
+}
+
 /// Starts reading. `legacy` holds the state directory and, after an earlier driver of this process, where that one
 /// stopped; without that the checkpoint says where to begin.
 #[expect(clippy::too_many_arguments, reason = "the wiring of the whole log path, called once")]
@@ -138,10 +145,10 @@ pub fn spawn(
     fanout: Fanout,
     budget: Arc<Budget>,
     signal: Arc<Signal>,
-    legacy: Legacy,
+    legacy: impl Into<Legacy>,
     on_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<Driver> {
-    let Legacy { state, marks } = legacy;
+    let Legacy { state, marks } = legacy.into();
     let status = Arc::<Status>::default();
     status.beat();
     let spill = Spill::new(&config.spill);
@@ -240,8 +247,9 @@ fn read<E: Env>(mut tail: Tail<E>, stop: &AtomicBool, status: &Status, signal: &
         let next = tail.step();
         steps += 1;
         if steps == 1 || next != Next::Now {
-            status.first_pass_done.store(true, Ordering::Relaxed);
             status.root_readable.store(tail.root_readable(), Ordering::Relaxed);
+            // Last: whoever sees it sees what the pass has found.
+            status.first_pass_done.store(true, Ordering::Release);
         }
         status.beat();
         if let Next::Wait(duration) = next {

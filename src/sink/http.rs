@@ -359,6 +359,7 @@ impl Client {
         if let Some(auth) = self.route.forward_auth() {
             request.headers_mut().insert(http::header::PROXY_AUTHORIZATION, auth.clone());
         }
+        let secrets = secrets(request.headers());
         let response = connections.request(request).await.map_err(|error| chain(&error))?;
         let (parts, mut body) = response.into_parts();
         let mut kept = BytesMut::new();
@@ -379,7 +380,11 @@ impl Client {
             }
         }
         let retry_after = retry_after(&parts.headers);
-        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body: kept.freeze() })
+        let mut body = kept.freeze();
+        if !parts.status.is_success() {
+            body = without(body, &secrets);
+        }
+        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body })
     }
 
     /// The pool, made on first use, replaced when old or when a certificate file changed.
@@ -430,6 +435,35 @@ impl Client {
 /// True when a header of this name usually carries a secret.
 fn names_a_secret(name: &str) -> bool {
     name == "cookie" || ["auth", "token", "key", "secret", "password"].iter().any(|part| name.contains(part))
+}
+
+/// The values that a request carries and nobody may see.
+pub(super) fn secrets(headers: &HeaderMap) -> Vec<HeaderValue> {
+    headers.values().filter(|value| value.is_sensitive()).cloned().collect()
+}
+
+/// An answer without what it repeats of the request's secrets: a gateway in debug mode shows what it was sent, and
+/// refusals are logged.
+pub(super) fn without(mut body: Bytes, secrets: &[HeaderValue]) -> Bytes {
+    for value in secrets {
+        // `Bearer x` repeats `x` too. Shorter words are not secrets, and stand in many a text.
+        let word = value.as_bytes().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        for secret in [value.as_bytes(), word].into_iter().filter(|secret| secret.len() >= 4) {
+            if memchr::memmem::find(&body, secret).is_none() {
+                continue;
+            }
+            let mut kept = BytesMut::with_capacity(body.len());
+            let mut from = 0;
+            for at in memchr::memmem::find_iter(&body, secret) {
+                kept.extend_from_slice(&body[from..at]);
+                kept.extend_from_slice(b"<redacted>");
+                from = at + secret.len();
+            }
+            kept.extend_from_slice(&body[from..]);
+            body = kept.freeze();
+        }
+    }
+    body
 }
 
 /// An error with its causes, on one line.

@@ -80,6 +80,16 @@ fn user_information_becomes_basic_authentication() {
 }
 
 #[test]
+fn what_an_answer_repeats_of_a_secret_is_taken_out() {
+    let both = config("[auth]\ntoken = 'canary'\n[headers]\nX-Api-Key = 'k3y!'\nX-Short = 'no'");
+    let client = Client::new("https://x.example.com", &both).expect("valid");
+    let secrets = secrets(&now(client.headers()).expect("no file"));
+    let said = Bytes::from_static(b"no: Bearer canary, canary and k3y!; canary");
+    assert_eq!(without(said, &secrets), "no: <redacted>, <redacted> and <redacted>; <redacted>");
+    assert_eq!(without(Bytes::from_static(b"no"), &secrets), "no");
+}
+
+#[test]
 fn base64_pads() {
     for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
         assert_eq!(auth::base64(plain.as_bytes()), coded);

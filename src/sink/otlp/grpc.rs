@@ -96,6 +96,7 @@ impl Client {
         let credentials = self.endpoint.headers().await.map_err(|error| error.to_string())?;
         let all = request.headers_mut();
         *all = credentials;
+        let secrets = outgoing::secrets(all);
         all.extend(headers);
         all.insert(TE, HeaderValue::from_static("trailers"));
         all.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -127,7 +128,7 @@ impl Client {
         if let Some(status) = status {
             let body = match status.code() {
                 tonic::Code::Ok => message(kept.freeze()),
-                _ => Bytes::copy_from_slice(status.message().as_bytes()),
+                _ => outgoing::without(Bytes::copy_from_slice(status.message().as_bytes()), &secrets),
             };
             let retry_after = retry_delay(status.details());
             return Ok(Answer::Grpc { code: status.code() as i32, retry_after, body });
@@ -136,7 +137,8 @@ impl Client {
             return Err("response without a gRPC status".to_owned());
         }
         let retry_after = outgoing::retry_after(&parts.headers);
-        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body: kept.freeze() })
+        let body = outgoing::without(kept.freeze(), &secrets);
+        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body })
     }
 
     /// The channel, made on first use, replaced when old or when a certificate file changed.
