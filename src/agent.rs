@@ -521,3 +521,6 @@ pub fn logs_root_problem(path: &Path) -> Option<String> {
     };
     Some(format!("cannot read {}: {hint}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;
