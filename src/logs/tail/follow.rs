@@ -80,7 +80,8 @@ impl<E: Env> Tail<E> {
                 Err(_) => failing = true,
             }
         }
-        log.failing |= failing;
+        // A failed read hides what is unread until sizes are known again; until then no end is an end.
+        log.failing = failing || log.failing && log.files.front().is_some_and(|front| front.unread() > 0);
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
         if truncated {
             self.truncated(index, front_before);
@@ -264,7 +265,7 @@ impl<E: Env> Tail<E> {
         let over = log.ended || log.gone_since.is_some_and(|since| now >= since + GONE_GRACE);
         let next_begun = log.files.iter().skip(1).any(|file| file.size > 0 || over);
         let Some(front) = log.files.front_mut() else { return };
-        if !next_begun || front.unread() > 0 {
+        if !next_begun || front.unread() > 0 || log.failing {
             front.ends_seen = 0;
             return;
         }
