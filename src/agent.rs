@@ -171,6 +171,10 @@ pub async fn run_until(
     compile(&config)?;
     let mut attendants = Supervisor::new();
     let lasting = Lasting { health: Health::new(), registry: Arc::default() };
+    // Before anyone can ask: not ready until they have been looked at.
+    for name in ["state_dir", "logs_root"] {
+        lasting.health.check(name);
+    }
     if let Some(address) = config.admin.address().map_err(Error::Listen)? {
         let admin = Admin::bind(address).await?;
         info!(address = %admin.address(), "listening for machines: metrics and health");

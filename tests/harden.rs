@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 #[path = "faults/secure.rs"]
-#[allow(dead_code, reason = "the fault rows use the rest")]
+#[allow(dead_code, unreachable_pub, reason = "the fault rows use the rest")]
 mod secure;
 #[path = "support/mod.rs"]
 mod support;
