@@ -31,8 +31,10 @@ use crate::config::{Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
-use crate::data::workload::PathIdentity;
+use crate::data::pods::{self, Reader};
+use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
+use crate::kube;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
 use crate::logs::multiline::Rules;
@@ -281,7 +283,7 @@ impl Pipeline {
             .with_multiline(multiline);
         let signal = Arc::<Signal>::default();
         let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
-        let identity = PathIdentity {
+        let paths = PathIdentity {
             cluster: config.agent.cluster.clone(),
             node: config.agent.node.clone(),
             environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
@@ -290,7 +292,7 @@ impl Pipeline {
         let driver = logs::spawn(
             &config.logs,
             settings,
-            Box::new(identity),
+            identify(config, paths, &mut supervisor, &lasting.health),
             Fanout::new(outlets),
             budget,
             signal,
@@ -330,6 +332,34 @@ impl Pipeline {
         let legacy = driver.stop_checkpoints();
         (outcome, legacy)
     }
+}
+
+/// Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+fn identify(
+    config: &Config,
+    paths: PathIdentity,
+    supervisor: &mut Supervisor,
+    health: &Health,
+) -> Box<dyn Identify> {
+    if config.kube.effective_mode() == kube::Mode::Path {
+        return Box::new(paths);
+    }
+    let (writer, pods) = pods::directory();
+    let following = kube::Following {
+        config: config.kube.clone(),
+        node: config.agent.node.clone(),
+        log_root: config.logs.root.clone(),
+        patience: kube::Patience::default(),
+    };
+    let health = health.clone();
+    supervisor.attend("kube", |leave| async move {
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = following.run(writer, health) => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    Box::new(Reader::new(pods, paths, config.kube.wait.0))
 }
 
 /// Takes the series of sinks that are no more off the metrics page.

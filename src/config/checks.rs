@@ -95,6 +95,10 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             &format!("known fields: {}", FIELD_NAMES.join(", ")),
         );
     }
+    for problem in config.kube.problems() {
+        let path: Vec<&str> = std::iter::once("kube").chain(problem.key.iter().copied()).collect();
+        add(Level::Error, &path, problem.message, problem.help);
+    }
     if let Err(message) = config.admin.address() {
         let help = "write it like \"0.0.0.0:9464\", or \"off\" for no listener";
         add(Level::Error, &["admin", "listen"], message, help);

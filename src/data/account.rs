@@ -31,7 +31,7 @@ pub struct Look {
     pub waiting_bytes: u64,
     /// Those of them that are spilled: no rotation can take them.
     pub spilled_bytes: u64,
-    /// Bytes that may still be written before the kubelet deletes the oldest unread one.
+    /// Bytes that may still be written before the kubelet deletes the oldest unread one, and those not yet read.
     pub headroom_bytes: u64,
     /// Ordinal of the newest generation.
     pub newest_ordinal: u64,
@@ -238,7 +238,8 @@ pub struct Account {
     pub sums: Sums,
     /// How many rotations the acknowledged position is behind the live file.
     pub generation_lag: u64,
-    /// Bytes that may still be written before the kubelet deletes the oldest unread one.
+    /// Bytes that may still be written before the kubelet deletes the oldest unread one, and those not yet read:
+    /// less `waiting_bytes` it is the room that is left.
     pub headroom_bytes: u64,
     /// Bytes written a second, averaged over half a minute; `None` before it can be told.
     #[serde(rename = "write_bytes_per_second")]

@@ -39,6 +39,16 @@ impl ContainerRef {
         })
     }
 
+    /// Reads a [`key`](Self::key). `None` when it is not of that form.
+    pub fn from_key(key: &str) -> Option<Self> {
+        let mut parts = key.split('/');
+        let (pod_dir, container, restart) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        Self::from_path(pod_dir, container, restart)
+    }
+
     /// The path below the log root, without the file's suffix: the key of this log in state files.
     pub fn key(&self) -> String {
         format!("{}_{}_{}/{}/{}", self.namespace, self.pod, self.uid, self.container, self.restart)
@@ -239,6 +249,10 @@ mod tests {
         assert_eq!(found.namespace, "shop");
         assert_eq!(found.pod, "checkout-d994d45d6-5h9zr");
         assert_eq!(found.restart, 3);
+        assert_eq!(ContainerRef::from_key(&found.key()), Some(found));
+        for other in ["a_b_c/d", "a_b_c/d/x", "a_b_c/d/-1", "a_b/d/0", "a_b_c/d/0/e", ""] {
+            assert_eq!(ContainerRef::from_key(other), None, "{other}");
+        }
         assert!(ContainerRef::from_path("lost+found", "api", 0).is_none());
         assert!(ContainerRef::from_path("a_b_c_d", "api", 0).is_none());
     }

@@ -98,23 +98,12 @@ impl<F: LogFile> Open<F> {
     pub fn new(file: F) -> Result<Self, OpenError> {
         let stat = file.stat()?;
         let generation = Generation { device: stat.device, inode: stat.inode, head: 0 };
-        let mut open = Self {
-            file,
-            generation,
-            ordinal: 0,
-            offset: 0,
-            size: stat.size,
-            torn_at: 0,
-            glimpse: Glimpse::default(),
-            ends_seen: 0,
-            unlinked_since: None,
-            missing_before: None,
-        };
+        let mut open = Self::kept(file, generation, 0, 0, stat.size);
         open.learn_head()?;
         Ok(open)
     }
 
-    /// The generation that the spill keeps, known to have `start..size`.
+    /// A generation that is known to have `start..size`, as the spill keeps it.
     pub fn kept(file: F, generation: Generation, ordinal: u64, start: u64, size: u64) -> Self {
         Self {
             file,

@@ -3,6 +3,7 @@
 //! [`tail`] is the step machine that does the work; [`Config`] is its section of the config file and
 //! [`spawn`] the thread that drives it in the real world, with a second one that makes checkpoints durable.
 
+pub mod annotated;
 pub mod chain;
 pub mod checkpoint;
 pub mod copies;
@@ -12,6 +13,7 @@ pub mod disk;
 pub mod driver;
 pub mod env;
 pub mod frame;
+pub mod frozen;
 pub mod gz;
 pub mod ingest;
 pub mod inherit;
@@ -61,8 +63,8 @@ pub struct Config {
     pub per_log: ByteSize,
     /// What is kept when the kubelet deletes logs faster than the backend takes them.
     pub spill: spill::Config,
-    /// When a container is restarted, tell the last lines of the one that ended, with their trace id, as one event of
-    /// its stream.
+    /// When a container ended badly, or was restarted and nobody says how it ended, tell its last lines, with their
+    /// trace id, as one event of its stream.
     pub last_words: bool,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,

@@ -18,6 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::data::budget::Signal;
+use crate::data::clock;
 use crate::metrics;
 use tracing::warn;
 
@@ -29,7 +30,6 @@ use super::gz::Inflate;
 pub struct Os {
     root: PathBuf,
     symlink_roots: Vec<PathBuf>,
-    started: Instant,
     /// One inotify instance for everything; `None` when the system has none left: then polling alone serves.
     watcher: Option<notify::RecommendedWatcher>,
     changed: Arc<AtomicBool>,
@@ -60,7 +60,7 @@ impl Os {
         .ok();
         metrics::LOG_WATCHES_MISSING.set(i64::from(watcher.is_none()));
         let (now, blind) = (Instant::now(), watcher.is_none());
-        Self { root, symlink_roots, started: now, watcher, changed, blind, polled: now }
+        Self { root, symlink_roots, watcher, changed, blind, polled: now }
     }
 
     /// True while directory changes are told by the kernel rather than found by polling.
@@ -248,7 +248,7 @@ impl Env for Os {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::now()
     }
 
     fn unix_nano(&self) -> u64 {

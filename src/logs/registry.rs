@@ -9,8 +9,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checkpoint::{Mark, Marks, Seen};
+use super::frozen;
 use crate::data::account::{Account, Sight, Sums};
-use crate::data::delivery::{Ledger, Totals};
+use crate::data::delivery::Ledger;
+use crate::data::pods::Traits;
+use crate::data::position::Position;
 use crate::data::workload::Workload;
 
 /// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
@@ -23,6 +26,10 @@ struct Tracked {
     /// All files of the log that are not done with, oldest first.
     files: Vec<Seen>,
     last_words_told: bool,
+    /// It is not shipped at present.
+    excluded: bool,
+    /// What its records carry, as the checkpoint keeps it.
+    traits: Arc<Traits>,
     sight: Arc<Sight>,
 }
 
@@ -44,19 +51,6 @@ pub struct Registry {
     state: Mutex<State>,
 }
 
-/// A container log for the status views.
-#[derive(Debug, Clone)]
-pub struct LogStatus {
-    /// Its key: `<ns>_<pod>_<uid>/<container>/<restart>`.
-    pub key: Arc<str>,
-    /// Who writes it.
-    pub workload: Arc<Workload>,
-    /// What became of it.
-    pub totals: Totals,
-    /// Bytes handed out and not yet settled.
-    pub in_flight_bytes: u64,
-}
-
 impl Registry {
     /// A registry that knows what the checkpoint said.
     pub fn new(marks: Marks) -> Arc<Self> {
@@ -68,12 +62,49 @@ impl Registry {
         self.state.lock().unclaimed.get(key).cloned()
     }
 
-    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them.
+    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those that are
+    /// switched off stay, see [`forget_excluded`](Self::forget_excluded).
     pub(super) fn forget_unclaimed(&self) -> Marks {
         let mut state = self.state.lock();
-        let gone = std::mem::take(&mut state.unclaimed);
-        state.version += u64::from(!gone.is_empty());
+        let (excluded, gone) =
+            std::mem::take(&mut state.unclaimed).into_iter().partition(|(_, mark)| mark.excluded);
+        state.unclaimed = excluded;
+        state.version += u64::from(!Marks::is_empty(&gone));
         gone
+    }
+
+    /// Takes note that a log which is not followed is switched off: nothing of it is waited for any more, and should it
+    /// be switched on it begins at its end. True when that is news.
+    pub(super) fn exclude(&self, key: &str) -> bool {
+        let mut state = self.state.lock();
+        let mark = state.unclaimed.entry(key.to_owned()).or_default();
+        let news = !mark.excluded || mark.position != Position::default();
+        (mark.excluded, mark.position) = (true, Position::default());
+        mark.files.clear();
+        state.version += u64::from(news);
+        news
+    }
+
+    /// True while a log that is on disk is not followed because it is switched off.
+    pub(super) fn has_excluded(&self) -> bool {
+        self.state.lock().unclaimed.values().any(|mark| mark.excluded)
+    }
+
+    /// Forgets logs that were switched off and of which `is_there` says no.
+    pub(super) fn forget_excluded(&self, is_there: impl Fn(&str) -> bool) {
+        let mut state = self.state.lock();
+        let before = state.unclaimed.len();
+        state.unclaimed.retain(|key, mark| !mark.excluded || is_there(key));
+        state.version += u64::from(state.unclaimed.len() != before);
+    }
+
+    /// A followed log is switched off, or on again.
+    pub(super) fn set_excluded(&self, key: &str, excluded: bool) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key) {
+            tracked.excluded = excluded;
+            state.version += 1;
+        }
     }
 
     pub(super) fn enter(
@@ -88,7 +119,9 @@ impl Registry {
         // In one step: a checkpoint that is written meanwhile must know the log either way.
         state.unclaimed.remove(&*key);
         state.removed.retain(|removed| *removed != key);
-        let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
+        let traits = Arc::new(frozen::traits(&workload));
+        let files = Vec::new();
+        let tracked = Tracked { workload, ledger, files, last_words_told, excluded: false, traits, sight };
         if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);
         }
@@ -174,31 +207,17 @@ impl Registry {
             }
             let mark = Mark {
                 position,
-                service_name: tracked.workload.service_name.clone(),
+                traits: Arc::clone(&tracked.traits),
                 service_name_guessed: tracked.workload.service_name_guessed,
-                environment: tracked.workload.environment.clone(),
+                whole: true,
                 last_words_told: tracked.last_words_told,
+                excluded: tracked.excluded,
                 files,
             };
             (Arc::clone(key), mark)
         });
         let unclaimed = state.unclaimed.iter().map(|(key, mark)| (Arc::from(key.as_str()), mark.clone()));
         known.chain(unclaimed).collect()
-    }
-
-    /// All logs being followed, in no order.
-    pub fn status(&self) -> Vec<LogStatus> {
-        let state = self.state.lock();
-        state
-            .logs
-            .iter()
-            .map(|(key, tracked)| LogStatus {
-                key: Arc::clone(key),
-                workload: Arc::clone(&tracked.workload),
-                totals: tracked.ledger.totals(),
-                in_flight_bytes: tracked.ledger.in_flight_bytes(),
-            })
-            .collect()
     }
 
     /// True when everything that was read has been settled.
@@ -218,7 +237,6 @@ mod tests {
     use super::*;
     use crate::data::account::Look;
     use crate::data::delivery::{Loss, Ticket};
-    use crate::data::position::Position;
     use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
     use std::time::Duration;
 

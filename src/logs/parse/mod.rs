@@ -8,6 +8,7 @@
 
 mod access;
 mod block;
+mod hints;
 mod http;
 mod ids;
 mod json;
@@ -23,6 +24,7 @@ mod severity;
 mod time;
 mod unescape;
 
+pub use hints::Hints;
 pub use json::MAX_DEPTH;
 pub use unescape::{unescape_by_piece, unescape_into};
 

@@ -233,6 +233,15 @@ impl<'a> Picks<'a> {
         }
     }
 
+    /// Takes a value before all others of its kind. True when it is usable.
+    pub(super) fn prefer(&mut self, pick: Pick, value: Value<'a>) -> bool {
+        let taken = self.want.intersects(pick.serves()) && self.take(pick, SYNTAX, value);
+        if taken {
+            self.ranks[pick.goal() as usize] = SYNTAX;
+        }
+        taken
+    }
+
     /// True when the value is usable and was taken.
     fn take(&mut self, pick: Pick, rank: u8, value: Value<'a>) -> bool {
         match pick {

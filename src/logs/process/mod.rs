@@ -25,6 +25,7 @@ use prometheus::IntCounter;
 pub use self::config::Config;
 pub(super) use self::redact::Cover;
 pub use self::rules::{Error, MAX_RULES};
+pub(super) use self::sample::draw;
 
 use self::dedup::{BLOCK_BYTES, Fate, Folder, Memory};
 use self::limit::Limiter;
@@ -88,7 +89,8 @@ impl std::ops::AddAssign for Dropped {
 
 impl From<Dropped> for Drops {
     fn from(dropped: Dropped) -> Self {
-        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup];
+        // What is excluded never comes here.
+        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup, 0];
         std::array::from_fn(|n| Tally { records: u64::from(records[n]), bytes: dropped.bytes[n] })
     }
 }
@@ -131,6 +133,11 @@ impl LogState {
     /// `apply` gives out must be thrown away.
     pub fn set_warming_up(&mut self, warming_up: bool) {
         self.warming_up = warming_up;
+    }
+
+    /// True between [`set_warming_up`](Self::set_warming_up) and its end.
+    pub(super) fn is_warming_up(&self) -> bool {
+        self.warming_up
     }
 }
 
@@ -367,7 +374,13 @@ impl Chain {
     }
 
     /// Takes note of one more record of a log; true when it stands in a private key that began before it.
-    fn follow(&self, state: &mut LogState, workload: &Workload, record: &Record, arena: &[u8]) -> bool {
+    pub(super) fn follow(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        record: &Record,
+        arena: &[u8],
+    ) -> bool {
         if state.scope.as_ref().is_none_or(|scope| scope.chain != self.id) {
             state.scope = Some(self.scope(workload));
         }

@@ -1,21 +1,23 @@
 //! Taking up a log: a new one, one that the checkpoint knows, or one that only the spill still has.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::log::{KUBELET_SIZE, Log, stream_hash, warm_up};
-use super::{EMPTY_DIR_CHECK, Start, Tail};
+use super::{EMPTY_DIR_CHECK, Start, Tail, Waiting};
 use crate::data::delivery::Ledger;
-use crate::data::position::{Generation, Position};
+use crate::data::position::{Generation, Position, Skipping};
 use crate::data::workload::{ContainerRef, Identity, Workload};
 use crate::logs::chain::{self, Open, Which};
 use crate::logs::checkpoint::Mark;
 use crate::logs::coverage::Coverage;
 use crate::logs::discover::Candidate;
 use crate::logs::env::{Env, OpenError};
+use crate::logs::frozen;
 use crate::logs::ingest::LineState;
 use crate::logs::resume::{self, Plan};
 use crate::logs::source::{Source, Spilled};
@@ -29,49 +31,113 @@ impl<E: Env> Tail<E> {
         if self.by_key.contains_key(key.as_str()) || self.is_own(&candidate.container) {
             return true;
         }
-        let Identity::Known(workload) = self.identify.identify(&candidate.container, now) else {
+        let key: Arc<str> = key.into();
+        let held = self.pending.remove(&key).and_then(|waiting| waiting.plan);
+        let identity = self.identify.identify(&candidate.container, now);
+        let off = self.identify.handling(&candidate.container, now).is_some_and(|handling| handling.off);
+        if off {
+            if self.registry.exclude(&key) {
+                info!(log = %key, "an annotation switches the log off; it is not read");
+                self.spill.forget(&key);
+            }
+            return true;
+        }
+        let mark = self.registry.mark(&key);
+        let planned = match held {
+            Some(mut plan) => {
+                self.follow_held(&candidate, &mut plan);
+                Ok(plan)
+            }
+            None => self.plan_anew(&candidate, &key, mark.as_ref(), first_listing, now),
+        };
+        let Identity::Known(workload) = identity else {
+            // Its files are held open meanwhile: rotation may take their names, not their lines.
             self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+            self.pending.insert(key, Waiting { candidate, plan: planned.ok() });
             return true;
         };
-        let key: Arc<str> = key.into();
-        let spilled = self.spilled(&key);
-        let mark = self.registry.mark(&key);
+        match planned {
+            Ok(plan) => self.open(key, candidate, workload, plan, mark, now),
+            Err(done) => done,
+        }
+    }
+
+    /// Takes up logs that are gone from disk and waited for their pod, once that is known or has been waited for.
+    pub(super) fn consider_vanished(&mut self, there: &HashSet<Arc<str>>, now: Duration) {
+        let gone: Vec<Arc<str>> = self.pending.keys().filter(|key| !there.contains(*key)).cloned().collect();
+        for key in gone {
+            // Without its files held there is nothing left of it.
+            let held = self.pending.get(&key).filter(|waiting| waiting.plan.is_some());
+            match held.map(|waiting| waiting.candidate.clone()) {
+                Some(candidate) => drop(self.consider(candidate, false, now)),
+                None => drop(self.pending.remove(&key)),
+            }
+        }
+    }
+
+    /// Opens what a rotation has added to a log that waits for its pod.
+    fn follow_held(&self, candidate: &Candidate, plan: &mut Plan<E::File>) {
+        let newest = plan.files.back().map(|newest| (newest.generation.device, newest.generation.inode));
+        if newest.is_none() || self.env.identity(&candidate.path).ok() == newest {
+            return;
+        }
+        // What cannot be opened now is found by the next look, or once the log is followed.
+        if let Some(newer) = self.newer_files(&candidate.path, candidate.linked, &plan.files) {
+            plan.files.extend(newer);
+        }
+    }
+
+    /// How to begin with a log that is on disk. An error says whether it is done with for now.
+    fn plan_anew(
+        &mut self,
+        candidate: &Candidate,
+        key: &Arc<str>,
+        mark: Option<&Mark>,
+        first_listing: bool,
+        now: Duration,
+    ) -> Result<Plan<E::File>, bool> {
+        let spilled = self.spilled(key);
         // A file that had no line when it was saved has no fingerprint to be found by.
-        let named = mark.as_ref().is_some_and(|mark| mark.position.generation.head != 0);
+        let named = mark.is_some_and(|mark| mark.position.generation.head != 0);
         let plain = spilled.is_empty() && (named || self.options.start == Start::Newest);
         if !self.make_room() {
-            return false;
+            return Err(false);
         }
         let which = if plain { Which::Plain } else { Which::All };
-        let planned = self.plan(&candidate, which, spilled, mark.as_ref());
-        let mut plan = match planned {
+        let mut plan = match self.plan(&candidate.path, candidate.linked, which, spilled, mark) {
             Ok(plan) => plan,
             Err(error) => {
                 // In the middle of a rotation, already gone, or short of something that will be there again.
                 let soon = matches!(error, OpenError::Missing | OpenError::Io(_));
                 if !matches!(error, OpenError::Missing) && !self.out_of_descriptors(&error, now) {
-                    self.skip(&candidate, &error);
+                    self.skip(candidate, &error);
                 }
-                return !soon;
+                return Err(!soon);
             }
         };
         self.skipped.remove(&candidate.path);
-        if mark.is_none() && self.options.start == Start::Newest && first_listing {
+        // What was written while the log was switched off is not shipped later.
+        let was_off = mark.is_some_and(|mark| mark.excluded);
+        if was_off || mark.is_none() && self.options.start == Start::Newest && first_listing {
             plan.files.drain(..plan.files.len() - 1);
-            plan.files[0].offset = plan.files[0].size;
+            let live = &mut plan.files[0];
+            live.offset = live.size;
+            live.missing_before = None;
+            (plan.skipping, plan.resumed, plan.truncated) = (Skipping::default(), false, false);
         }
-        self.open(key, candidate, workload, plan, mark, now)
+        Ok(plan)
     }
 
     /// How to go on with a log that is on disk. An error says that it cannot be told now.
-    fn plan(
+    pub(super) fn plan(
         &self,
-        candidate: &Candidate,
+        live: &Path,
+        linked: bool,
         which: Which,
         spilled: Vec<Open<Source<E::File>>>,
         mark: Option<&Mark>,
     ) -> Result<Plan<E::File>, OpenError> {
-        let open = |which| chain::open_all(&self.env, &candidate.path, candidate.linked, which);
+        let open = |which| chain::open_all(&self.env, live, linked, which);
         let plan = resume::plan(open(which)?, spilled, mark);
         let known = mark.is_some_and(|mark| mark.position != Position::default());
         if which == Which::Plain && known && !plan.resumed && !plan.truncated {
@@ -98,17 +164,21 @@ impl<E: Env> Tail<E> {
             if self.by_key.contains_key(&key) || self.delivered.contains(&key) {
                 continue;
             }
-            let mut parts = key.split('/');
-            let container = match (parts.next(), parts.next(), parts.next().and_then(|n| n.parse().ok())) {
-                (Some(pod), Some(name), Some(restart)) => ContainerRef::from_path(pod, name, restart),
-                _ => None,
-            };
-            let Some(container) = container.filter(|container| !self.is_own(container)) else {
+            let container = ContainerRef::from_key(&key).filter(|container| !self.is_own(container));
+            let Some(container) = container else {
                 self.spill.forget(&key);
                 continue;
             };
             let path = self.options.root.join(format!("{key}.log"));
-            let Identity::Known(workload) = self.identify.identify(&container, now) else { continue };
+            if self.identify.handling(&container, now).is_some_and(|handling| handling.off) {
+                self.registry.exclude(&key);
+                self.spill.forget(&key);
+                continue;
+            }
+            let Identity::Known(workload) = self.identify.identify(&container, now) else {
+                self.next_discovery = self.next_discovery.min(now + EMPTY_DIR_CHECK);
+                continue;
+            };
             if self.env.identity(&path).is_ok() {
                 // It is there after all, and the next listing will find it.
                 continue;
@@ -169,7 +239,7 @@ impl<E: Env> Tail<E> {
         &mut self,
         key: Arc<str>,
         candidate: Candidate,
-        mut workload: Arc<Workload>,
+        workload: Arc<Workload>,
         plan: Plan<E::File>,
         mark: Option<Mark>,
         now: Duration,
@@ -178,15 +248,11 @@ impl<E: Env> Tail<E> {
         if files.is_empty() {
             return true;
         }
-        if let Some(mark) = &mark
-            && (mark.service_name != workload.service_name || mark.environment != workload.environment)
-        {
-            let mut frozen = (*workload).clone();
-            frozen.service_name.clone_from(&mark.service_name);
-            frozen.service_name_guessed = mark.service_name_guessed;
-            frozen.environment.clone_from(&mark.environment);
-            workload = Arc::new(frozen);
-        }
+        let workload = frozen::freeze(workload, mark.as_ref());
+        let handling = self.identify.handling(&candidate.container, now).unwrap_or_default();
+        let last_words_told =
+            mark.as_ref().is_some_and(|mark| mark.last_words_told) || !self.options.last_words;
+        let exit = if last_words_told { None } else { self.identify.exit(&candidate.container, now) };
         if truncated {
             metrics::LOG_TRUNCATIONS.inc();
             warn!(log = %key, size = files[0].size,
@@ -218,8 +284,11 @@ impl<E: Env> Tail<E> {
             sight: Arc::default(),
             written_before: 0,
             largest: KUBELET_SIZE,
-            last_words_told: mark.as_ref().is_some_and(|mark| mark.last_words_told)
-                || !self.options.last_words,
+            last_words_told,
+            exit,
+            end_seen: None,
+            handling,
+            excluded: None,
             masking: None,
             given_up: Vec::new(),
             deficit: 0,
@@ -229,6 +298,7 @@ impl<E: Env> Tail<E> {
             long_read: false,
             key: Arc::clone(&key),
         };
+        log.begin_lines(&self.settings);
         if resumed
             && log.files[0].offset > 0
             && let Err(error) = warm_up(&mut log, &self.settings)
@@ -248,7 +318,11 @@ impl<E: Env> Tail<E> {
         self.by_key.insert(key, self.logs.len());
         self.logs.push(log);
         self.order_stale = true;
-        self.remember_files(self.logs.len() - 1);
+        let index = self.logs.len() - 1;
+        self.remember_files(index);
+        if self.logs[index].handling.off {
+            self.exclude(index, now);
+        }
         true
     }
 }

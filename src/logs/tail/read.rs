@@ -219,7 +219,6 @@ impl<E: Env> Tail<E> {
 
     /// Marks in the stream that files before the front one are lost.
     fn tell_missing(&mut self, index: usize) {
-        let next = self.peek(index);
         let log = &mut self.logs[index];
         let Some(front) = log.files.front_mut() else { return };
         let Some(Missing { bytes, exact }) = front.missing_before.take() else { return };
@@ -229,14 +228,9 @@ impl<E: Env> Tail<E> {
             warn!(log = %log.key, at_least = bytes, "log files were deleted before they were read; nobody knows how much they held");
             metrics::LOG_GAPS.inc();
         }
-        metrics::LOG_LOST_BYTES.with_label_values(&[Loss::RotatedAway.name()]).inc_by(bytes);
-        log.ledger.lose_bytes(Loss::RotatedAway, bytes);
-        log.written_before += bytes as i64;
         let (file, offset) = (file_name(&front.generation), front.offset);
-        let (mut arena, mut records) = (Vec::new(), Vec::new());
-        log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
-        log.carried = None;
-        let time = next.unwrap_or(log.lines.last_time());
+        log.lose(Loss::RotatedAway, bytes);
+        log.written_before += bytes as i64;
         let gap = notice::Gap {
             reason: Loss::RotatedAway,
             file: &file,
@@ -244,8 +238,7 @@ impl<E: Env> Tail<E> {
             from: None,
             to: None,
         };
-        records.push(notice::gap(&mut arena, &gap, time, offset));
-        self.seal(index, arena, records, 0);
+        self.mark_gap(index, None, &gap, offset);
     }
 
     /// Goes on behind bytes that are not there any more, and marks the place in the stream.
@@ -268,55 +261,24 @@ impl<E: Env> Tail<E> {
         };
         if !closed && !known {
             warn!(log = %log.key, bytes, "what was spilled of this log cannot be read back; it is lost");
-            metrics::LOG_LOST_BYTES.with_label_values(&[reason.name()]).inc_by(bytes);
-            log.ledger.lose_bytes(reason, bytes);
+            log.lose(reason, bytes);
         }
+        let gap = notice::Gap { reason, file: &file, bytes: Some(bytes), from: Some(from), to: Some(until) };
+        self.mark_gap(index, Some(start), &gap, from);
+    }
+
+    /// Puts the marker of a hole at `offset` into the stream. What was open before it comes out, and reading begins
+    /// anew behind it. The batch begins at `start`, or where the log stands then.
+    fn mark_gap(&mut self, index: usize, start: Option<Position>, gap: &notice::Gap<'_>, offset: u64) {
         let next = self.peek(index);
         let log = &mut self.logs[index];
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
         log.carried = None;
         let time = next.unwrap_or(log.lines.last_time());
-        let gap = notice::Gap { reason, file: &file, bytes: Some(bytes), from: Some(from), to: Some(until) };
-        records.push(notice::gap(&mut arena, &gap, time, from));
+        records.push(notice::gap(&mut arena, gap, time, offset));
+        let Some(start) = start.or_else(|| log.decided()) else { return };
         self.seal_from(index, start, arena, records, 0);
-    }
-
-    /// Tells the last words of a container that was restarted, once all of its log is read.
-    pub(super) fn tell_last_words(&mut self, index: usize) {
-        let log = &self.logs[index];
-        if !self.options.last_words
-            || log.last_words_told
-            || !log.ended
-            || log.files.len() > 1
-            || log.lag() > 0
-        {
-            return;
-        }
-        let Some(next_restart) =
-            self.logs.iter().filter(|other| other.place == log.place).map(|other| other.restart).max()
-        else {
-            return;
-        };
-        let log = &mut self.logs[index];
-        log.last_words_told = true;
-        self.registry.set_last_words_told(&log.key);
-        let Some(front) = log.files.front() else { return };
-        let begin = front.offset.saturating_sub(notice::TAIL_BYTES as u64);
-        let mut tail = Vec::new();
-        if front.file.read_at(begin, notice::TAIL_BYTES, &mut tail).is_err() {
-            return;
-        }
-        let ended = notice::Ended {
-            tail: &tail,
-            whole: begin == 0,
-            next_restart,
-            offset: front.offset,
-            fallback_unix_nano: log.lines.last_time(),
-        };
-        let mut arena = Vec::new();
-        let record = notice::last_words(&mut arena, &ended, &self.settings, &log.workload);
-        self.seal(index, arena, record.into_iter().collect(), 0);
     }
 
     /// Seals what came out without a read of its own.
