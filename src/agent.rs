@@ -6,12 +6,21 @@
 //! and not ready, and says so.
 //!
 //! The order of the end: reading stops, the sinks' entrances drop, the sinks run dry, the last checkpoint is written.
+//!
+//! Listener, health and the state directory's lock live as long as the process. Everything else is the [`Pipeline`],
+//! which a new config ends in that same order and starts again ([`reload`]).
+
+pub mod harden;
+pub mod keys;
+pub mod reload;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -32,9 +41,12 @@ use crate::logs::multiline::Rules;
 use crate::logs::process::Chain;
 use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
-use crate::logs::{self, process};
+use crate::logs::{self, Legacy, process};
+use crate::metrics;
 use crate::sink::{loki, otlp, said, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
+
+use reload::Reloads;
 
 /// The agent cannot start, or ended by a failure.
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +98,18 @@ const STUCK: Duration = Duration::from_secs(60);
 /// How often the state directory's lock is tried while another agent holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 
+/// How long the end of a pipeline may take that makes room for a new one. Backends that answer let it end within
+/// milliseconds. A request that is cut off is sent again, which stores a line twice in a backend that has taken it
+/// and does not compare, so the one that is slow gets time; reading rests meanwhile.
+const HAND_OVER: Deadlines = Deadlines { flush: Duration::from_secs(10), exit: Duration::from_secs(12) };
+
+/// The logs that are followed, once there are any; others after a reload.
+pub type Known = Arc<ArcSwapOption<Registry>>;
+
 /// An agent in a thread of its own, for a process that does more than run it.
 pub struct Agent {
     stop: Option<oneshot::Sender<()>>,
-    registry: Arc<OnceLock<Arc<Registry>>>,
+    registry: Known,
     thread: Option<std::thread::JoinHandle<Result<Outcome, Error>>>,
 }
 
@@ -97,14 +117,14 @@ pub struct Agent {
 pub fn start(config: Config) -> Result<Agent, Error> {
     let (stop, stopped) = oneshot::channel::<()>();
     let runtime = runtime(&config)?;
-    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
+    let registry = Known::default();
     let known = Arc::clone(&registry);
     let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
         let asked = async {
             let _ = stopped.await;
             "asked by its owner"
         };
-        let outcome = runtime.block_on(run_known(config, known, asked));
+        let outcome = runtime.block_on(run_known(config, Reloads::none(), known, asked));
         runtime.shutdown_background();
         outcome
     })?;
@@ -113,7 +133,7 @@ pub fn start(config: Config) -> Result<Agent, Error> {
 
 impl Agent {
     /// Where the logs that it follows will be known, once it reads.
-    pub fn registry(&self) -> Arc<OnceLock<Arc<Registry>>> {
+    pub fn registry(&self) -> Known {
         Arc::clone(&self.registry)
     }
 
@@ -141,94 +161,212 @@ pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Runs the agent until the process is asked to end.
-pub async fn run(config: Config) -> Result<Outcome, Error> {
+/// Runs the agent until the process is asked to end. `reloads` gives the configs that take the place of `config`.
+pub async fn run(config: Config, reloads: Reloads) -> Result<Outcome, Error> {
     let asked = supervise::asked_to_end().await?;
-    run_until(config, asked).await
+    run_until(config, reloads, asked).await
+}
+
+/// What outlives a pipeline.
+struct Lasting {
+    health: Health,
+    /// The logs that are being followed, for the page `/ledger`.
+    registry: Known,
+}
+
+/// Why a pipeline is to end.
+enum Turn {
+    /// The process is asked to end, for this reason.
+    End(&'static str),
+    /// This config is to take the place of the running one.
+    Reload(Box<Config>),
 }
 
 /// Runs the agent until `asked` resolves, to the reason.
-pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>) -> Result<Outcome, Error> {
-    run_known(config, Arc::default(), asked).await
+pub async fn run_until(
+    config: Config,
+    reloads: Reloads,
+    asked: impl Future<Output = &'static str>,
+) -> Result<Outcome, Error> {
+    run_known(config, reloads, Known::default(), asked).await
 }
 
 /// The same; what is followed is shown in `registry` once there is something.
 async fn run_known(
-    config: Config,
-    registry: Arc<OnceLock<Arc<Registry>>>,
+    mut config: Config,
+    mut reloads: Reloads,
+    registry: Known,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
     config.memory_bound().fits(cgroup_limit())?;
-    let chain = Chain::compile(&config.process)?;
-    let multiline = Rules::compile(&config.logs.multiline)?;
-    let mut supervisor = Supervisor::new();
-    let health = Health::new();
+    compile(&config)?;
+    let mut attendants = Supervisor::new();
+    let lasting = Lasting { health: Health::new(), registry };
+    // Before anyone can ask: not ready until they have been looked at.
+    for name in ["state_dir", "logs_root"] {
+        lasting.health.check(name);
+    }
     if let Some(address) = config.admin.address().map_err(Error::Listen)? {
         let admin = Admin::bind(address).await?;
         info!(address = %admin.address(), "listening for machines: metrics and health");
-        let (health, registry) = (health.clone(), Arc::clone(&registry));
+        let (health, registry) = (lasting.health.clone(), Arc::clone(&lasting.registry));
         // Until logs are read there is no account to show.
-        let page = move |worst| registry.get().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst));
+        let page = move |worst| {
+            registry.load().as_ref().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst))
+        };
         let sinks = || serde_json::to_string(&said::all()).expect("texts and numbers");
         let admin = admin.with_ledger(Arc::new(page)).with_sinks(Arc::new(sinks));
-        supervisor.attend("admin", |leave| admin.serve(health, leave));
+        attendants.attend("admin", |leave| admin.serve(health, leave));
     }
     tokio::pin!(asked);
     let state = tokio::select! {
-        state = lock_state(&config.agent.state_dir, &health) => state,
+        state = lock_state(&config.agent.state_dir, &lasting.health) => state,
         _ = &mut asked => return Ok(Outcome { flushed: true, aborted: Vec::new() }),
     };
-
-    let outlets = start_sinks(&config, &mut supervisor)?;
-    let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
-        .with_multiline(multiline);
-    let signal = Arc::<Signal>::default();
-    let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
-    let paths = PathIdentity {
-        cluster: config.agent.cluster.clone(),
-        node: config.agent.node.clone(),
-        environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
+    reloads.report_to(&lasting.health);
+    let mut pipeline = Pipeline::start(&config, Legacy { state, marks: None }, &lasting, false)?;
+    let outcome = loop {
+        let turn = pipeline.supervisor.until(async {
+            tokio::select! {
+                reason = &mut asked => Ok(Turn::End(reason)),
+                next = reloads.next(&config) => Ok(Turn::Reload(next)),
+                Err(failure) = attendants.until(std::future::pending::<Infallible>()) => Err(failure),
+            }
+        });
+        match turn.await.and_then(|turn| turn) {
+            Ok(Turn::End(reason)) => {
+                info!(reason, "stopping: no more is read, what was read is flushed");
+                break pipeline.end(Deadlines::default()).await.0;
+            }
+            Ok(Turn::Reload(next)) => {
+                let begun = Instant::now();
+                info!("a new config: what was read is flushed, then reading goes on with it");
+                let (outcome, legacy) = pipeline.end(HAND_OVER).await;
+                if outcome.is_err() || (&mut asked).now_or_never().is_some() {
+                    break outcome;
+                }
+                (config, pipeline) = replace(config, *next, legacy, &lasting, &mut reloads).await?;
+                info!(took = ?begun.elapsed(), "reading goes on");
+            }
+            Err(failure) => {
+                // The failure that came first says most; the drain's outcome cannot mend it.
+                let _ = pipeline.end(Deadlines::default()).await;
+                break Err(failure);
+            }
+        }
     };
-    let (ended, reading_ended) = oneshot::channel::<()>();
-    let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
-    let config::Agent { cluster, node, environment, .. } = &config.agent;
-    let pods = identify(&config, paths, &mut supervisor, &health);
-    let identity = logs::files::Identity::new(pods, Arc::clone(&sources), cluster, node, environment);
-    let driver = logs::spawn(
-        &config.logs,
-        settings,
-        Box::new(identity),
-        Fanout::new(outlets),
-        budget,
-        signal,
-        sources,
-        state,
-        move || drop(ended),
-    )?;
-    let status = Arc::clone(&driver.status);
-    let logs = Arc::clone(registry.get_or_init(|| Arc::clone(&driver.registry)));
-    let driver = Arc::new(Mutex::new(driver));
-    let (stop, reader) = (supervisor.stop(), Arc::clone(&driver));
-    supervisor.spawn("logs", async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = reading_ended => return Err("the thread that reads logs has ended; this is a bug in nodewick"),
+    // The listener leaves last, so that the end can be watched.
+    let attended = attendants.end(Deadlines::default()).await;
+    let mut outcome = outcome?;
+    outcome.aborted.extend(attended?.aborted);
+    Ok(outcome)
+}
+
+/// Starts `next` where the pipeline of `config` has ended; when it does not start, `config` again.
+async fn replace(
+    config: Config,
+    next: Config,
+    legacy: Option<Legacy>,
+    lasting: &Lasting,
+    reloads: &mut Reloads,
+) -> Result<(Config, Pipeline), Error> {
+    let path = config.agent.state_dir.clone();
+    let legacy = match legacy {
+        Some(legacy) => legacy,
+        None => Legacy { state: lock_state(&path, &lasting.health).await, marks: None },
+    };
+    let marks = legacy.marks.clone();
+    match Pipeline::start(&next, legacy, lasting, true) {
+        Ok(pipeline) => {
+            forget_sinks(&config, &next);
+            reloads.applied();
+            Ok((next, pipeline))
         }
-        // The thread ends within one step; its sinks' entrances drop with it.
-        tokio::task::block_in_place(|| reader.lock().stop_reading());
-        Ok(())
-    });
-    let watch = watch(config, status, logs, health);
-    supervisor.attend("health", |leave| async move {
-        tokio::select! {
-            () = leave.cancelled() => {}
-            () = watch => {}
+        Err(error) => {
+            reloads.refused(&error.to_string());
+            let state = lock_state(&path, &lasting.health).await;
+            let pipeline = Pipeline::start(&config, Legacy { state, marks }, lasting, true)?;
+            Ok((config, pipeline))
         }
-        Ok::<_, Infallible>(())
-    });
-    let outcome = supervisor.run(asked, Deadlines::default()).await;
-    finish(&driver);
-    Ok(outcome?)
+    }
+}
+
+/// What the config says in languages of its own.
+fn compile(config: &Config) -> Result<(Chain, Rules), Error> {
+    Ok((Chain::compile(&config.process)?, Rules::compile(&config.logs.multiline)?))
+}
+
+/// From log files to backends, by one config.
+struct Pipeline {
+    supervisor: Supervisor,
+    driver: Arc<Mutex<Driver>>,
+}
+
+impl Pipeline {
+    /// Starts sinks and reading. `again` when an earlier pipeline of this process has ended: then what was ready
+    /// stays ready until there is something to say against it.
+    fn start(config: &Config, legacy: Legacy, lasting: &Lasting, again: bool) -> Result<Self, Error> {
+        let (chain, multiline) = compile(config)?;
+        let mut supervisor = Supervisor::new();
+        let outlets = start_sinks(config, &mut supervisor)?;
+        let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
+            .with_multiline(multiline);
+        let signal = Arc::<Signal>::default();
+        let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
+        let paths = PathIdentity {
+            cluster: config.agent.cluster.clone(),
+            node: config.agent.node.clone(),
+            environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
+        };
+        let (ended, reading_ended) = oneshot::channel::<()>();
+        let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
+        let config::Agent { cluster, node, environment, .. } = &config.agent;
+        let pods = identify(config, paths, &mut supervisor, &lasting.health);
+        let identity = logs::files::Identity::new(pods, Arc::clone(&sources), cluster, node, environment);
+        let driver = logs::spawn(
+            &config.logs,
+            settings,
+            Box::new(identity),
+            Fanout::new(outlets),
+            budget,
+            signal,
+            sources,
+            legacy,
+            move || drop(ended),
+        )?;
+        let (status, registry) = (Arc::clone(&driver.status), Arc::clone(&driver.registry));
+        lasting.registry.store(Some(Arc::clone(&registry)));
+        let driver = Arc::new(Mutex::new(driver));
+        let (stop, reader) = (supervisor.stop(), Arc::clone(&driver));
+        supervisor.spawn("logs", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = reading_ended => return Err("the thread that reads logs has ended; this is a bug in nodewick"),
+            }
+            // The thread ends within one step; its sinks' entrances drop with it.
+            tokio::task::block_in_place(|| reader.lock().stop_reading());
+            Ok(())
+        });
+        let watch = watch(config.clone(), status, registry, lasting.health.clone(), again);
+        supervisor.attend("health", |leave| async move {
+            tokio::select! {
+                () = leave.cancelled() => {}
+                () = watch => {}
+            }
+            Ok::<_, Infallible>(())
+        });
+        Ok(Self { supervisor, driver })
+    }
+
+    /// Stops reading, lets the sinks run dry and saves what is acknowledged, whatever happened; what is left for the
+    /// next one.
+    async fn end(self, deadlines: Deadlines) -> (Result<Outcome, Failure>, Option<Legacy>) {
+        let outcome = self.supervisor.end(deadlines).await;
+        let mut driver = self.driver.lock();
+        driver.stop_reading();
+        let legacy = driver.stop_checkpoints();
+        (outcome, legacy)
+    }
 }
 
 /// Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
@@ -260,11 +398,23 @@ fn identify(
     Box::new(Reader::new(pods, paths, config.kube.wait.0))
 }
 
-/// Whatever happened, positions that were acknowledged are saved.
-fn finish(driver: &Mutex<Driver>) {
-    let mut driver = driver.lock();
-    driver.stop_reading();
-    driver.stop_checkpoints();
+/// Takes the series of sinks that are no more off the metrics page.
+fn forget_sinks(before: &Config, after: &Config) {
+    let labels = |config: &Config| {
+        let sink = &config.sink;
+        let loki = sink.loki.keys().map(|name| format!("loki.{name}"));
+        let otlp = sink.otlp.keys().map(|name| format!("otlp.{name}"));
+        let stdout = sink.stdout.keys().map(|name| format!("stdout.{name}"));
+        let local = sink.stores().into_iter().map(|(name, _)| format!("local.{name}")).collect::<Vec<_>>();
+        loki.chain(otlp).chain(stdout).chain(local).collect::<Vec<_>>()
+    };
+    let still = labels(after);
+    for label in labels(before).iter().filter(|label| !still.contains(label)) {
+        for gauge in [&metrics::SINK_UP, &metrics::SINK_QUEUE_BYTES, &metrics::LOCAL_STORE_BYTES] {
+            // Not every kind of sink has each of them. Counters stay: what they count has happened.
+            let _ = gauge.remove_label_values(&[label.as_str()]);
+        }
+    }
 }
 
 /// Takes the state directory's lock, waiting for another agent that is about to end. An unusable directory is no
@@ -371,18 +521,20 @@ fn ledger_page(registry: &Registry, worst: Option<usize>) -> String {
 
 /// Keeps the health checks (the directories that the agent lives from, and the thread that reads), and the metrics of
 /// the ledger.
-async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health) {
+async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health, again: bool) {
     let mut publisher = Publisher::default();
     let (state, logs) = (health.check("state_dir"), health.check("logs_root"));
     let pulse = health.heartbeat("logs", STUCK);
     let mut before = None;
+    let begun = Instant::now();
     loop {
         if status.heartbeat_age() < STUCK / 2 {
             pulse.beat();
         }
         publisher.publish(&registry);
+        let starting = again && !status.first_pass_done() && begun.elapsed() < STUCK;
         let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
-        if before != Some(now) {
+        if before != Some(now) && !starting {
             before = Some(now);
             match now.0 {
                 true => state.pass(),
@@ -440,3 +592,6 @@ pub fn logs_root_problem(path: &Path) -> Option<String> {
     };
     Some(format!("cannot read {}: {hint}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nodewick::agent::harden;
+use nodewick::agent::reload::{Origin, Reloads};
 use nodewick::config::memory::{Human, cgroup_limit};
 use nodewick::config::resolved::Setting;
 use nodewick::config::{self, Diagnostics, Loaded, Sources, load, render};
@@ -163,24 +165,39 @@ pub(crate) fn main() -> ExitCode {
 impl ConfigArgs {
     /// Loads the config; a bad one is a [`Diagnostics`].
     fn load(&self) -> anyhow::Result<Loaded> {
+        Ok(self.origin().load()?)
+    }
+
+    /// Where the config comes from, now and at every reload.
+    fn origin(&self) -> Origin {
         let file =
             self.config.clone().filter(|path| !path.as_os_str().is_empty()).or_else(load::default_file);
-        let sources = Sources::of_process(file.as_deref(), self.set.clone())?;
-        Ok(config::load(&sources)?)
+        Origin::new(file, self.set.clone())
     }
 }
 
 fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
-    let mut loaded = args.config.load()?;
+    let origin = args.config.origin();
+    let mut loaded = origin.load()?;
     if let Some(dir) = &args.logs {
         exec::follow_directory(&mut loaded, dir, args.service.as_deref())?;
     }
+    // Before the first thread: each thread has its own fetters, and gives them to those that it starts.
+    let hardening = harden::apply(&loaded, origin.file());
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
+    hardening.tell();
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
     }
     let runtime = agent::runtime(&loaded.config).context("cannot start the async runtime")?;
-    let outcome = runtime.block_on(agent::run(loaded.config));
+    let outcome = runtime.block_on(async {
+        let reloads = match args.logs {
+            None => Reloads::of(origin, &loaded, hardening.sandbox().cloned())?,
+            // The directory on the command line is in no file.
+            Some(_) => Reloads::none(),
+        };
+        agent::run(loaded.config, reloads).await
+    });
     // Threads that missed the deadline are not waited for.
     runtime.shutdown_background();
     let outcome = match outcome {

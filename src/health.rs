@@ -109,12 +109,16 @@ impl Health {
         notes
     }
 
-    /// The sign of life of a loop that beats at least every `within`; it counts as beaten now.
+    /// The sign of life of a loop that beats at least every `within`; it counts as beaten now. A loop of the same name
+    /// takes the place of the one before.
     pub fn heartbeat(&self, name: &'static str, within: Duration) -> Heartbeat {
         let pulse = Arc::new(Pulse { name, within, started: self.shared.started, last: AtomicU64::new(0) });
         let heartbeat = Heartbeat { pulse: Arc::clone(&pulse) };
         heartbeat.beat();
-        self.shared.heartbeats.lock().push(pulse);
+        let mut heartbeats = self.shared.heartbeats.lock();
+        heartbeats.retain(|before| before.name != name);
+        heartbeats.push(pulse);
+        drop(heartbeats);
         heartbeat
     }
 
@@ -214,6 +218,15 @@ mod tests {
         assert_eq!(health.notes(), [("pods", "the API answers 403".to_owned())]);
         health.note("pods", None);
         assert!(health.notes().is_empty());
+    }
+
+    #[test]
+    fn a_loop_that_is_started_anew_takes_the_place_of_the_one_before() {
+        let health = Health::new();
+        let _stale = health.heartbeat("logs", Duration::ZERO);
+        let _fresh = health.heartbeat("logs", Duration::from_secs(30));
+        assert_eq!(health.live_at(Instant::now() + Duration::from_secs(1)).lines.len(), 1);
+        assert!(health.live_at(Instant::now() + Duration::from_secs(1)).is_ok());
     }
 
     #[test]

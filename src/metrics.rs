@@ -177,6 +177,13 @@ table! {
         "Time until the kubelet deletes unread bytes at the present write rate, of the 20 worst containers with a backlog; 31536000 (a year) when nothing is written.";
     gauge LOG_UNREAD_BYTES = "nodewick_log_unread_bytes" ["namespace", "pod", "container"],
         "Bytes not yet read, on disk or spilled, of the 20 worst containers with a backlog.";
+    // config
+    gauge CONFIG_RELOAD_SUCCESSFUL = "nodewick_config_last_reload_successful" [],
+        "1 when the config as last read is in force, 0 when it could not be used and the last good one stays in force.";
+    gauge CONFIG_RELOAD_TIMESTAMP = "nodewick_config_last_reload_success_timestamp_seconds" [],
+        "When a config was last found good, at the start or by a reload, seconds since the epoch.";
+    gauge CONFIG_RESTART_KEYS = "nodewick_config_keys_awaiting_restart" [],
+        "Keys (or whole tables) of the config that were changed since the start and take effect at the next restart only.";
     // Kubernetes
     counter KUBE_EVENTS = "nodewick_kube_watch_events_total" ["resource", "type"],
         "Events of the watches by resource (pods, namespaces) and type (added, modified, deleted, bookmark, error).";

@@ -159,19 +159,32 @@ impl Supervisor {
         asked: impl Future<Output = &'static str>,
         deadlines: Deadlines,
     ) -> Result<Outcome, Failure> {
-        let failure = tokio::select! {
-            reason = asked => {
+        match self.until(asked).await {
+            Ok(reason) => {
                 info!(reason, "stopping: no more is read, what was read is flushed");
-                None
+                self.end(deadlines).await
             }
-            (name, ended) = self.tasks.next() => Some(judge(name, ended)),
-            (name, ended) = self.companions.next() => Some(judge(name, ended)),
-        };
-        let (outcome, late) = self.drain(deadlines).await;
-        match failure.or(late) {
-            Some(failure) => Err(failure),
-            None => Ok(outcome),
+            Err(failure) => {
+                // The failure that came first says most; the drain's outcome cannot mend it.
+                let _ = self.end(deadlines).await;
+                Err(failure)
+            }
         }
+    }
+
+    /// Waits until `asked` resolves, to its value, or a task ends early. Nothing is stopped yet.
+    pub async fn until<T>(&mut self, asked: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            value = asked => Ok(value),
+            (name, ended) = self.tasks.next() => Err(judge(name, ended)),
+            (name, ended) = self.companions.next() => Err(judge(name, ended)),
+        }
+    }
+
+    /// Stops and drains everything.
+    pub async fn end(mut self, deadlines: Deadlines) -> Result<Outcome, Failure> {
+        let (outcome, failure) = self.drain(deadlines).await;
+        failure.map_or(Ok(outcome), Err)
     }
 
     async fn drain(&mut self, deadlines: Deadlines) -> (Outcome, Option<Failure>) {
@@ -183,7 +196,7 @@ impl Supervisor {
             timeout_at(begin + deadlines.flush, finish(&mut self.tasks, &mut failure)).await.is_ok();
         if !flushed {
             let names: Vec<_> = self.tasks.names.values().cloned().collect();
-            warn!(tasks = ?names, "the time to flush is over; what is not acknowledged is read again after the restart");
+            warn!(tasks = ?names, "the time to flush is over; what is not acknowledged is read again");
         }
         self.kill.cancel();
         let tasks = timeout_at(exit, finish(&mut self.tasks, &mut failure)).await;

@@ -13,7 +13,7 @@ use nodewick::data::trace::{SpanId, TraceId};
 use nodewick::data::units;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
 use nodewick::sink::deliver::Transport as _;
-use nodewick::sink::http::{Auth, Secret, Timeouts, Tls};
+use nodewick::sink::http::{Auth, OAuth2, Secret, Timeouts, Tls};
 use nodewick::sink::otlp::{Compression, Config, Otlp, Protocol, Transport};
 use nodewick::sink::{Answer, Parcel, Verdict, Wire};
 use serde_json::json;
@@ -258,6 +258,55 @@ fn a_rotated_token_is_read_again() {
         let mut sink = Sink::new(&config);
         assert_eq!(sink.send(), Verdict::Unauthorized, "{protocol:?}");
         std::fs::write(&path, "second\n").expect("written");
+        assert_eq!(sink.send(), Verdict::Delivered, "{protocol:?}");
+    }
+}
+
+/// A token endpoint that grants "first", then "second", as often as it is asked; its URL.
+fn token_endpoint() -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let url = format!("http://{}/token", listener.local_addr().expect("bound"));
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let mut stream = stream;
+            let mut request = Vec::new();
+            let mut chunk = [0; 4096];
+            while !request.ends_with(b"grant_type=client_credentials") {
+                match stream.read(&mut chunk) {
+                    Ok(read @ 1..) => request.extend_from_slice(&chunk[..read]),
+                    _ => return,
+                }
+            }
+            let token = if number == 0 { "first" } else { "second" };
+            let body =
+                format!("{{\"access_token\":\"{token}\",\"token_type\":\"bearer\",\"expires_in\":3600}}");
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn a_withdrawn_access_token_is_granted_anew() {
+    let receiver = Receiver::start(&["--bearer", "second"]);
+    for protocol in BOTH {
+        let oauth2 = OAuth2 {
+            token_url: token_endpoint(),
+            client_id: "agent".into(),
+            client_secret: Some(Secret::new("s3cret".into())),
+            ..OAuth2::default()
+        };
+        let mut config = config(&receiver, protocol, Compression::Gzip);
+        config.auth = Auth { oauth2: Some(oauth2), ..Auth::default() };
+        let mut sink = Sink::new(&config);
+        assert_eq!(sink.send(), Verdict::Unauthorized, "{protocol:?}");
+        assert_eq!(sink.send(), Verdict::Delivered, "{protocol:?}");
         assert_eq!(sink.send(), Verdict::Delivered, "{protocol:?}");
     }
 }

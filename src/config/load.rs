@@ -31,7 +31,7 @@ const SECRET_WORDS: [&str; 8] =
     ["password", "passwd", "token", "secret", "credential", "authorization", "api_key", "apikey"];
 
 /// Where a config comes from.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// Name of the config file in messages, and its text.
     pub file: Option<(String, String)>,
@@ -44,7 +44,6 @@ pub struct Sources {
 }
 
 /// A config that can be used.
-#[derive(Debug)]
 pub struct Loaded {
     /// The config.
     pub config: Config,
@@ -55,8 +54,23 @@ pub struct Loaded {
     source: Source,
 }
 
+impl std::fmt::Debug for Sources {
+    /// Without values: they hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = self.file.as_ref().map(|(name, _)| name);
+        f.debug_struct("Sources").field("file", &file).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Loaded {
+    /// Without what was written: it holds secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("file", &self.source.file).finish_non_exhaustive()
+    }
+}
+
 /// The text that file places point into.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Source {
     file: String,
     text: String,
@@ -581,7 +595,10 @@ pub fn is_secret(path: &[Step]) -> bool {
 fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let names_a_place = key.ends_with("_file") || key.ends_with("_path") || key.ends_with("_url");
-    !names_a_place && (key == "headers" || SECRET_WORDS.iter().any(|word| key.contains(word)))
+    !names_a_place
+        && (key == "headers"
+            || key == "endpoint_params"
+            || SECRET_WORDS.iter().any(|word| key.contains(word)))
 }
 
 /// The shape of the key at `path`.

@@ -75,6 +75,9 @@ pub struct Agent {
     /// Log data held in memory between reading and acknowledgement. When it is spent, reading stops and the log
     /// files wait on disk. Raise it if `nodewick_log_lag_bytes` grows while the CPU is idle.
     pub memory: ByteSize,
+    /// Let the kernel (Landlock, Linux 5.13 and newer) keep the process to the files that this config names. Turn it
+    /// off if a reload must be able to name files elsewhere.
+    pub landlock: bool,
 }
 
 impl Default for Agent {
@@ -85,6 +88,7 @@ impl Default for Agent {
             environment: String::new(),
             state_dir: "/var/lib/nodewick".into(),
             memory: ByteSize::mib(32),
+            landlock: true,
         }
     }
 }
@@ -199,6 +203,10 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "sink.otlp.main" | "sink.otlp.<name>" => fields_of::<otlp::Config>(),
         "sink.stdout.main" | "sink.stdout.<name>" => fields_of::<stdout::Config>(),
         "sink.local.main" | "sink.local.<name>" => fields_of::<local::Config>(),
+        "sink.loki.main.auth.oauth2"
+        | "sink.loki.<name>.auth.oauth2"
+        | "sink.otlp.main.auth.oauth2"
+        | "sink.otlp.<name>.auth.oauth2" => fields_of::<crate::sink::http::OAuth2>(),
         "admin" => fields_of::<admin::Config>(),
         "telemetry" => fields_of::<telemetry::Config>(),
         _ => Vec::new(),

@@ -20,6 +20,12 @@ pub const SECTIONS: &[&str] = &["agent", "logs", "record", "process", "kube", "s
 const EXAMPLES: &[(&str, &str)] = &[
     ("sink.loki.main.url", "\"http://loki-gateway.loki.svc\""),
     ("sink.otlp.main.endpoint", "\"http://otel-collector.observability.svc:4317\""),
+    ("sink.loki.main.auth.oauth2.token_url", "\"https://id.example.com/oauth2/token\""),
+    ("sink.loki.main.auth.oauth2.client_id", "\"nodewick\""),
+    ("sink.loki.main.auth.oauth2.client_secret_file", "\"/etc/nodewick/secrets/client-secret\""),
+    ("sink.otlp.main.auth.oauth2.token_url", "\"https://id.example.com/oauth2/token\""),
+    ("sink.otlp.main.auth.oauth2.client_id", "\"nodewick\""),
+    ("sink.otlp.main.auth.oauth2.client_secret_file", "\"/etc/nodewick/secrets/client-secret\""),
     ("process.drop.health.url_path", "[\"/healthz\", \"/livez\", \"/readyz\"]"),
     ("process.sample.debug.level", "\"<= debug\""),
     ("process.sample.debug.keep", "\"10%\""),
@@ -141,6 +147,16 @@ fn write_table(
             continue;
         }
         let optional = value.is_none() && inner.named().is_none();
+        if optional && example {
+            // It stays out when the example around it is taken.
+            let mut block = String::new();
+            write_table(&mut block, &name, inner, &inner.doc(), value, true, depth + 1);
+            for line in block.lines() {
+                let off = line.strip_prefix("# ").filter(|rest| !rest.starts_with('#'));
+                let _ = writeln!(out, "{}", off.map_or_else(|| line.to_owned(), |rest| format!("# #{rest}")));
+            }
+            continue;
+        }
         write_table(out, &name, inner, &inner.doc(), value, example || optional, depth + 1);
     }
 }

@@ -168,7 +168,8 @@ impl Loaded {
                         });
                     }
                 } else {
-                    let secret = is_secret(path);
+                    let from_file = entry.node.taken_from.as_ref().is_some_and(|from| from.contains("file:"));
+                    let secret = is_secret(path) || inner.is_secret() || from_file;
                     found.push(Setting {
                         table: tree::dotted(&path[..path.len() - 1]),
                         key: name.clone(),

@@ -163,7 +163,8 @@ fn look(
             }
             if !target.h2 {
                 let begun = Instant::now();
-                let got = client.headers().ok().and_then(|headers| way.get(&target.ask, &headers).ok());
+                let headers = site.block_on(client.headers()).and_then(Result::ok);
+                let got = headers.and_then(|headers| way.get(&target.ask, &headers).ok());
                 if let Some(got) = got {
                     if let Some(date) = &got.date {
                         site.saw_clock(target.subject, date, begun.elapsed().as_secs_f64());

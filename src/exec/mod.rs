@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +25,6 @@ use crate::config::memory::cgroup_limit;
 use crate::data::batch::Stream;
 use crate::data::position::Position;
 use crate::logs::files::Spool;
-use crate::logs::registry::Registry;
 use child::Child;
 use place::Place;
 use spool::{Lost, Writer};
@@ -188,13 +187,13 @@ fn now() -> u64 {
 /// How far the spool is delivered.
 #[derive(Clone)]
 struct Delivered {
-    registry: Arc<OnceLock<Arc<Registry>>>,
+    registry: agent::Known,
     key: String,
 }
 
 impl Delivered {
     fn position(&self) -> Option<Position> {
-        self.registry.get()?.position(&self.key)
+        self.registry.load().as_ref()?.position(&self.key)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{error, warn};
 
-use super::checkpoint::{Opened, Store};
+use super::checkpoint::{Marks, Opened, Store};
 use super::disk::{Disk, OsDisk};
 use super::env::Env;
 use super::files::Sources;
@@ -62,7 +62,7 @@ impl Status {
 
     /// True once all logs have been looked for.
     pub fn first_pass_done(&self) -> bool {
-        self.first_pass_done.load(Ordering::Relaxed)
+        self.first_pass_done.load(Ordering::Acquire)
     }
 
     fn beat(&self) {
@@ -115,10 +115,29 @@ pub struct Driver {
     stop_reading: Arc<AtomicBool>,
     stop_checkpoints: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
-    checkpoints: Option<JoinHandle<()>>,
+    checkpoints: Option<JoinHandle<Result<StateDir, PathBuf>>>,
+    /// There was a checkpoint when it started.
+    resumed: bool,
 }
 
-/// Starts reading. `state` is the locked state directory, or where it will be once it can be used.
+/// What one driver leaves to the next one of the same process.
+pub struct Legacy {
+    /// The state directory, still locked, or where it will be once it can be used.
+    pub state: Result<StateDir, PathBuf>,
+    /// Where every log is acknowledged up to, whether or not it could be made durable. `None` when nothing is known
+    /// yet that `[logs] start` would not decide again.
+    pub marks: Option<Marks>,
+}
+
+impl From<Result<StateDir, PathBuf>> for Legacy {
+    /// The first driver of a process: the checkpoint says where to begin.
+    fn from(state: Result<StateDir, PathBuf>) -> Self {
+        Self { state, marks: None }
+    }
+}
+
+/// Starts reading. `legacy` holds the state directory and, after an earlier driver of this process, where that one
+/// stopped; without that the checkpoint says where to begin.
 #[expect(clippy::too_many_arguments, reason = "the wiring of the whole log path, called once")]
 pub fn spawn(
     config: &Config,
@@ -128,18 +147,24 @@ pub fn spawn(
     budget: Arc<Budget>,
     signal: Arc<Signal>,
     sources: Arc<Sources>,
-    state: Result<StateDir, PathBuf>,
+    legacy: impl Into<Legacy>,
     on_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<Driver> {
+    let Legacy { state, marks } = legacy.into();
     let status = Arc::<Status>::default();
     status.beat();
     let spill = Spill::new(&config.spill);
-    let (store, opened) = match &state {
+    let (store, mut opened) = match &state {
         Ok(state) => open_state(state.path(), &spill),
         Err(_) => (None, Opened::default()),
     };
+    if let Some(marks) = marks {
+        // What this process knows is at least as new, and all there is where nothing could be made durable.
+        opened = Opened { marks, any: true, corrupt: Vec::new() };
+    }
     // What was skipped at the first start is skipped once: later lives know where they were, or read everything.
-    let start = if opened.any { Start::Oldest } else { config.start };
+    let resumed = opened.any;
+    let start = if resumed { Start::Oldest } else { config.start };
     status.state_durable.store(store.is_some(), Ordering::Relaxed);
     let registry = Registry::new(opened.marks);
     let options = Options {
@@ -180,9 +205,9 @@ pub fn spawn(
     };
     let checkpoints = {
         let (stop, status) = (Arc::clone(&stop_checkpoints), Arc::clone(&status));
-        std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
-            keep(keeper, state, &stop, &status);
-        })?
+        std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || keep(keeper, state, &stop, &status))?
     };
     Ok(Driver {
         registry,
@@ -192,6 +217,7 @@ pub fn spawn(
         stop_checkpoints,
         reader: Some(reader),
         checkpoints: Some(checkpoints),
+        resumed,
     })
 }
 
@@ -205,13 +231,17 @@ impl Driver {
         }
     }
 
-    /// Writes the last checkpoint. Call it when the sinks are done.
-    pub fn stop_checkpoints(&mut self) {
+    /// Writes the last checkpoint, once. Call it when the sinks are done.
+    pub fn stop_checkpoints(&mut self) -> Option<Legacy> {
         self.stop_checkpoints.store(true, Ordering::Release);
-        if let Some(checkpoints) = self.checkpoints.take() {
-            checkpoints.thread().unpark();
-            let _ = checkpoints.join();
-        }
+        let checkpoints = self.checkpoints.take()?;
+        checkpoints.thread().unpark();
+        let state = checkpoints.join().ok()?;
+        let known = self.resumed || self.status.first_pass_done();
+        let marks = || {
+            self.registry.marks().into_iter().map(|(key, mark)| (key.to_string(), mark)).collect::<Marks>()
+        };
+        Some(Legacy { state, marks: known.then(marks) })
     }
 }
 
@@ -221,8 +251,9 @@ fn read<E: Env>(mut tail: Tail<E>, stop: &AtomicBool, status: &Status, signal: &
         let next = tail.step();
         steps += 1;
         if steps == 1 || next != Next::Now {
-            status.first_pass_done.store(true, Ordering::Relaxed);
             status.root_readable.store(tail.root_readable(), Ordering::Relaxed);
+            // Last: whoever sees it sees what the pass has found.
+            status.first_pass_done.store(true, Ordering::Release);
         }
         status.beat();
         if let Next::Wait(duration) = next {
@@ -282,7 +313,12 @@ fn open_state(dir: &Path, spill: &Spill) -> (Option<Store>, Opened) {
     }
 }
 
-fn keep(mut keeper: Keeper, mut state: Result<StateDir, PathBuf>, stop: &AtomicBool, status: &Status) {
+fn keep(
+    mut keeper: Keeper,
+    mut state: Result<StateDir, PathBuf>,
+    stop: &AtomicBool,
+    status: &Status,
+) -> Result<StateDir, PathBuf> {
     let started = Instant::now();
     let mut last_retry = Instant::now();
     loop {
@@ -302,7 +338,7 @@ fn keep(mut keeper: Keeper, mut state: Result<StateDir, PathBuf>, stop: &AtomicB
         let wait = keeper.step(started.elapsed(), unix_secs, stopping);
         status.state_durable.store(keeper.is_durable(), Ordering::Relaxed);
         if stopping {
-            return;
+            return state;
         }
         std::thread::park_timeout(wait);
     }

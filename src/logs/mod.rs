@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use driver::{Driver, spawn};
+pub use driver::{Driver, Legacy, spawn};
 pub use tail::Start;
 
 use crate::data::units::{ByteSize, Span};

@@ -92,14 +92,28 @@ impl Os {
         let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&dir, relative, flags, Mode::empty(), resolve) {
-            // An old kernel or a seccomp filter without openat2: no `..`, and no link as the last step.
-            Err(Errno::NOSYS | Errno::PERM)
-                if relative.components().all(|part| matches!(part, Component::Normal(_))) =>
-            {
-                rustix::fs::openat(&dir, relative, flags | OFlags::NOFOLLOW, Mode::empty())
-            }
+            // An old kernel or a seccomp filter without openat2.
+            Err(Errno::NOSYS | Errno::PERM) => Self::open_by_steps(dir, relative, flags),
             other => other,
         }
+    }
+
+    /// What [`open_beneath`](Self::open_beneath) asks of `openat2`, one directory at a time: no `..`, and no link at
+    /// any step.
+    fn open_by_steps(mut dir: OwnedFd, relative: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut parts = relative.components().peekable();
+        while let Some(part) = parts.next() {
+            let Component::Normal(name) = part else { return Err(Errno::XDEV) };
+            if parts.peek().is_none() {
+                return rustix::fs::openat(&dir, name, flags | OFlags::NOFOLLOW, Mode::empty());
+            }
+            dir = rustix::fs::openat(&dir, name, step, Mode::empty())?;
+            if FileType::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode) == FileType::Symlink {
+                return Err(Errno::LOOP);
+            }
+        }
+        Err(Errno::ISDIR)
     }
 
     /// Opens a path below one of the roots that links may lead to.
@@ -273,6 +287,31 @@ impl Env for Os {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_openat2_no_link_is_followed_at_any_step() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = dir.path().join("pods");
+        fs::create_dir_all(root.join("pod/api")).expect("dir");
+        fs::create_dir(dir.path().join("other")).expect("dir");
+        fs::write(dir.path().join("other/0.log"), b"secret").expect("file");
+        fs::write(root.join("pod/api/0.log"), b"line").expect("file");
+        std::os::unix::fs::symlink(dir.path().join("other"), root.join("pod/evil")).expect("link");
+        std::os::unix::fs::symlink(dir.path().join("other/0.log"), root.join("pod/api/1.log")).expect("link");
+        let open = |path: &str| {
+            let dir = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("root");
+            Os::open_by_steps(dir, Path::new(path), OFlags::RDONLY).map(drop)
+        };
+        assert_eq!(open("pod/api/0.log"), Ok(()));
+        assert_eq!(open("pod/api/1.log"), Err(Errno::LOOP));
+        assert_eq!(open("pod/evil/0.log"), Err(Errno::LOOP));
+        assert_eq!(open("pod/../pod/api/0.log"), Err(Errno::XDEV));
+        assert_eq!(open("pod/none/0.log"), Err(Errno::NOENT));
+        // By both ways alike.
+        for path in ["pod/api/1.log", "pod/evil/0.log"] {
+            assert_eq!(Os::open_beneath(&root, &root.join(path)).map(drop), Err(Errno::LOOP));
+        }
+    }
 
     #[test]
     fn only_regular_files_below_the_root_open() {

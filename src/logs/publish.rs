@@ -43,13 +43,7 @@ impl Publisher {
             .set(backlogs.iter().map(|(_, b)| b.time_to_loss_seconds).min().unwrap_or(NO_DANGER_SECONDS));
         let worst = &backlogs[..backlogs.len().min(WORST)];
         for name in self.shown.iter().filter(|name| !worst.iter().any(|(now, _)| now == *name)) {
-            let labels = name.each_ref().map(String::as_str);
-            for family in
-                [&metrics::LOG_GENERATION_LAG, &metrics::LOG_TIME_TO_LOSS, &metrics::LOG_UNREAD_BYTES]
-            {
-                // It was set when the name was shown.
-                let _ = family.remove_label_values(&labels);
-            }
+            remove(name);
         }
         for (name, backlog) in worst {
             let labels = name.each_ref().map(String::as_str);
@@ -58,6 +52,24 @@ impl Publisher {
             metrics::LOG_UNREAD_BYTES.with_label_values(&labels).set(gauge(backlog.unread_bytes));
         }
         self.shown = worst.iter().map(|(name, _)| name.clone()).collect();
+    }
+}
+
+impl Drop for Publisher {
+    /// Nobody would take the series away later: those of the next publisher need not be the same.
+    fn drop(&mut self) {
+        for name in &self.shown {
+            remove(name);
+        }
+    }
+}
+
+/// Takes a container's series off the page.
+fn remove(name: &Name) {
+    let labels = name.each_ref().map(String::as_str);
+    for family in [&metrics::LOG_GENERATION_LAG, &metrics::LOG_TIME_TO_LOSS, &metrics::LOG_UNREAD_BYTES] {
+        // It was set when the name was shown.
+        let _ = family.remove_label_values(&labels);
     }
 }
 
@@ -192,5 +204,7 @@ mod tests {
         publisher.publish(&registry);
         assert_eq!(series("nodewick_log_unread_bytes"), [("p03".to_owned(), 1)]);
         assert_eq!(series("nodewick_log_time_to_loss_seconds"), [("p03".to_owned(), 0)]);
+        drop(publisher);
+        assert_eq!(series("nodewick_log_time_to_loss_seconds"), []);
     }
 }

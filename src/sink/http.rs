@@ -29,10 +29,12 @@ use crate::data::units;
 
 pub mod auth;
 pub mod dial;
+pub mod oauth2;
 pub mod tls;
 
 pub use auth::{Auth, Secret};
 pub use dial::Dial;
+pub use oauth2::OAuth2;
 pub use tls::Tls;
 
 /// Response bytes that are kept; the rest is not read.
@@ -103,6 +105,14 @@ pub enum Error {
     Unverified {
         /// The URL without user information.
         url: String,
+    },
+    /// The token endpoint gives none.
+    #[error("no access token from {url}: {why}")]
+    Token {
+        /// The endpoint's URL without user information.
+        url: String,
+        /// Why, in our words: the endpoint's may repeat a secret.
+        why: String,
     },
     /// Credential keys contradict each other.
     #[error("auth: {0}")]
@@ -184,6 +194,7 @@ pub struct Client {
     config: Config,
     fixed: HeaderMap,
     credential: auth::Credential,
+    grant: Option<Box<oauth2::Grant>>,
     route: dial::Route,
     pool: Mutex<Option<Pool>>,
 }
@@ -236,7 +247,20 @@ impl Client {
         }
         config.tls.check()?;
         let route = dial::Route::new(&url, config.proxy.as_ref())?;
-        Ok(Self { url, shown, config: config.clone(), fixed, credential, route, pool: Mutex::new(None) })
+        let grant = match &config.auth.oauth2 {
+            Some(settings) => Some(Box::new(oauth2::Grant::new(settings, config)?)),
+            None => None,
+        };
+        Ok(Self {
+            url,
+            shown,
+            config: config.clone(),
+            fixed,
+            credential,
+            grant,
+            route,
+            pool: Mutex::new(None),
+        })
     }
 
     /// The URL as it may be shown.
@@ -254,18 +278,41 @@ impl Client {
         self.route.proxy().map(shown)
     }
 
-    /// Headers of every request: the configured ones and the credential, read again when its file changed.
-    pub fn headers(&self) -> Result<HeaderMap, Error> {
+    /// Headers of every request: the configured ones and the credential, read again when its file changed, granted
+    /// anew when it expires.
+    pub async fn headers(&self) -> Result<HeaderMap, Error> {
         let mut headers = self.fixed.clone();
         if let Some(credential) = self.credential.header(FILE_CHECK)? {
             headers.insert(AUTHORIZATION, credential);
         }
+        if let Some(grant) = &self.grant {
+            headers.insert(AUTHORIZATION, grant.header().await?);
+        }
         Ok(headers)
+    }
+
+    /// What the backend's answer says of the credential: one that was refused is read or granted anew for the next
+    /// request, and so are the certificates.
+    pub fn judge_credentials(&self, answer: &Answer) {
+        match answer {
+            Answer::Http { status: 401 | 403, .. } | Answer::Grpc { code: 7 | 16, .. } => {
+                self.distrust_credentials();
+            }
+            Answer::Http { .. } | Answer::Grpc { .. } => {
+                if let Some(grant) = &self.grant {
+                    grant.accepted();
+                }
+            }
+            Answer::Unreachable { .. } => {}
+        }
     }
 
     /// Makes the next request read its credential and certificates anew: the backend refused them.
     pub fn distrust_credentials(&self) {
         self.credential.distrust();
+        if let Some(grant) = &self.grant {
+            grant.distrust();
+        }
         if let Some(pool) = &mut *self.pool.lock() {
             pool.checked = None;
         }
@@ -295,9 +342,7 @@ impl Client {
         let total = self.config.timeouts.total.0;
         match tokio::time::timeout(total, self.exchange(url, headers, body)).await {
             Ok(Ok(answer)) => {
-                if matches!(answer, Answer::Http { status: 401 | 403, .. }) {
-                    self.distrust_credentials();
-                }
+                self.judge_credentials(&answer);
                 answer
             }
             Ok(Err(error)) => Answer::Unreachable { error },
@@ -314,11 +359,12 @@ impl Client {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = url;
-        *request.headers_mut() = self.headers().map_err(|error| error.to_string())?;
+        *request.headers_mut() = self.headers().await.map_err(|error| error.to_string())?;
         request.headers_mut().extend(headers);
         if let Some(auth) = self.route.forward_auth() {
             request.headers_mut().insert(http::header::PROXY_AUTHORIZATION, auth.clone());
         }
+        let secrets = secrets(request.headers());
         let response = connections.request(request).await.map_err(|error| chain(&error))?;
         let (parts, mut body) = response.into_parts();
         let mut kept = BytesMut::new();
@@ -339,7 +385,11 @@ impl Client {
             }
         }
         let retry_after = retry_after(&parts.headers);
-        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body: kept.freeze() })
+        let mut body = kept.freeze();
+        if !parts.status.is_success() {
+            body = without(body, &secrets);
+        }
+        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body })
     }
 
     /// The pool, made on first use, replaced when old or when a certificate file changed.
@@ -390,6 +440,35 @@ impl Client {
 /// True when a header of this name usually carries a secret.
 fn names_a_secret(name: &str) -> bool {
     name == "cookie" || ["auth", "token", "key", "secret", "password"].iter().any(|part| name.contains(part))
+}
+
+/// The values that a request carries and nobody may see.
+pub(super) fn secrets(headers: &HeaderMap) -> Vec<HeaderValue> {
+    headers.values().filter(|value| value.is_sensitive()).cloned().collect()
+}
+
+/// An answer without what it repeats of the request's secrets: a gateway in debug mode shows what it was sent, and
+/// refusals are logged.
+pub(super) fn without(mut body: Bytes, secrets: &[HeaderValue]) -> Bytes {
+    for value in secrets {
+        // `Bearer x` repeats `x` too. Shorter words are not secrets, and stand in many a text.
+        let word = value.as_bytes().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        for secret in [value.as_bytes(), word].into_iter().filter(|secret| secret.len() >= 4) {
+            if memchr::memmem::find(&body, secret).is_none() {
+                continue;
+            }
+            let mut kept = BytesMut::with_capacity(body.len());
+            let mut from = 0;
+            for at in memchr::memmem::find_iter(&body, secret) {
+                kept.extend_from_slice(&body[from..at]);
+                kept.extend_from_slice(b"<redacted>");
+                from = at + secret.len();
+            }
+            kept.extend_from_slice(&body[from..]);
+            body = kept.freeze();
+        }
+    }
+    body
 }
 
 /// An error with its causes, on one line.

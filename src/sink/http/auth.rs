@@ -1,4 +1,5 @@
-//! Credentials: basic or bearer, in config or in files that are read again when they change.
+//! Credentials: basic or bearer, in config or in files that are read again when they change. Bearer tokens that are
+//! granted for a client's secret are [`oauth2`](super::oauth2)'s.
 //!
 //! Invariant: a secret is never shown by `Debug`, `Display` or `Serialize`; a file that cannot be read keeps the
 //! last good credential.
@@ -16,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Error;
+use super::oauth2::OAuth2;
 
 /// A credential file larger than this is not a credential.
 const MAX_FILE: u64 = 64 << 10;
@@ -65,8 +67,8 @@ impl JsonSchema for Secret {
     }
 }
 
-/// Credentials: `username` with a password, or a bearer token. A file is read again when it changes, and at once
-/// after the backend answered 401.
+/// Credentials: `username` with a password, a bearer token, or `oauth2`. A file is read again when it changes, and at
+/// once after the backend answered 401.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
@@ -80,13 +82,22 @@ pub struct Auth {
     pub token: Option<Secret>,
     /// File with the bearer token; a trailing newline does not count.
     pub token_file: Option<PathBuf>,
+    /// Bearer tokens by OAuth 2.0 client credentials, renewed before they expire and once after a 401.
+    pub oauth2: Option<OAuth2>,
 }
 
 #[derive(Debug)]
 enum Source {
+    /// Tokens are granted, elsewhere.
+    Granted,
     Fixed(HeaderValue),
-    BasicFile { username: String, path: PathBuf },
-    BearerFile { path: PathBuf },
+    BasicFile {
+        username: String,
+        path: PathBuf,
+    },
+    BearerFile {
+        path: PathBuf,
+    },
 }
 
 /// What identifies one state of a file: a swapped symlink target changes it too.
@@ -121,16 +132,18 @@ impl Credential {
     pub fn new(auth: &Auth, user_info: Option<(String, Secret)>) -> Result<Self, Error> {
         let basic = auth.username.is_some() || auth.password.is_some() || auth.password_file.is_some();
         let bearer = auth.token.is_some() || auth.token_file.is_some();
-        if usize::from(basic) + usize::from(bearer) + usize::from(user_info.is_some()) > 1 {
+        let oauth2 = auth.oauth2.is_some();
+        let kinds = [basic, bearer, oauth2, user_info.is_some()];
+        if kinds.into_iter().filter(|kind| *kind).count() > 1 {
             return Err(Error::Auth(
-                "more than one kind of credential; keep either username and password or a token",
+                "more than one kind of credential; keep one of username and password, a token, or oauth2",
             ));
         }
         let invalid = Error::Auth("the credential has bytes that no header can carry");
         let source =
             match (&auth.username, &auth.password, &auth.password_file, &auth.token, &auth.token_file) {
                 (None, None, None, None, None) => match user_info {
-                    None => None,
+                    None => oauth2.then_some(Source::Granted),
                     Some((user, password)) => {
                         Some(Source::Fixed(basic_header(&user, password.expose()).ok_or(invalid)?))
                     }
@@ -175,7 +188,7 @@ impl Credential {
     /// The header to send. Looks at the file at most every `every`.
     pub fn header(&self, every: Duration) -> Result<Option<HeaderValue>, Error> {
         let (what, path) = match &self.source {
-            None => return Ok(None),
+            None | Some(Source::Granted) => return Ok(None),
             Some(Source::Fixed(header)) => return Ok(Some(header.clone())),
             Some(Source::BasicFile { path, .. }) => ("auth.password_file", path),
             Some(Source::BearerFile { path }) => ("auth.token_file", path),
@@ -211,15 +224,8 @@ impl Credential {
     }
 
     fn read(&self, path: &Path) -> Result<HeaderValue, String> {
-        let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-        if size > MAX_FILE {
-            return Err(format!("{size} bytes is no credential"));
-        }
-        let text = Secret::new(fs::read_to_string(path).map_err(|error| error.to_string())?);
+        let text = read_secret(path)?;
         let secret = text.expose().trim_end_matches(['\n', '\r']);
-        if secret.is_empty() {
-            return Err("it is empty".to_owned());
-        }
         let header = match &self.source {
             Some(Source::BasicFile { username, .. }) => basic_header(username, secret),
             _ => bearer_header(secret),
@@ -228,13 +234,29 @@ impl Credential {
     }
 }
 
-fn sensitive(text: String) -> Option<HeaderValue> {
+/// The text of a credential file, which is not empty.
+pub(super) fn read_secret(path: &Path) -> Result<Secret, String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let text = Secret::new(text);
+    match text.expose() {
+        long if long.len() as u64 > MAX_FILE => Err(format!("more than {MAX_FILE} bytes is no credential")),
+        blank if blank.trim_end_matches(['\n', '\r']).is_empty() => Err("it is empty".to_owned()),
+        _ => Ok(text),
+    }
+}
+
+/// A header value that is never shown.
+pub(super) fn sensitive(text: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-fn bearer_header(token: &str) -> Option<HeaderValue> {
+/// `Authorization` with a bearer token.
+pub(super) fn bearer_header(token: &str) -> Option<HeaderValue> {
     sensitive(format!("Bearer {}", token.trim()))
 }
 

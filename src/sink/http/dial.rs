@@ -51,7 +51,10 @@ impl Route {
         if found.uri().scheme_str() != Some("http") {
             return Err(Error::Proxy("only proxies that speak plain http are supported"));
         }
-        let (proxy, auth) = (found.uri().clone(), found.basic_auth().cloned());
+        let (proxy, mut auth) = (found.uri().clone(), found.basic_auth().cloned());
+        if let Some(auth) = &mut auth {
+            auth.set_sensitive(true);
+        }
         if url.scheme_str() == Some("https") {
             Ok(Self::Tunnel { proxy, auth })
         } else {

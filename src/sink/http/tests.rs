@@ -1,6 +1,13 @@
 //! Facts about one endpoint's client that need no server, and a few that need a small one.
 
+use futures_util::FutureExt as _;
+
 use super::*;
+
+/// What a future that waits for nothing gives.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("it waits for nothing")
+}
 
 fn config(toml_text: &str) -> Config {
     toml::from_str(toml_text).expect("valid config")
@@ -53,7 +60,7 @@ fn contradicting_credentials_are_named() {
         ("auth.password = 'p'", "auth: password needs username"),
         (
             "auth.username = 'u'\nauth.password = 'p'\nauth.token = 't'",
-            "auth: more than one kind of credential; keep either username and password or a token",
+            "auth: more than one kind of credential; keep one of username and password, a token, or oauth2",
         ),
         ("auth.token = 't'\nauth.token_file = '/t'", "auth: token and token_file exclude each other"),
     ] {
@@ -66,10 +73,20 @@ fn contradicting_credentials_are_named() {
 fn user_information_becomes_basic_authentication() {
     let client =
         Client::new("https://Aladdin:open%20sesame@x.example.com/a", &Config::default()).expect("valid");
-    let headers = client.headers().expect("no file");
+    let headers = now(client.headers()).expect("no file");
     assert_eq!(headers[AUTHORIZATION], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     assert_eq!(client.shown_url(), "https://x.example.com/a");
     assert_eq!(client.url().to_string(), "https://x.example.com/a");
+}
+
+#[test]
+fn what_an_answer_repeats_of_a_secret_is_taken_out() {
+    let both = config("[auth]\ntoken = 'canary'\n[headers]\nX-Api-Key = 'k3y!'\nX-Short = 'no'");
+    let client = Client::new("https://x.example.com", &both).expect("valid");
+    let secrets = secrets(&now(client.headers()).expect("no file"));
+    let said = Bytes::from_static(b"no: Bearer canary, canary and k3y!; canary");
+    assert_eq!(without(said, &secrets), "no: <redacted>, <redacted> and <redacted>; <redacted>");
+    assert_eq!(without(Bytes::from_static(b"no"), &secrets), "no");
 }
 
 #[test]
@@ -98,7 +115,7 @@ fn a_token_file_is_read_again_after_distrust_and_kept_when_it_vanishes() {
     let settings =
         Config { auth: Auth { token_file: Some(path.clone()), ..Auth::default() }, ..Config::default() };
     let client = Client::new("https://x.example.com", &settings).expect("valid");
-    let token = || client.headers().expect("readable")[AUTHORIZATION].clone();
+    let token = || now(client.headers()).expect("readable")[AUTHORIZATION].clone();
     assert_eq!(token(), "Bearer one");
     std::fs::write(&path, "two\n").expect("written");
     assert_eq!(token(), "Bearer one", "not looked at again so soon");

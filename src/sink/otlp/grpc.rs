@@ -77,12 +77,7 @@ impl Client {
         let total = self.endpoint.timeouts().total.0;
         match tokio::time::timeout(total, self.exchange(headers, frame)).await {
             Ok(Ok(answer)) => {
-                if matches!(
-                    answer,
-                    Answer::Http { status: 401 | 403, .. } | Answer::Grpc { code: 7 | 16, .. }
-                ) {
-                    self.endpoint.distrust_credentials();
-                }
+                self.endpoint.judge_credentials(&answer);
                 answer
             }
             Ok(Err(error)) => Answer::Unreachable { error },
@@ -98,8 +93,10 @@ impl Client {
         let mut request = Request::new(Body::new(Full::new(frame)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
+        let credentials = self.endpoint.headers().await.map_err(|error| error.to_string())?;
         let all = request.headers_mut();
-        *all = self.endpoint.headers().map_err(|error| error.to_string())?;
+        *all = credentials;
+        let secrets = outgoing::secrets(all);
         all.extend(headers);
         all.insert(TE, HeaderValue::from_static("trailers"));
         all.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -131,7 +128,7 @@ impl Client {
         if let Some(status) = status {
             let body = match status.code() {
                 tonic::Code::Ok => message(kept.freeze()),
-                _ => Bytes::copy_from_slice(status.message().as_bytes()),
+                _ => outgoing::without(Bytes::copy_from_slice(status.message().as_bytes()), &secrets),
             };
             let retry_after = retry_delay(status.details());
             return Ok(Answer::Grpc { code: status.code() as i32, retry_after, body });
@@ -140,7 +137,8 @@ impl Client {
             return Err("response without a gRPC status".to_owned());
         }
         let retry_after = outgoing::retry_after(&parts.headers);
-        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body: kept.freeze() })
+        let body = outgoing::without(kept.freeze(), &secrets);
+        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body })
     }
 
     /// The channel, made on first use, replaced when old or when a certificate file changed.
