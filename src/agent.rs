@@ -342,6 +342,8 @@ fn identify(
     health: &Health,
 ) -> Box<dyn Identify> {
     if config.kube.effective_mode() == kube::Mode::Path {
+        // What an earlier config's watch had to say is over.
+        health.note(kube::NOTE, None);
         return Box::new(paths);
     }
     let (writer, pods) = pods::directory();
