@@ -378,6 +378,8 @@ fn identify(
 ) -> Box<dyn Identify> {
     // A sidecar and a host without Kubernetes have files only: there is nobody to ask.
     if config.kube.effective_mode() == kube::Mode::Path || !config.logs.reads_pods() {
+        // What an earlier config's watch had to say is over.
+        health.note(kube::NOTE, None);
         return Box::new(paths);
     }
     let (writer, pods) = pods::directory();

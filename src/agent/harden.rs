@@ -197,7 +197,7 @@ impl Sandbox {
                 // The agent makes it all the same, only later.
                 let _ = DirBuilder::new().recursive(true).mode(0o700).create(&path);
                 sandbox.write.push(nearest_directory(&path));
-            } else if key == "logs.root" {
+            } else if matches!(key.as_str(), "logs.root" | "logs.files") {
                 sandbox.read.push(nearest_directory(&path));
             } else {
                 sandbox.read.push(path);
@@ -277,8 +277,15 @@ fn named(config: &Config, tree: &Table) -> Vec<Named> {
             file: None,
             writes: true,
         },
-        Named { key: "logs.root".into(), path: config.logs.root.clone(), file: None, writes: false },
     ];
+    // A sidecar reads no pods' logs.
+    if !config.logs.root.as_os_str().is_empty() {
+        let path = config.logs.root.clone();
+        found.push(Named { key: "logs.root".into(), path, file: None, writes: false });
+    }
+    for path in config.logs.sources().map(|sources| sources.roots()).unwrap_or_default() {
+        found.push(Named { key: "logs.files".into(), path, file: None, writes: false });
+    }
     for path in &config.logs.symlink_roots {
         found.push(Named { key: "logs.symlink_roots".into(), path: path.clone(), file: None, writes: false });
     }
@@ -296,7 +303,7 @@ fn named(config: &Config, tree: &Table) -> Vec<Named> {
     found
 }
 
-/// The files and patterns of files that keys name, whatever table they stand in: the directories that hold them, since
+/// The files that keys name, whatever table they stand in: the directories that hold them, since
 /// a mounted secret is replaced in its directory.
 fn files(table: &Table, path: &mut String, found: &mut Vec<Named>) {
     for (key, entry) in table {
@@ -305,7 +312,7 @@ fn files(table: &Table, path: &mut String, found: &mut Vec<Named>) {
             path.push('.');
         }
         path.push_str(key);
-        let is_file = key.ends_with("_file") || matches!(key.as_str(), "kubeconfig" | "ca" | "paths");
+        let is_file = key.ends_with("_file") || matches!(key.as_str(), "kubeconfig" | "ca");
         match &entry.node.value {
             Value::Table(inner) => files(inner, path, found),
             Value::Text(text) if is_file && !text.is_empty() => {

@@ -47,7 +47,7 @@ use pace::Pace;
 use watch::{Follower, Watch};
 
 /// Name of the note on the health page.
-const NOTE: &str = "kube";
+pub const NOTE: &str = "kube";
 
 /// How often the directory is kept in order.
 const TICK: Duration = Duration::from_millis(500);
