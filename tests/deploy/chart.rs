@@ -151,13 +151,43 @@ fn what_is_switched_off_is_not_there() {
     let pod = &set["template"]["spec"];
     assert_eq!(pod["serviceAccountName"], "shared");
     assert!(pod.get("priorityClassName").is_none() && pod.get("tolerations").is_none());
-    let without = render(json!({"rbac": {"namespaces": false}})).objects;
-    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]);
-    assert_eq!(of_kind(&without, "ClusterRole")["rules"], rules);
 }
 
-/// A copy of the chart, with rules and a dashboard in it.
-fn chart_with_files(directory: &Path) -> std::path::PathBuf {
+#[test]
+fn rights_follow_who_is_asked_for_the_pods() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let chart = copy_of_chart(directory.path());
+    // Which keys there are is another fact.
+    fs::remove_file(chart.join("values.schema.json")).expect("it was there");
+    let case = |kube: Value| json!({"values": {"config": {"kube": kube}}});
+    let modes = [
+        case(json!({"mode": "api", "namespace_annotations": false})),
+        case(json!({"mode": "kubelet"})),
+        case(json!({"mode": "path"})),
+    ];
+    let rendered: Vec<Vec<Value>> = render_cases(&chart, &modes)
+        .into_iter()
+        .map(|answer| answer.unwrap_or_else(|error| panic!("{error}")).objects)
+        .collect();
+    assert_eq!(
+        of_kind(&rendered[0], "ClusterRole")["rules"],
+        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}])
+    );
+    assert_eq!(
+        of_kind(&rendered[1], "ClusterRole")["rules"],
+        json!([{"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}])
+    );
+    let is_right =
+        |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("ClusterRole"));
+    assert_eq!(rendered[2].iter().filter(is_right).count(), 0);
+    let token = |objects: &[Value]| {
+        of_kind(objects, "DaemonSet")["spec"]["template"]["spec"]["automountServiceAccountToken"].clone()
+    };
+    assert_eq!(rendered.iter().map(|objects| token(objects)).collect::<Vec<_>>(), [true, true, false]);
+}
+
+/// A copy of the chart.
+fn copy_of_chart(directory: &Path) -> std::path::PathBuf {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).expect("made");
         for entry in fs::read_dir(from).expect("readable") {
@@ -172,6 +202,12 @@ fn chart_with_files(directory: &Path) -> std::path::PathBuf {
     }
     let chart = directory.join("nodewick");
     copy(&deploy("helm/nodewick"), &chart);
+    chart
+}
+
+/// A copy of the chart, with rules and a dashboard in it.
+fn chart_with_files(directory: &Path) -> std::path::PathBuf {
+    let chart = copy_of_chart(directory);
     let rules = "groups:\n  - name: node\n    rules:\n      - alert: Lag\n        expr: up == 0\n        annotations:\n          summary: '{{ $labels.node }} lags'\n";
     fs::write(chart.join("files/rules/extra.yaml"), rules).expect("written");
     fs::write(chart.join("files/dashboards/extra.json"), "{\"title\": \"{{node}}\"}\n").expect("written");

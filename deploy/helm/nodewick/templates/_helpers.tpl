@@ -73,6 +73,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $port }}
 {{- end }}
 
+{{- /* Who tells of the node's pods, `[kube] mode`: the rights follow it. */}}
+{{- define "nodewick.mode" -}}
+{{- dig "kube" "mode" "auto" .Values.config }}
+{{- end }}
+
 {{- define "nodewick.config" -}}
 {{- include "nodewick.toml.table" (dict "path" list "table" .Values.config) | trim }}
 {{- end }}
