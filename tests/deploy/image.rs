@@ -72,8 +72,37 @@ fn the_recipe_holds_the_size_and_the_name_that_is_deployed() {
     let recipe = fs::read_to_string(deploy("image/build")).expect("it is there");
     assert!(recipe.contains("\nmost=25000000\n") && recipe.contains("\nname=ghcr.io/nodewick/nodewick\n"));
     let makefile = fs::read_to_string(root().join("Makefile")).expect("it is there");
-    assert!(
-        makefile.contains("\nimage: ##") && makefile.contains("\tdeploy/image/build\n")
-            || makefile.contains("@deploy/image/build\n")
-    );
+    assert!(makefile.contains("\nimage: ## ") && makefile.contains("\t@deploy/image/build\n"));
+}
+
+/// Where `make image` has been run before: the image as the DaemonSet runs it.
+#[test]
+fn a_built_image_runs_without_capabilities_on_a_read_only_root() {
+    let version = env!("CARGO_PKG_VERSION");
+    let archive = ["amd64", "arm64"]
+        .map(|arch| root().join(format!("target/image/nodewick-{version}-{arch}.tar")))
+        .into_iter()
+        .find(|archive| archive.exists());
+    let Some(archive) = archive else {
+        eprintln!("skipped: no image in target/image; `make image` builds it");
+        return;
+    };
+    let run = |verb: &str| {
+        let output =
+            Command::new(deploy("image/try")).arg(&archive).arg(verb).output().expect("bash runs it");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(77) => None,
+            Some(0) => Some(text),
+            _ => panic!("{verb}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr)),
+        }
+    };
+    let Some(said) = run("version") else {
+        eprintln!("skipped: neither runc nor crun, or not root");
+        return;
+    };
+    assert!(said.starts_with(&format!("nodewick {version}")), "{said}");
+    let check = run("check").expect("it ran before");
+    assert!(check.contains("http://loki-gateway.loki.svc"), "{check}");
+    assert!(check.contains("# the container's limit is 128 MiB"), "{check}");
 }

@@ -3,6 +3,7 @@
 //! In: the files of `deploy/`, judged by the field's own tools (`judge.py`: Kubernetes' schemas, Helm's engine, CEL), and
 //! the agent itself. Out: facts that hold for every file that is shipped. No cluster is needed.
 #![allow(dead_code, unreachable_pub, reason = "the support modules serve several test programs")]
+#![allow(clippy::print_stderr, reason = "what is skipped says so")]
 
 #[path = "../support/agent.rs"]
 mod agent_process;
