@@ -40,6 +40,9 @@ pub struct Plan<F> {
 pub fn plan<F>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Option<&Mark>) -> Plan<F> {
     let position = mark.map(|mark| mark.position).filter(|position| *position != Position::default());
     let known = known(mark, position);
+    // What a crash brought back into the spill was delivered long ago, and says nothing about the files of today.
+    let spilled = spilled.into_iter().filter(|file| position.is_none_or(|from| file.ordinal >= from.ordinal));
+    let spilled = spilled.collect();
     let on_disk = disk.len();
     let mut files = chain(disk, spilled, &known);
     number(&mut files, position.map_or(0, |position| position.ordinal + 1));

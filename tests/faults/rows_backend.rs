@@ -129,7 +129,11 @@ fn row_24_that_spills(mut row: Row, kill: bool) {
     let gate = Gate::start();
     let load =
         Load { containers: scale.pick(4, 100), lines_per_second: scale.pick(1200, 20_000), ..scale.load() };
-    let rotation = Rotation { max_bytes: scale.pick(64 << 10, 1 << 20), every: Duration::from_millis(200) };
+    let outage = scale.time(6000);
+    // Eight times during the outage, at about 300 bytes a line.
+    let of_log = outage.as_secs() * load.lines_per_second / load.containers as u64 * 300;
+    let max_bytes = scale.pick(64 << 10, of_log / 8);
+    let rotation = Rotation { max_bytes, every: Duration::from_millis(200) };
     // Generations are small here, so looks are frequent: each file of a log takes one.
     let agent = Settings {
         agent: scale.pick("memory = \"1MiB\"", "").to_owned(),
@@ -146,7 +150,7 @@ fn row_24_that_spills(mut row: Row, kill: bool) {
     rig.node.start();
     row.check(rig.wait(scale.settle(), || rig.oracle.distinct() > 500), "nothing arrives before the fault");
     gate.set(Way::Refused);
-    let (before, outage) = (rig.node.rotations(), scale.time(6000));
+    let before = rig.node.rotations();
     std::thread::sleep(outage);
     let during = (rig.node.rotations() - before) / load.containers;
     if kill {

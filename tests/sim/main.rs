@@ -65,13 +65,16 @@ fn number(name: &str) -> Option<u64> {
 /// Seeds that every run goes through. Fresh ones are for `NODEWICK_SIM_SEEDS`: a gate must not depend on chance.
 const FIXED: u64 = 200;
 
+/// Seeds that failed once. 274: a spill that a power loss brought back misnumbered the files that were left.
+const FAILED_ONCE: &[u64] = &[274];
+
 #[test]
 fn nothing_is_lost_whatever_the_seed() {
     if let Some(seed) = number("NODEWICK_SIM_SEED") {
         random_seed(seed);
         return;
     }
-    for seed in 0..FIXED {
+    for seed in (0..FIXED).chain(FAILED_ONCE.iter().copied()) {
         random_seed(seed);
     }
 }

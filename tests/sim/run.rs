@@ -119,8 +119,7 @@ impl Sim {
         let mut rng = Rng::new(plan.seed ^ 0xabcd);
         let world = World::new(rng.fork(), plan.nature.clone());
         let disk = SimDisk::new(rng.fork());
-        let mut loki = Loki::default();
-        loki.limits = plan.limits;
+        let loki = Loki::new(plan.limits.clone());
         let mut sim = Self {
             rng,
             world: Arc::new(Mutex::new(world)),
@@ -241,7 +240,7 @@ impl Sim {
         self.settling = Some(now);
         self.world.lock().become_quiet();
         self.disk.set_faults(disk::Faults::default());
-        self.loki.limits = Limits::default();
+        self.loki.limit(Limits::default());
         self.plan.weather.clear();
         self.plan.ack_lost = 0;
         self.plan.latency = (MILLI, 20 * MILLI);
@@ -284,7 +283,7 @@ impl Sim {
         }
         self.outcome.statuses = self.loki.statuses.iter().map(|(status, n)| (*status, *n)).collect();
         self.outcome.statuses.sort_unstable();
-        self.outcome.masked = self.loki.masked;
+        self.outcome.masked = self.loki.masked();
         self.outcome.state_files = self.disk.files();
         Ok(self.outcome)
     }

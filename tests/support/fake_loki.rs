@@ -6,9 +6,8 @@
 //! line and metadata, nothing more than 60 minutes behind its stream's newest entry is taken.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,58 +21,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
-#[path = "fake_loki/text.rs"]
-mod text;
+#[path = "fake_loki/rules.rs"]
+pub mod rules;
 
-use text::{byte_text, go_time, parse_labels, print_labels, rfc3339};
-
-const SECOND: i128 = 1_000_000_000;
-const HOUR: i128 = 3600 * SECOND;
-
-/// What the fake refuses. The default is Loki's.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Wants `X-Scope-OrgID`.
-    pub auth: bool,
-    /// Wants this `Authorization`.
-    pub authorization: Option<String>,
-    /// A stream over its rate is refused as a whole (Loki's default), or entry by entry.
-    pub shard_streams: bool,
-    /// Bytes per second and burst of a stream.
-    pub stream_rate: (f64, f64),
-    /// Bytes per second and burst of a tenant.
-    pub tenant_rate: (f64, f64),
-    pub max_streams: usize,
-    pub max_line: usize,
-    pub max_label_names: usize,
-    /// Compressed bytes.
-    pub max_body: usize,
-    /// Listing of refused entries stops here.
-    pub listed: usize,
-    /// Rates and bursts of streams whose label set contains the text, instead of `stream_rate`.
-    pub stream_rates: Vec<(String, (f64, f64))>,
-    /// A request with a line that contains this is refused as a whole, in words that say nothing.
-    pub poison: Option<&'static str>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            auth: false,
-            authorization: None,
-            shard_streams: true,
-            stream_rate: (3.0 * 1048576.0, 15.0 * 1048576.0),
-            tenant_rate: (4.0 * 1048576.0, 6.0 * 1048576.0),
-            max_streams: 5000,
-            max_line: 262_144,
-            max_label_names: 15,
-            max_body: 100 << 20,
-            listed: 10,
-            stream_rates: Vec::new(),
-            poison: None,
-        }
-    }
-}
+pub use rules::{Arrival, Entry, Limits, wire};
+use rules::{Reply, Rules};
 
 /// What happens to a request before Loki's own rules.
 #[derive(Debug, Clone)]
@@ -90,25 +42,6 @@ pub enum Fault {
     AckReset,
     /// Read, and never answered.
     Hang,
-}
-
-/// An entry as it was stored.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Entry {
-    pub time_unix_nano: i128,
-    pub line: String,
-    pub metadata: Vec<(String, String)>,
-}
-
-/// An entry that was taken, as an [`Observer`] is told of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival<'a> {
-    pub tenant: &'a str,
-    /// The stream's label set, as Loki prints it.
-    pub labels: &'a str,
-    pub entry: &'a Entry,
-    /// False when the same entry was there before.
-    pub stored: bool,
 }
 
 /// Told of every entry that is taken, in the order of arrival, while the fake answers its request.
@@ -140,81 +73,9 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-/// Loki's push messages, from `pkg/push/push.proto`.
-pub mod wire {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct PushRequest {
-        #[prost(message, repeated, tag = "1")]
-        pub streams: Vec<Stream>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Stream {
-        #[prost(string, tag = "1")]
-        pub labels: String,
-        #[prost(message, repeated, tag = "2")]
-        pub entries: Vec<Entry>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Entry {
-        #[prost(message, optional, tag = "1")]
-        pub timestamp: Option<Timestamp>,
-        #[prost(string, tag = "2")]
-        pub line: String,
-        #[prost(message, repeated, tag = "3")]
-        pub metadata: Vec<Pair>,
-    }
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub struct Timestamp {
-        #[prost(int64, tag = "1")]
-        pub seconds: i64,
-        #[prost(int32, tag = "2")]
-        pub nanos: i32,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Pair {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, tag = "2")]
-        pub value: String,
-    }
-}
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(burst: f64) -> Self {
-        Self { tokens: burst, at: Instant::now() }
-    }
-
-    fn allow(&mut self, (rate, burst): (f64, f64), bytes: usize, now: Instant) -> bool {
-        self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * rate).min(burst);
-        self.at = now;
-        let fits = bytes as f64 <= self.tokens;
-        if fits {
-            self.tokens -= bytes as f64;
-        }
-        fits
-    }
-}
-
-#[derive(Debug)]
-struct Stored {
-    newest: i128,
-    entries: Vec<Entry>,
-    /// Hashes of all entries.
-    known: HashSet<u64, foldhash::fast::FixedState>,
-    rate: Bucket,
-}
-
 #[derive(Debug, Default)]
 struct State {
-    limits: Limits,
-    streams: BTreeMap<(String, String), Stored>,
-    tenants: BTreeMap<String, Bucket>,
+    rules: Rules,
     once: VecDeque<Fault>,
     standing: Option<Fault>,
     seen: Vec<Seen>,
@@ -236,7 +97,7 @@ impl FakeLoki {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("non-blocking");
         let address = listener.local_addr().expect("bound");
-        let state = Arc::new(Mutex::new(State { limits, ..State::default() }));
+        let state = Arc::new(Mutex::new(State { rules: Rules::new(limits), ..State::default() }));
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
@@ -276,14 +137,13 @@ impl FakeLoki {
 
     /// Changes limits.
     pub fn limit(&self, change: impl FnOnce(&mut Limits)) {
-        change(&mut self.state().limits);
+        change(&mut self.state().rules.limits);
     }
 
     /// Stored entries of the streams whose label set contains `labels`, in the order of arrival.
     pub fn entries(&self, labels: &str) -> Vec<Entry> {
         let state = self.state();
-        let streams = state.streams.iter().filter(|((_, name), _)| name.contains(labels));
-        streams.flat_map(|(_, stored)| stored.entries.iter().cloned()).collect()
+        state.rules.entries(labels)
     }
 
     /// Lines of the same.
@@ -293,7 +153,7 @@ impl FakeLoki {
 
     /// Every stream's tenant and label set, as Loki prints it.
     pub fn streams(&self) -> Vec<(String, String)> {
-        self.state().streams.keys().cloned().collect()
+        self.state().rules.streams()
     }
 
     /// Every request so far.
@@ -429,16 +289,11 @@ async fn handle(
     Ok(response.expect("valid"))
 }
 
-type Reply = (u16, String);
-
-/// Streams with what passed, in the request's order.
-type Accepted = Vec<(String, Vec<Entry>)>;
-
 impl State {
     /// The whole of a push: decode, distribute, ingest.
     fn push(&mut self, at: usize) -> Result<(), Reply> {
         let seen = self.seen[at].clone();
-        let limits = self.limits.clone();
+        let limits = self.rules.limits.clone();
         if limits.authorization.as_ref().is_some_and(|wanted| *wanted != seen.authorization) {
             return Err((401, "invalid authentication credentials".to_owned()));
         }
@@ -453,14 +308,7 @@ impl State {
             }
             (true, tenant) => tenant.to_owned(),
         };
-        let size = seen.body.len();
-        if size > limits.max_body {
-            let max = limits.max_body;
-            return Err((
-                413,
-                format!("request body too large: message size too large than max ({size} vs {max})"),
-            ));
-        }
+        self.rules.admit(seen.body.len())?;
         match seen.content_type.split(';').next().unwrap_or_default() {
             "" => return Err((400, "mime: no media type".to_owned())),
             "application/json" => return Err((400, "the fake takes protobuf only".to_owned())),
@@ -472,253 +320,13 @@ impl State {
         let request: wire::PushRequest = prost::Message::decode(raw.as_slice())
             .map_err(|_| (400, "proto: illegal wireType 7".to_owned()))?;
         self.seen[at].streams = request.streams.iter().map(|s| (s.labels.clone(), s.entries.len())).collect();
-        if request.streams.is_empty() {
-            return Err((422, "error at least one valid stream is required for ingestion".to_owned()));
-        }
-        let poisoned = |line: &str| limits.poison.is_some_and(|poison| line.contains(poison));
-        if request.streams.iter().flat_map(|stream| &stream.entries).any(|entry| poisoned(&entry.line)) {
-            return Err((400, "unprocessable".to_owned()));
-        }
-        let (accepted, complaint) = self.distribute(request, &tenant, &limits)?;
-        self.ingest(accepted, &tenant, &limits)?;
-        complaint.map_or(Ok(()), Err)
-    }
-
-    /// Labels, age and sizes: what does not pass is dropped, the rest goes on.
-    fn distribute(
-        &mut self,
-        request: wire::PushRequest,
-        tenant: &str,
-        limits: &Limits,
-    ) -> Result<(Accepted, Option<Reply>), Reply> {
-        let now = now_unix_nano();
-        // Per stream and kind: how many, and the first text.
-        let mut errors: Vec<((usize, &str), usize, String)> = Vec::new();
-        let mut accepted = Vec::new();
-        let (mut lines, mut bytes) = (0, 0);
-        for (index, stream) in request.streams.into_iter().enumerate() {
-            let mut complain = |kind: &'static str, text: String| match errors
-                .iter_mut()
-                .find(|(key, ..)| *key == (index, kind))
-            {
-                Some((_, count, _)) => *count += 1,
-                None => errors.push(((index, kind), 1, text)),
-            };
-            let mut labels = parse_labels(&stream.labels)
-                .map_err(|error| (400, format!("couldn't parse labels: {error}")))?;
-            labels.retain(|(_, value)| !value.is_empty());
-            labels.sort();
-            if !labels.iter().any(|(name, _)| name == "service_name") {
-                labels.push(("service_name".to_owned(), "unknown_service".to_owned()));
-                labels.sort();
+        let Self { rules, watch, .. } = self;
+        rules.push(request, &tenant, now_unix_nano(), &mut |arrival| {
+            if let Some(watch) = watch {
+                (watch.observer)(arrival);
             }
-            let name = print_labels(&labels);
-            let counted = labels.iter().filter(|(name, _)| name != "service_name").count();
-            if counted > limits.max_label_names {
-                complain(
-                    "names",
-                    format!(
-                        "entry for stream '{name}' has {counted} label names; limit {}",
-                        limits.max_label_names
-                    ),
-                );
-                continue;
-            }
-            if let Some((long, _)) = labels.iter().find(|(name, _)| name.len() > 1024) {
-                complain("name", format!("stream '{name}' has label name too long: '{long}'"));
-                continue;
-            }
-            if let Some((_, long)) = labels.iter().find(|(_, value)| value.len() > 2048) {
-                complain("value", format!("stream '{name}' has label value too long: '{long}'"));
-                continue;
-            }
-            let mut entries = Vec::new();
-            for entry in stream.entries {
-                if entry.metadata.iter().any(|pair| pair.name.is_empty()) {
-                    return Err((500, "label name is empty".to_owned()));
-                }
-                let stamp = entry.timestamp.unwrap_or_default();
-                let time = i128::from(stamp.seconds) * SECOND + i128::from(stamp.nanos);
-                let pairs = entry.metadata.len();
-                let size: usize = entry.metadata.iter().map(|pair| pair.name.len() + pair.value.len()).sum();
-                if time < now - 7 * 24 * HOUR {
-                    complain(
-                        "old",
-                        format!(
-                            "entry for stream '{name}' has timestamp too old: {}, oldest acceptable timestamp is: {}",
-                            rfc3339(time),
-                            rfc3339(now - 7 * 24 * HOUR)
-                        ),
-                    );
-                } else if time > now + 600 * SECOND {
-                    complain(
-                        "new",
-                        format!("entry for stream '{name}' has timestamp too new: {}", rfc3339(time)),
-                    );
-                } else if entry.line.len() > limits.max_line {
-                    complain(
-                        "size",
-                        format!(
-                            "max entry size '{}' bytes exceeded for stream '{name}' while adding an entry with length '{}' bytes",
-                            limits.max_line,
-                            entry.line.len()
-                        ),
-                    );
-                } else if pairs > 128 {
-                    complain(
-                        "pairs",
-                        format!(
-                            "stream '{name}' has too many structured metadata labels: '{pairs}', limit: '128'. Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator to increase it"
-                        ),
-                    );
-                } else if size > 65536 {
-                    complain(
-                        "metadata",
-                        format!(
-                            "stream '{name}' has structured metadata too large: '{size}' bytes, limit: '65536' bytes. Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
-                        ),
-                    );
-                } else {
-                    lines += 1;
-                    bytes += entry.line.len() + size;
-                    let metadata = entry.metadata.into_iter().map(|pair| (pair.name, pair.value)).collect();
-                    entries.push(Entry { time_unix_nano: time, line: entry.line, metadata });
-                }
-            }
-            accepted.push((name, entries));
-        }
-        let bucket =
-            self.tenants.entry(tenant.to_owned()).or_insert_with(|| Bucket::full(limits.tenant_rate.1));
-        if !bucket.allow(limits.tenant_rate, bytes, Instant::now()) {
-            return Err((
-                429,
-                format!(
-                    "ingestion rate limit exceeded for user {tenant} (limit: {:.0} bytes/sec) while attempting to ingest '{lines}' lines totaling '{bytes}' bytes, reduce log volume or contact your Loki administrator to see if the limit can be increased",
-                    limits.tenant_rate.0
-                ),
-            ));
-        }
-        let complaint = match errors.as_slice() {
-            [] => None,
-            [(_, 1, text)] => Some((400, text.clone())),
-            many => {
-                let texts: Vec<_> =
-                    many.iter().map(|(_, n, text)| format!("{n} errors like: {text}")).collect();
-                Some((400, texts.join("; ")))
-            }
-        };
-        Ok((accepted, complaint))
-    }
-
-    /// Streams in the request's order. The result of the last one is the result.
-    fn ingest(
-        &mut self,
-        streams: Vec<(String, Vec<Entry>)>,
-        tenant: &str,
-        limits: &Limits,
-    ) -> Result<(), Reply> {
-        let mut result = Ok(());
-        for (name, entries) in streams {
-            if entries.is_empty() {
-                continue;
-            }
-            result = self.ingest_stream(name, entries, tenant, limits);
-        }
-        result
-    }
-
-    fn ingest_stream(
-        &mut self,
-        name: String,
-        entries: Vec<Entry>,
-        tenant: &str,
-        limits: &Limits,
-    ) -> Result<(), Reply> {
-        let own = limits.stream_rates.iter().find(|(part, _)| name.contains(part.as_str()));
-        let stream_rate = own.map_or(limits.stream_rate, |(_, rate)| *rate);
-        let key = (tenant.to_owned(), name.clone());
-        let active = self.streams.keys().filter(|(of, _)| of == tenant).count();
-        if !self.streams.contains_key(&key) && active >= limits.max_streams {
-            return Err((
-                429,
-                format!(
-                    "maximum active stream limit exceeded when trying to create stream {name}, reduce the number of active streams (reduce labels or reduce label values), or contact your Loki administrator to see if the limit can be increased, user: '{tenant}'"
-                ),
-            ));
-        }
-        let stored = self.streams.entry(key).or_insert_with(|| Stored {
-            newest: i128::MIN,
-            entries: Vec::new(),
-            known: HashSet::default(),
-            rate: Bucket::full(stream_rate.1),
-        });
-        let total = entries.len();
-        // As the ingester does: one look at the clock for all entries of a stream.
-        let now = Instant::now();
-        // Time, status and reason of each refused entry.
-        let mut failed: Vec<(i128, u16, String)> = Vec::new();
-        let mut taken: Vec<Entry> = Vec::new();
-        let mut newest = stored.newest;
-        let rate_text = |bytes: usize| {
-            format!(
-                "Per stream rate limit exceeded (limit: {}/sec) while attempting to ingest for stream '{name}' totaling {}, consider splitting a stream via additional labels or contact your Loki administrator to see if the limit can be increased",
-                byte_text(stream_rate.0 as usize),
-                byte_text(bytes)
-            )
-        };
-        let size = |entry: &Entry| {
-            entry.line.len()
-                + entry.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-        };
-        for entry in entries {
-            let time = entry.time_unix_nano;
-            let bytes = size(&entry);
-            if !limits.shard_streams && !stored.rate.allow(stream_rate, bytes, now) {
-                failed.push((time, 429, rate_text(bytes)));
-            } else if newest != i128::MIN && time < newest - HOUR {
-                failed.push((
-                    time,
-                    400,
-                    format!(
-                        "entry too far behind, entry timestamp is: {}, oldest acceptable timestamp is: {}",
-                        rfc3339(time),
-                        rfc3339(newest - HOUR)
-                    ),
-                ));
-            } else {
-                newest = newest.max(time);
-                taken.push(entry);
-            }
-        }
-        let sum: usize = taken.iter().map(size).sum();
-        if limits.shard_streams && !stored.rate.allow(stream_rate, sum, now) {
-            failed =
-                taken.drain(..).map(|entry| (entry.time_unix_nano, 429, rate_text(size(&entry)))).collect();
-            newest = stored.newest;
-        }
-        stored.newest = newest;
-        for entry in taken {
-            let hash = foldhash::fast::FixedState::with_seed(0).hash_one(&entry);
-            let new = stored.known.insert(hash);
-            if let Some(watch) = &self.watch {
-                (watch.observer)(Arrival { tenant, labels: &name, entry: &entry, stored: new });
-            }
-            if new && self.watch.as_ref().is_none_or(|watch| watch.keep) {
-                stored.entries.push(entry);
-            }
-        }
-        let Some((_, status, _)) = failed.last() else {
-            return Ok(());
-        };
-        let mut text = String::new();
-        for (time, _, reason) in failed.iter().take(limits.listed) {
-            text.push_str(&format!("entry with timestamp {} ignored, reason: '{reason}',\n", go_time(*time)));
-        }
-        text.push_str(&format!(
-            "user '{tenant}', total ignored: {} out of {total} for stream: {name}",
-            failed.len()
-        ));
-        Err((*status, text))
+            watch.as_ref().is_none_or(|watch| watch.keep)
+        })
     }
 }
 
