@@ -131,8 +131,8 @@ refuses for a count: values pass through JSON.
 {{- printf "[%s]" (join ", " $items) }}
 {{- else if kindIs "string" . }}
 {{- toRawJson . }}
-{{- else if and (kindIs "float64" .) (eq (floor .) .) }}
-{{- int64 . }}
+{{- else if kindIs "float64" . }}
+{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ printf "%v" . }}{{ end }}
 {{- else }}
 {{- printf "%v" . }}
 {{- end }}
