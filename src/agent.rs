@@ -18,12 +18,14 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, BindError};
 use crate::config::memory::{TooLarge, cgroup_limit};
-use crate::config::{Config, local};
+use crate::config::{self, Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
-use crate::data::workload::PathIdentity;
+use crate::data::pods::{self, Reader};
+use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
+use crate::kube;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
 use crate::logs::multiline::Rules;
@@ -31,7 +33,7 @@ use crate::logs::process::Chain;
 use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
 use crate::logs::{self, process};
-use crate::sink::{loki, otlp, stdout};
+use crate::sink::{loki, otlp, said, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
 
 /// The agent cannot start, or ended by a failure.
@@ -49,6 +51,9 @@ pub enum Error {
     /// The processing rules cannot be used.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// A source of log files cannot be used.
+    #[error("[logs.files] {0}")]
+    Files(String),
     /// A sink cannot be used as configured.
     #[error("[sink.{kind}.{name}] {source}")]
     Sink {
@@ -70,7 +75,7 @@ pub enum Error {
 impl Error {
     /// True when the config is to blame.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Listen(_) | Self::Process(_) | Self::Sink { .. })
+        matches!(self, Self::Listen(_) | Self::Process(_) | Self::Files(_) | Self::Sink { .. })
     }
 }
 
@@ -84,6 +89,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(250);
 /// An agent in a thread of its own, for a process that does more than run it.
 pub struct Agent {
     stop: Option<oneshot::Sender<()>>,
+    registry: Arc<OnceLock<Arc<Registry>>>,
     thread: Option<std::thread::JoinHandle<Result<Outcome, Error>>>,
 }
 
@@ -91,19 +97,31 @@ pub struct Agent {
 pub fn start(config: Config) -> Result<Agent, Error> {
     let (stop, stopped) = oneshot::channel::<()>();
     let runtime = runtime(&config)?;
+    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
+    let known = Arc::clone(&registry);
     let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
         let asked = async {
             let _ = stopped.await;
             "asked by its owner"
         };
-        let outcome = runtime.block_on(run_until(config, asked));
+        let outcome = runtime.block_on(run_known(config, known, asked));
         runtime.shutdown_background();
         outcome
     })?;
-    Ok(Agent { stop: Some(stop), thread: Some(thread) })
+    Ok(Agent { stop: Some(stop), registry, thread: Some(thread) })
 }
 
 impl Agent {
+    /// Where the logs that it follows will be known, once it reads.
+    pub fn registry(&self) -> Arc<OnceLock<Arc<Registry>>> {
+        Arc::clone(&self.registry)
+    }
+
+    /// True when it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
+    }
+
     /// Drains the agent and waits for its end.
     pub fn stop(mut self) -> Result<Outcome, Error> {
         self.stop.take();
@@ -131,19 +149,28 @@ pub async fn run(config: Config) -> Result<Outcome, Error> {
 
 /// Runs the agent until `asked` resolves, to the reason.
 pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>) -> Result<Outcome, Error> {
+    run_known(config, Arc::default(), asked).await
+}
+
+/// The same; what is followed is shown in `registry` once there is something.
+async fn run_known(
+    config: Config,
+    registry: Arc<OnceLock<Arc<Registry>>>,
+    asked: impl Future<Output = &'static str>,
+) -> Result<Outcome, Error> {
     config.memory_bound().fits(cgroup_limit())?;
     let chain = Chain::compile(&config.process)?;
     let multiline = Rules::compile(&config.logs.multiline)?;
     let mut supervisor = Supervisor::new();
     let health = Health::new();
-    let registry = Arc::<OnceLock<Arc<Registry>>>::default();
     if let Some(address) = config.admin.address().map_err(Error::Listen)? {
         let admin = Admin::bind(address).await?;
         info!(address = %admin.address(), "listening for machines: metrics and health");
         let (health, registry) = (health.clone(), Arc::clone(&registry));
         // Until logs are read there is no account to show.
         let page = move |worst| registry.get().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst));
-        let admin = admin.with_ledger(Arc::new(page));
+        let sinks = || serde_json::to_string(&said::all()).expect("texts and numbers");
+        let admin = admin.with_ledger(Arc::new(page)).with_sinks(Arc::new(sinks));
         supervisor.attend("admin", |leave| admin.serve(health, leave));
     }
     tokio::pin!(asked);
@@ -157,12 +184,16 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         .with_multiline(multiline);
     let signal = Arc::<Signal>::default();
     let budget = Budget::new(config.agent.memory.0, Arc::clone(&signal));
-    let identity = PathIdentity {
+    let paths = PathIdentity {
         cluster: config.agent.cluster.clone(),
         node: config.agent.node.clone(),
         environment: Some(config.agent.environment.clone()).filter(|name| !name.is_empty()),
     };
     let (ended, reading_ended) = oneshot::channel::<()>();
+    let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
+    let config::Agent { cluster, node, environment, .. } = &config.agent;
+    let pods = identify(&config, paths, &mut supervisor, &health);
+    let identity = logs::files::Identity::new(pods, Arc::clone(&sources), cluster, node, environment);
     let driver = logs::spawn(
         &config.logs,
         settings,
@@ -170,6 +201,7 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
         Fanout::new(outlets),
         budget,
         signal,
+        sources,
         state,
         move || drop(ended),
     )?;
@@ -197,6 +229,35 @@ pub async fn run_until(config: Config, asked: impl Future<Output = &'static str>
     let outcome = supervisor.run(asked, Deadlines::default()).await;
     finish(&driver);
     Ok(outcome?)
+}
+
+/// Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+fn identify(
+    config: &Config,
+    paths: PathIdentity,
+    supervisor: &mut Supervisor,
+    health: &Health,
+) -> Box<dyn Identify> {
+    // A sidecar and a host without Kubernetes have files only: there is nobody to ask.
+    if config.kube.effective_mode() == kube::Mode::Path || !config.logs.reads_pods() {
+        return Box::new(paths);
+    }
+    let (writer, pods) = pods::directory();
+    let following = kube::Following {
+        config: config.kube.clone(),
+        node: config.agent.node.clone(),
+        log_root: config.logs.root.clone(),
+        patience: kube::Patience::default(),
+    };
+    let health = health.clone();
+    supervisor.attend("kube", |leave| async move {
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = following.run(writer, health) => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    Box::new(Reader::new(pods, paths, config.kube.wait.0))
 }
 
 /// Whatever happened, positions that were acknowledged are saved.
@@ -330,7 +391,8 @@ async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, hea
                         .unwrap_or_else(|| "positions cannot be made durable yet".to_owned()),
                 ),
             }
-            match logs_root_problem(&config.logs.root) {
+            let problem = if config.logs.reads_pods() { logs_root_problem(&config.logs.root) } else { None };
+            match problem {
                 None if now.1 => logs.pass(),
                 None => logs.fail("the log root has not been listed yet"),
                 Some(problem) => {

@@ -3,6 +3,15 @@
 //! In: arguments. Out: text on stdout (data) and stderr (notices), and an exit code: 0 done, 1 a failure at run time,
 //! 2 usage, 78 a bad config.
 
+mod config_verbs;
+mod doctor;
+mod exec;
+mod explain;
+mod migrate;
+mod shell;
+mod test;
+mod why;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -20,9 +29,19 @@ use nodewick::{agent, demo, supervise, tail, telemetry, version};
 /// Exit code for a config that cannot be used (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
 
+/// What the first screen says of the verbs that it does not list.
+const MORE: &str = "\
+More verbs (`nodewick <verb> --help`):
+  config       Show the effective config, its JSON schema, or write a first one
+  test         Run unit tests of processing rules
+  migrate      Translate a Promtail or Fluent Bit config
+  completions  Print a completion script for bash, zsh or fish
+  man          Print the manual page
+  version      Print version, revision and compiler";
+
 /// One telemetry agent per Kubernetes node: ships pod logs to Loki and OTLP without losing a line.
 #[derive(Debug, Parser)]
-#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+#[command(name = "nodewick", version = version::text(), disable_help_subcommand = true, args_conflicts_with_subcommands = true, after_help = MORE)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -34,14 +53,43 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Follow the node's logs and ship them (the default).
-    Run(ConfigArgs),
+    Run(exec::RunArgs),
+    /// Run a command and ship what it prints.
+    Exec(exec::ExecArgs),
     /// Show the agent at work on a make-believe node: no cluster, no backend.
     Demo(demo::Args),
     /// Show the local store's logs for people: levels, messages, traces.
     Tail(tail::Args),
     /// Validate the config; print what it comes to, where each value is from, and the memory bound.
     Check(CheckArgs),
+    /// Take log lines through every stage and say what happens to them, and why.
+    Explain(explain::Args),
+    /// Show the effective config, its JSON schema, or write a first one.
+    #[command(subcommand, hide = true)]
+    Config(config_verbs::Verb),
+    /// Run unit tests of processing rules.
+    #[command(hide = true)]
+    Test(test::Args),
+    /// Translate another agent's config; exit code 3 when something could not be translated.
+    #[command(subcommand, hide = true)]
+    Migrate(migrate::Verb),
+    /// Print a completion script for a shell.
+    #[command(hide = true)]
+    Completions(shell::Args),
+    /// Print the manual page (roff): `nodewick man | man -l -`.
+    #[command(hide = true)]
+    Man,
+    /// What is wrong with this installation, and how to mend it.
+    Doctor(doctor::DoctorArgs),
+    /// Where are the logs of a pod? Found, read, sent, dropped, and why.
+    Why(why::WhyArgs),
+    /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
+    Status(doctor::StatusArgs),
+    /// For those who help: `support bundle`.
+    #[command(subcommand, hide = true)]
+    Support(doctor::Support),
     /// Print version, revision and compiler.
+    #[command(hide = true)]
     Version,
 }
 
@@ -77,11 +125,24 @@ enum Output {
 /// Runs the verb; the answer is the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
+    let default = || Verb::Run(exec::RunArgs { config: cli.run, ..exec::RunArgs::default() });
+    let result = match cli.verb.unwrap_or_else(default) {
+        Verb::Run(args) if args.stdin => exec::stdin(&args),
         Verb::Run(args) => run(&args),
+        Verb::Exec(args) => exec::exec(&args),
         Verb::Demo(args) => demo(&args),
         Verb::Tail(args) => tail(&args),
         Verb::Check(args) => check(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Config(verb) => config_verbs::run(&verb),
+        Verb::Test(args) => test::run(&args),
+        Verb::Migrate(verb) => migrate::run(&verb),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man => shell::man(),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Why(args) => why::why(&args),
+        Verb::Status(args) => doctor::status(&args),
+        Verb::Support(verb) => doctor::support(&verb),
         Verb::Version => print(&format!("nodewick {}\n", version::text())),
     };
     match result {
@@ -109,8 +170,11 @@ impl ConfigArgs {
     }
 }
 
-fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let loaded = args.load()?;
+fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
+    let mut loaded = args.config.load()?;
+    if let Some(dir) = &args.logs {
+        exec::follow_directory(&mut loaded, dir, args.service.as_deref())?;
+    }
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, problem = warning.message, help = warning.help, "config");
@@ -210,7 +274,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let fits = bound.fits(limit);
     let mut notices = Vec::new();
     if !args.offline {
-        notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        if loaded.config.logs.reads_pods() {
+            notices.extend(agent::logs_root_problem(&loaded.config.logs.root));
+        }
         if !loaded.config.agent.state_dir.is_dir() {
             notices.push(format!(
                 "{} does not exist yet; `run` makes it",

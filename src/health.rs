@@ -20,6 +20,7 @@ struct Shared {
     started: Instant,
     checks: Mutex<Vec<Entry>>,
     heartbeats: Mutex<Vec<Arc<Pulse>>>,
+    notes: Mutex<Vec<(&'static str, String)>>,
 }
 
 #[derive(Debug)]
@@ -69,8 +70,12 @@ pub struct Report {
 
 impl Default for Health {
     fn default() -> Self {
-        let shared =
-            Shared { started: Instant::now(), checks: Mutex::default(), heartbeats: Mutex::default() };
+        let shared = Shared {
+            started: Instant::now(),
+            checks: Mutex::default(),
+            heartbeats: Mutex::default(),
+            notes: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -88,6 +93,20 @@ impl Health {
             checks.push(Entry { name, failure: Some("not checked yet".to_owned()) });
         }
         Check { name, shared: Arc::clone(&self.shared) }
+    }
+
+    /// Something that a person who looks should know and that fails no probe; `None` when it is over.
+    pub fn note(&self, name: &'static str, text: Option<String>) {
+        let mut notes = self.shared.notes.lock();
+        notes.retain(|(known, _)| *known != name);
+        notes.extend(text.map(|text| (name, text)));
+    }
+
+    /// Everything that was [noted](Self::note), by name.
+    pub fn notes(&self) -> Vec<(&'static str, String)> {
+        let mut notes = self.shared.notes.lock().clone();
+        notes.sort_unstable();
+        notes
     }
 
     /// The sign of life of a loop that beats at least every `within`; it counts as beaten now.
@@ -184,6 +203,17 @@ mod tests {
         let failure = Some("read-only file system".to_owned());
         assert_eq!(health.ready().lines, [Line { name: "state_dir", failure }]);
         assert!(health.live().is_ok(), "a failing check is no reason to be restarted");
+    }
+
+    #[test]
+    fn a_note_fails_no_probe() {
+        let health = Health::new();
+        health.note("pods", Some("the API is away".to_owned()));
+        health.note("pods", Some("the API answers 403".to_owned()));
+        assert!(health.ready().is_ok() && health.live().is_ok());
+        assert_eq!(health.notes(), [("pods", "the API answers 403".to_owned())]);
+        health.note("pods", None);
+        assert!(health.notes().is_empty());
     }
 
     #[test]

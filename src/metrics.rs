@@ -118,6 +118,8 @@ table! {
         "Container logs that are being followed.";
     gauge LOGS_PARKED = "nodewick_logs_parked" [],
         "Container logs of these without an open file, because file descriptors are scarce or the log is only in the spill.";
+    gauge LOGS_WAITING = "nodewick_logs_waiting_for_labels" [],
+        "Container logs that are not read yet because their pod is not known; after ten seconds they go with what their path says.";
     counter LOG_READ_BYTES = "nodewick_log_read_bytes_total" [],
         "Bytes read from container log files.";
     counter LOG_RECORDS = "nodewick_log_records_total" [],
@@ -133,7 +135,7 @@ table! {
     counter LOG_TRUNCATIONS = "nodewick_log_truncations_total" [],
         "Log files that became shorter than what was read of them; what was written before the cut may be lost.";
     counter LOG_GAPS = "nodewick_log_gaps_total" [],
-        "Logs whose saved position named a file that is gone, and compressed files that are damaged: lines are lost there.";
+        "Holes in logs of which nobody knows the size, logs that vanished with a backlog while the agent was away, and compressed files that are damaged: lines are lost there.";
     counter LOG_READ_ERRORS = "nodewick_log_read_errors_total" [],
         "Reads of a log file that failed and are tried again.";
     counter LOG_MALFORMED = "nodewick_log_malformed_total" ["kind"],
@@ -155,7 +157,7 @@ table! {
     counter SPILL_DAMAGED = "nodewick_spill_damaged_frames_total" [],
         "Spilled frames that could not be read back.";
     counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason", "rule"],
-        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule.";
+        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule; the rule annotation is the sample annotation of pods.";
     counter REDACTIONS = "nodewick_redactions_total" ["rule"],
         "Pieces of text that were redacted before they left the node, by rule.";
     counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],
@@ -175,6 +177,21 @@ table! {
         "Time until the kubelet deletes unread bytes at the present write rate, of the 20 worst containers with a backlog; 31536000 (a year) when nothing is written.";
     gauge LOG_UNREAD_BYTES = "nodewick_log_unread_bytes" ["namespace", "pod", "container"],
         "Bytes not yet read, on disk or spilled, of the 20 worst containers with a backlog.";
+    // Kubernetes
+    counter KUBE_EVENTS = "nodewick_kube_watch_events_total" ["resource", "type"],
+        "Events of the watches by resource (pods, namespaces) and type (added, modified, deleted, bookmark, error).";
+    counter KUBE_REQUESTS = "nodewick_kube_requests_total" ["resource", "verb"],
+        "Requests to the API server or the kubelet by resource and verb (list, streaming_list, watch, get): at most one list in five minutes in steady state.";
+    counter KUBE_ERRORS = "nodewick_kube_errors_total" ["resource", "reason"],
+        "Requests and watches that failed by reason (unreachable, unauthorized, forbidden, expired, throttled, refused, silent, malformed, unconfigured); logs flow all the same.";
+    gauge KUBE_SYNCED = "nodewick_kube_synced" ["resource"],
+        "1 once everything has been listed since the start; without it lines carry what their path says.";
+    gauge KUBE_PODS = "nodewick_kube_pods" ["state"],
+        "Pods of this node: living, and kept, which includes deleted ones whose last lines may still be read.";
+    gauge KUBE_LAST_CONTACT = "nodewick_kube_last_contact_timestamp_seconds" ["resource"],
+        "When the API server or the kubelet last sent anything, seconds since the epoch.";
+    counter KUBE_ANNOTATION_PROBLEMS = "nodewick_kube_annotation_problems_total" [],
+        "Annotations of pods and namespaces that are not understood or not allowed, each value counted once.";
     // memory
     gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
         "Bytes of log data held in memory.";

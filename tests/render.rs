@@ -29,6 +29,17 @@ fn committed_metrics_reference_equals_its_rendering() {
     committed("docs/reference/metrics.md", &render::metrics_reference());
 }
 
+#[test]
+fn committed_annotations_reference_equals_its_rendering() {
+    let rendered = nodewick::kube::reference::annotations_reference();
+    committed("docs/reference/annotations.md", &rendered);
+}
+
+#[test]
+fn committed_doctor_reference_equals_its_rendering() {
+    committed("docs/reference/doctor.md", &nodewick::doctor::reference());
+}
+
 fn loaded(text: &str) -> Config {
     let file = Some(("config/agent.toml".to_owned(), text.to_owned()));
     load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config

@@ -10,8 +10,11 @@ use std::time::Duration;
 use nodewick::data::batch::{Fields, Marks as RecordMarks};
 use nodewick::data::budget::{Budget, Signal};
 use nodewick::data::delivery::{Fanout, Outlet, Shipment};
-use nodewick::data::workload::PathIdentity;
+use nodewick::data::pods::{LONGEST_WAIT, Pods, Reader};
+use nodewick::data::units::Percent;
+use nodewick::data::workload::{Identify, PathIdentity};
 use nodewick::logs::checkpoint::Marks;
+use nodewick::logs::disk::OsDisk;
 use nodewick::logs::env::{Entry, Env, OpenError};
 use nodewick::logs::ingest::Settings;
 use nodewick::logs::os::{Os, OsFile};
@@ -119,6 +122,10 @@ struct Rig {
     registry: Arc<Registry>,
     budget: Arc<Budget>,
     max_open: usize,
+    /// What the Kubernetes watch knows; without it the path says all.
+    pods: Option<Pods>,
+    /// The spill, on the rig's own disk once it is attached.
+    spill: Arc<Spill>,
     /// Everything that was ever shipped, in order: (pod directory name's pod, text, time).
     shipped: Vec<Line>,
 }
@@ -143,6 +150,8 @@ impl Rig {
             registry: Registry::new(Marks::new()),
             budget: Budget::new(32 << 20, Arc::default()),
             max_open: 1000,
+            pods: None,
+            spill: Spill::new(&spill::Config::default()),
             shipped: Vec::new(),
         };
         fs::create_dir_all(rig.root()).expect("root");
@@ -185,13 +194,29 @@ impl Rig {
                 Chain::compile(&nodewick::logs::process::Config::default()).expect("no rules"),
                 256 << 10,
             ),
-            Box::new(PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None }),
+            self.identify(),
             Fanout::new(vec![Box::new(self.sink.clone())]),
             Arc::clone(&self.budget),
             signal,
             Arc::clone(&self.registry),
-            Spill::new(&spill::Config::default()),
+            Arc::clone(&self.spill),
         ));
+    }
+
+    /// Gives later lives a spill that is kept in the rig's directory.
+    fn keep_spill(&mut self) {
+        let dir = self.dir.path().join("state");
+        fs::create_dir_all(&dir).expect("dir");
+        self.spill = Spill::new(&spill::Config { min_free: Percent::whole(0), ..spill::Config::default() });
+        self.spill.attach(Arc::new(OsDisk::new(&dir))).expect("attaches");
+    }
+
+    fn identify(&self) -> Box<dyn Identify> {
+        let paths = PathIdentity { cluster: "c1".into(), node: "n1".into(), environment: None };
+        match &self.pods {
+            Some(pods) => Box::new(Reader::new(pods.clone(), paths, LONGEST_WAIT)),
+            None => Box::new(paths),
+        }
     }
 
     fn log(&self, pod: &str, name: &str) -> PathBuf {
@@ -709,3 +734,5 @@ mod traces;
 
 #[path = "tail/places.rs"]
 mod places;
+#[path = "tail/pods.rs"]
+mod pods;

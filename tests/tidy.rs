@@ -33,8 +33,15 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 4),
     ("agent", 5),
     ("demo", 5),
-    ("cli", 6),
-    ("main", 7),
+    ("doctor", 5),
+    ("inspect", 5),
+    ("migrate", 5),
+    // It asks what `doctor` knows.
+    ("why", 6),
+    // It runs an agent.
+    ("exec", 6),
+    ("cli", 7),
+    ("main", 8),
 ];
 
 /// Modules that must build without an async runtime: bytes on disk and arithmetic, tested without a clock.

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use nodewick::data::pods::Traits;
 use nodewick::data::position::{Generation, Position, Skipping};
 use nodewick::logs::checkpoint::{Mark, Marks, Opened, Seen, Store};
 use nodewick::logs::disk::OsDisk;
@@ -18,7 +19,7 @@ pub(super) fn run(data: &[u8]) {
     let Some((text, [how])) = super::split_control::<1>(data) else { return };
     match how % 4 {
         0 => anything(text),
-        1 => sealed(text),
+        1 => sealed(text, if how & 4 == 0 { 2 } else { 1 }),
         _ => damaged(text),
     }
 }
@@ -32,11 +33,11 @@ fn anything(text: &[u8]) {
     goes_on(dir.path(), store, &opened);
 }
 
-/// The text is a sequence number and a slot's payload.
-fn sealed(text: &[u8]) {
+/// The text is a sequence number and a slot's payload, of either version.
+fn sealed(text: &[u8], version: u32) {
     let Some((sequence, payload)) = text.split_first_chunk::<8>() else { return };
     let mut slot = b"NWICKPOS".to_vec();
-    slot.extend_from_slice(&1_u32.to_le_bytes());
+    slot.extend_from_slice(&version.to_le_bytes());
     slot.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     slot.extend_from_slice(sequence);
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&slot), payload);
@@ -125,10 +126,17 @@ fn marks(n: u64) -> Marks {
             offset: n << (log * 9),
             skipping: Skipping((n % 4) as u8),
         },
-        service_name: format!("checkout-{log}"),
+        traits: Arc::new(Traits {
+            service_name: format!("checkout-{}", log / 2),
+            environment: (log > 0).then(|| "prod".to_owned()),
+            labels: (0..log).map(|label| (format!("l{label}"), "x".to_owned())).collect(),
+            tenant: (log == 2).then(|| "shop".to_owned()),
+            ..Traits::default()
+        }),
         service_name_guessed: log == 1,
-        environment: (log > 0).then(|| "prod".to_owned()),
+        whole: n.is_multiple_of(2),
         last_words_told: log == 2,
+        excluded: log == 0,
         files: (0..log)
             .map(|file| Seen { generation: Generation::default(), ordinal: n + file, size: 1 << file })
             .collect(),

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use nodewick::data::pods::Traits;
 use nodewick::logs::checkpoint::{Mark, Store};
 use nodewick::logs::disk::OsDisk;
 
@@ -129,8 +130,13 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 fn checkpoints() -> Vec<Seed> {
     let dir = super::scratch();
     let (mut store, _) = Store::open(Arc::new(OsDisk::new(dir.path()))).expect("an empty directory");
-    let mark =
-        Mark { service_name: "checkout".to_owned(), environment: Some("prod".to_owned()), ..Mark::default() };
+    let traits = Traits {
+        service_name: "checkout".to_owned(),
+        environment: Some("prod".to_owned()),
+        labels: vec![("team".to_owned(), "money".to_owned())],
+        ..Traits::default()
+    };
+    let mark = Mark { traits: traits.into(), whole: true, ..Mark::default() };
     let marks = [("shop_checkout_uid/api/0", &mark), ("shop_cart_uid/api/1", &mark)];
     store.write(marks.into_iter()).expect("writable");
     let file = fs::read(dir.path().join("positions.0")).expect("the file");

@@ -2,10 +2,12 @@
 //!
 //! In: HTTP/1.1 requests. Out: `/metrics` (Prometheus text or OpenMetrics), `/health/live`, `/health/ready` and their
 //! aliases (`?verbose` lists the sub-checks), and `/ledger`: what became of each container log's bytes, as a JSON array
-//! (`?worst=20` for the 20 logs that are most in danger, worst first).
+//! (`?worst=20` for the 20 logs that are most in danger, worst first), and `/sinks`: what each backend last answered when it
+//! did not take a request.
 //! Invariants: at most [`CONNECTIONS`] connections at once, none lives longer than [`CONNECTION_LIFE`], and a client
 //! that does not finish its request head is cut off after [`HEAD_TIMEOUT`]. All of them run inside one task.
 
+pub mod client;
 pub mod openmetrics;
 pub mod process;
 
@@ -100,11 +102,15 @@ pub enum BindError {
 /// Writes the accounts of all container logs as a JSON array; of the `worst` ones only, where a number is given.
 pub type LedgerPage = Arc<dyn Fn(Option<usize>) -> String + Send + Sync>;
 
+/// Writes what each backend last said when it did not take a request, as a JSON array.
+pub type SinksPage = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// The listener, bound but not yet serving.
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     ledger: Option<LedgerPage>,
+    sinks: Option<SinksPage>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -118,6 +124,7 @@ impl std::fmt::Debug for Admin {
 struct Pages {
     health: Health,
     ledger: Option<LedgerPage>,
+    sinks: Option<SinksPage>,
 }
 
 impl Admin {
@@ -129,13 +136,19 @@ impl Admin {
         };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, ledger: None })
+        Ok(Self { listener, address, ledger: None, sinks: None })
     }
 
     /// Serves `/ledger` too.
     #[must_use]
     pub fn with_ledger(self, page: LedgerPage) -> Self {
         Self { ledger: Some(page), ..self }
+    }
+
+    /// Serves `/sinks` too.
+    #[must_use]
+    pub fn with_sinks(self, page: SinksPage) -> Self {
+        Self { sinks: Some(page), ..self }
     }
 
     /// Where it listens, with the real port.
@@ -145,7 +158,7 @@ impl Admin {
 
     /// Serves until `leave` is cancelled.
     pub async fn serve(self, health: Health, leave: CancellationToken) -> Result<(), Infallible> {
-        let router = router(Pages { health, ledger: self.ledger });
+        let router = router(Pages { health, ledger: self.ledger, sinks: self.sinks });
         let mut open = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -173,7 +186,10 @@ async fn connection(stream: TcpStream, router: Router) {
 }
 
 fn router(pages: Pages) -> Router {
-    let mut router = Router::new().route("/metrics", get(metrics)).route("/ledger", get(ledger));
+    let mut router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/ledger", get(ledger))
+        .route("/sinks", get(sinks));
     for path in ["/health/live", "/livez", "/healthz", "/-/healthy"] {
         router = router.route(path, get(live));
     }
@@ -184,15 +200,16 @@ fn router(pages: Pages) -> Router {
 }
 
 async fn live(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
-    probe("live", &pages.health.live(), query.as_deref())
+    probe("live", &pages.health.live(), &[], query.as_deref())
 }
 
 async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
-    probe("ready", &pages.health.ready(), query.as_deref())
+    probe("ready", &pages.health.ready(), &pages.health.notes(), query.as_deref())
 }
 
 /// The answer to a probe in the form of the Kubernetes API server's own `/readyz?verbose`.
-fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
+/// Notes stand below the checks and change nothing.
+fn probe(name: &str, report: &Report, notes: &[(&str, String)], query: Option<&str>) -> Response {
     let ok = report.is_ok();
     let verbose = query.unwrap_or_default().split('&').any(|pair| pair.split('=').next() == Some("verbose"));
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -205,6 +222,9 @@ fn probe(name: &str, report: &Report, query: Option<&str>) -> Response {
                     body.push_str(&format!("[-]{} failed: {}\n", line.name, reason.replace('\n', " ")))
                 }
             }
+        }
+        for (about, text) in notes {
+            body.push_str(&format!("[!]{about}: {}\n", text.replace('\n', " ")));
         }
         body.push_str(&format!("{name} check {}\n", if ok { "passed" } else { "failed" }));
     } else {
@@ -227,6 +247,11 @@ async fn ledger(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respon
         }
     }
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], page(worst)).into_response()
+}
+
+async fn sinks(State(pages): State<Pages>) -> Response {
+    let Some(page) = pages.sinks else { return StatusCode::NOT_FOUND.into_response() };
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], page()).into_response()
 }
 
 async fn metrics(headers: HeaderMap) -> Response {

@@ -59,6 +59,10 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         let path: Vec<&str> = error.key.split('.').collect();
         add(Level::Error, &path, error.reason.clone(), "");
     }
+    if let Err(error) = config.logs.sources() {
+        let path: Vec<&str> = ["logs", "files"].into_iter().chain(error.key.split('.')).collect();
+        add(Level::Error, &path, error.reason.clone(), "");
+    }
     for (name, sink) in config.sink.loki.iter().filter(|(_, sink)| url_is_usable(&sink.url).is_ok()) {
         if let Err(error) = sink.client() {
             add(Level::Error, &["sink", "loki", name], error.to_string(), "");
@@ -94,6 +98,10 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             message,
             &format!("known fields: {}", FIELD_NAMES.join(", ")),
         );
+    }
+    for problem in config.kube.problems() {
+        let path: Vec<&str> = std::iter::once("kube").chain(problem.key.iter().copied()).collect();
+        add(Level::Error, &path, problem.message, problem.help);
     }
     if let Err(message) = config.admin.address() {
         let help = "write it like \"0.0.0.0:9464\", or \"off\" for no listener";

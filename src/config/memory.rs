@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Config, process};
+use super::{Config, kube, process};
 use crate::data::units::ByteSize;
 
 /// What the agent may hold in memory at once.
@@ -24,6 +24,10 @@ const ADMIN_CONNECTION: u64 = 64 << 10;
 
 /// What is remembered of one container log: trace ids by request id, the framer, the ledger, the open file.
 const LOG_STATE: u64 = 32 << 10;
+/// What is kept of a pod: its labels and annotations, stripped and as resolved, and how its logs are treated.
+const POD_STATE: u64 = 16 << 10;
+/// One object of the watch in pieces and whole. etcd takes 1.5 MiB at most.
+const POD_OBJECT: u64 = 2 * (3 << 19);
 /// Lines at the line limit that are being joined at the same time.
 const JOINED_LINES: u64 = 16;
 /// Read buffers that wait to be used again: an arena and its records each.
@@ -43,6 +47,9 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     ];
     let mut add = |owner: String, what: &str, bytes: u64| terms.push((format!("{owner}: {what}"), bytes));
     add("logs".to_owned(), "state of 250 container logs", 250 * LOG_STATE);
+    if config.kube.effective_mode() != kube::Mode::Path {
+        add("kube".to_owned(), "250 pods and the object being read", 250 * POD_STATE + POD_OBJECT);
+    }
     add("logs".to_owned(), "lines being joined", JOINED_LINES * config.logs.max_line.0);
     add("logs".to_owned(), "stack traces being joined", JOINED_LINES * config.logs.max_line.0);
     add("logs".to_owned(), "pooled read buffers", POOLED_BUFFERS);

@@ -33,7 +33,7 @@ pub use memory::MemoryBound;
 
 pub use crate::logs::process;
 pub use crate::sink::{local, loki, otlp, stdout};
-pub use crate::{logs, telemetry};
+pub use crate::{kube, logs, telemetry};
 
 /// The whole config.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub record: Record,
     /// What happens to records between reading and sending. All of it is off until configured.
     pub process: process::Config,
+    /// How the agent learns of its node's pods, whose labels the lines carry.
+    pub kube: kube::Config,
     /// Where records go. Without any sink they go to the embedded local store.
     pub sink: Sinks,
     /// The listener for machines: metrics and health.
@@ -66,8 +68,8 @@ pub struct Agent {
     pub node: String,
     /// Deployment environment (`production`, `staging`). Empty means what the pods' labels say.
     pub environment: String,
-    /// The one directory that the agent writes: checkpoints and the local store. Keep it on a disk that survives
-    /// restarts of the pod.
+    /// The one directory that the agent writes: checkpoints, the spill of logs that are about to be deleted, dead
+    /// letters and the local store. Keep it on a disk that survives restarts of the pod.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
     /// Log data held in memory between reading and acknowledgement. When it is spent, reading stops and the log
@@ -186,9 +188,12 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "logs" => fields_of::<logs::Config>(),
         "logs.multiline" => fields_of::<logs::multiline::Config>(),
         "logs.multiline.rule.billing" | "logs.multiline.rule.<name>" => fields_of::<logs::multiline::Rule>(),
+        "logs.files.app" | "logs.files.<name>" => fields_of::<logs::files::Config>(),
         "logs.spill" => fields_of::<logs::spill::Config>(),
         "record" => fields_of::<Record>(),
         "process" => fields_of::<process::Config>(),
+        "kube" => fields_of::<kube::Config>(),
+        "kube.kubelet" => fields_of::<kube::Kubelet>(),
         "sink" => fields_of::<Sinks>(),
         "sink.loki.main" | "sink.loki.<name>" => fields_of::<loki::Config>(),
         "sink.otlp.main" | "sink.otlp.<name>" => fields_of::<otlp::Config>(),

@@ -13,7 +13,7 @@ use super::tree::push_key;
 use crate::metrics::{self, Kind};
 
 /// The sections in the order in which an operator meets them.
-pub const SECTIONS: &[&str] = &["agent", "logs", "record", "process", "sink", "admin", "telemetry"];
+pub const SECTIONS: &[&str] = &["agent", "logs", "record", "process", "kube", "sink", "admin", "telemetry"];
 
 /// Values and names for the commented examples, by path: what an operator would write there. A path that is not in
 /// the schema is never looked up.
@@ -26,6 +26,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("process.limit.pods.rate", "\"1000/s\""),
     ("process.limit.pods.key", "\"pod\""),
     ("process.redact.rule.customer.pattern", "'cust-[0-9]{8}'"),
+    ("logs.files.app.paths", "[\"/var/log/app/*.log\"]"),
+    ("logs.files.app.service", "\"checkout\""),
     ("logs.multiline.rule.billing.start", "'^\\d{4}-\\d\\d-'"),
     ("logs.multiline.rule.billing.service", "\"billing-*\""),
 ];
@@ -36,6 +38,7 @@ const EXAMPLE_NAMES: &[(&str, &str)] = &[
     ("process.sample", "debug"),
     ("process.limit", "pods"),
     ("process.redact.rule", "customer"),
+    ("logs.files", "app"),
     ("logs.multiline.rule", "billing"),
 ];
 
@@ -229,6 +232,58 @@ pub fn toml_value(value: &Json) -> String {
             format!("{{ {} }}", pairs.join(", "))
         }
     }
+}
+
+/// `nodewick config init`: a short config to start from, with the sinks that were asked for.
+pub fn first_config(cluster: Option<&str>, loki: Option<&str>, otlp: Option<&str>) -> String {
+    let text = |value: &str| toml_value(&Json::from(value));
+    let mut out = String::from(
+        "# nodewick: a config to start from. `nodewick check -c FILE` says what it comes to;\n\
+         # every key with its default is in config/agent.toml and docs/reference/config.md.\n\n\
+         [agent]\n\
+         # Tells this cluster's lines from another one's in the same backend: the label `cluster`.\n",
+    );
+    let _ = writeln!(out, "cluster = {}", text(cluster.unwrap_or("my-cluster")));
+    out.push_str(
+        "# The one directory that the agent writes. Keep it on a disk that survives restarts.\n\
+         #state_dir = \"/var/lib/nodewick\"\n\n\
+         [logs]\n\
+         # \"oldest\" sends what is on disk already, \"newest\" begins with what comes from now on.\n\
+         start = \"oldest\"\n\n\
+         # Drop what nobody reads. Other rules: sample, limit, dedup, redact.\n\
+         #[process.drop.health]\n\
+         #url_path = [\"/healthz\", \"/livez\", \"/readyz\"]\n\n\
+         # Replace tokens, keys, passwords and card numbers before a line leaves the node.\n\
+         #[process.redact]\n\
+         #builtin = true\n",
+    );
+    if let Some(url) = loki {
+        let _ = write!(
+            out,
+            "\n[sink.loki.main]\nurl = {}\n# Needed when Loki's `auth_enabled` is on.\n#tenant = \"my-team\"\n\
+             # Credentials come from files or the environment, never from here.\n\
+             #auth = {{ username = \"nodewick\", password_file = \"/etc/nodewick/secrets/password\" }}\n",
+            text(url)
+        );
+    }
+    if let Some(url) = otlp {
+        let grpc = url.trim_end_matches('/').ends_with(":4317");
+        let protocol = if grpc { "grpc" } else { "http/protobuf" };
+        let _ = write!(
+            out,
+            "\n[sink.otlp.main]\nendpoint = {}\n# \"grpc\" or \"http/protobuf\".\nprotocol = {}\n",
+            text(url),
+            text(protocol)
+        );
+    }
+    if loki.is_none() && otlp.is_none() {
+        out.push_str(
+            "\n# Without a sink, lines go to the local store on this node (`nodewick tail` shows them).\n\
+             #[sink.loki.main]\n\
+             #url = \"http://loki-gateway.loki.svc\"\n",
+        );
+    }
+    out
 }
 
 /// `docs/reference/config.md`: a table a section.

@@ -3,6 +3,8 @@
 //! In: a [`Loaded`] config. Out: one [`Setting`] a key, secrets masked. Reads the schema and the tree only, so a
 //! module's config needs no code of its own to be shown.
 
+use std::fmt::Write as _;
+
 use serde_json::Value as Json;
 
 use super::load::{Loaded, is_secret};
@@ -26,6 +28,79 @@ pub struct Setting {
 }
 
 impl Loaded {
+    /// The config as TOML, secrets masked, with where a value came from as a comment where it is not the default.
+    /// With `all`, every key; else those that somebody set. Keys that are not set stand in comments.
+    pub fn show(&self, all: bool) -> String {
+        let (mut out, mut table) = (String::new(), None);
+        for setting in self.shown(all) {
+            let origin = setting.origin.map(|origin| format!("  # {origin}")).unwrap_or_default();
+            let alone = setting.key.is_empty();
+            if table.as_ref() != Some(&setting.table) {
+                if !out.is_empty() {
+                    out.push('\n');
+                }
+                let _ = writeln!(out, "[{}]{}", setting.table, if alone { origin.as_str() } else { "" });
+                table = Some(setting.table);
+            }
+            if alone {
+                continue;
+            }
+            let mut key = String::new();
+            tree::push_key(&mut key, &setting.key);
+            if setting.value.is_null() {
+                let _ = writeln!(out, "# {key} is not set");
+            } else {
+                let _ = writeln!(out, "{key} = {}{origin}", super::render::toml_value(&setting.value));
+            }
+        }
+        out
+    }
+
+    /// All settings, or those that somebody set; a table that was written with nothing in it stands for itself.
+    fn shown(&self, all: bool) -> Vec<Setting> {
+        let mut settings = self.resolved();
+        if all {
+            return settings;
+        }
+        let mut shown = Vec::new();
+        while !settings.is_empty() {
+            let table = settings[0].table.clone();
+            let end = settings.iter().position(|setting| setting.table != table).unwrap_or(settings.len());
+            let set: Vec<Setting> =
+                settings.drain(..end).filter(|setting| setting.origin.is_some()).collect();
+            let path: Vec<Step> = parts(&table).into_iter().map(Step::Key).collect();
+            match tree::find(&self.tree, &path) {
+                Some((node, _)) if set.is_empty() && path.len() > 1 => {
+                    let origin = Some(self.origin(node));
+                    shown.push(Setting { table, key: String::new(), value: Json::Null, origin });
+                }
+                _ => shown.extend(set),
+            }
+        }
+        shown
+    }
+
+    /// The same as JSON: `config` nested as in the file, `origins` by dotted key.
+    pub fn show_json(&self, all: bool) -> Json {
+        let (mut config, mut origins) = (serde_json::json!({}), serde_json::Map::new());
+        for setting in self.shown(all) {
+            // Tables come before what is in them, and no key is both: indexing makes an object of what is not there.
+            let table = parts(&setting.table).into_iter().fold(&mut config, |place, part| &mut place[part]);
+            let dotted = if setting.key.is_empty() {
+                *table = serde_json::json!({});
+                setting.table
+            } else {
+                let dotted = format!("{}.{}", setting.table, setting.key);
+                table[setting.key] = setting.value;
+                dotted
+            };
+            if let Some(origin) = setting.origin {
+                origins.insert(dotted, origin.into());
+            }
+        }
+        serde_json::json!({"config": config, "origins": origins})
+    }
+
     /// Every setting, in the order of the schema's tables.
     pub fn resolved(&self) -> Vec<Setting> {
         let mut found = Vec::new();
@@ -113,6 +188,25 @@ impl Loaded {
             path.pop();
         }
     }
+}
+
+/// The keys of a dotted path; a quoted one may hold dots.
+fn parts(dotted: &str) -> Vec<String> {
+    let (mut parts, mut part, mut quoted, mut escaped) = (Vec::new(), String::new(), false, false);
+    for c in dotted.chars() {
+        match c {
+            _ if escaped => {
+                part.push(c);
+                escaped = false;
+            }
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(std::mem::take(&mut part)),
+            c => part.push(c),
+        }
+    }
+    parts.push(part);
+    parts
 }
 
 /// `value` without secrets: texts masked whole where `secret`, passwords taken out of URLs everywhere.

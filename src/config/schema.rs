@@ -26,6 +26,11 @@ pub fn root() -> Shape {
     Shape { node: &ROOT }
 }
 
+/// The JSON Schema of the whole config, for editors and validators.
+pub fn json() -> &'static Value {
+    &ROOT
+}
+
 impl Shape {
     /// The schemas that a value may match, references followed, `null` left out.
     fn alternatives(self) -> Vec<&'static Value> {

@@ -14,7 +14,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::delivery::{Ledger, Loss, Totals};
 use super::tally::{Dropping, Drops, Tally};
-use super::workload::ContainerRef;
+use super::workload::{ContainerRef, Workload};
 
 /// The write rate is an exponential average over about this long.
 const RATE_WINDOW: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub struct Look {
     pub waiting_bytes: u64,
     /// Those of them that are spilled: no rotation can take them.
     pub spilled_bytes: u64,
-    /// Bytes that may still be written before the kubelet deletes the oldest unread one.
+    /// Bytes that may still be written before the kubelet deletes the oldest unread one, and those not yet read.
     pub headroom_bytes: u64,
     /// Ordinal of the newest generation.
     pub newest_ordinal: u64,
@@ -233,12 +233,25 @@ pub struct Account {
     pub container: String,
     /// Restart count of the container.
     pub restart: u32,
+    /// `service.name` under which its lines go out.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service_name: String,
+    /// That name was guessed from the pod's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub service_name_guessed: bool,
+    /// `deployment.environment.name` of its lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Tenant of its lines, where it is not the sink's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// What became of its bytes.
     #[serde(flatten)]
     pub sums: Sums,
     /// How many rotations the acknowledged position is behind the live file.
     pub generation_lag: u64,
-    /// Bytes that may still be written before the kubelet deletes the oldest unread one.
+    /// Bytes that may still be written before the kubelet deletes the oldest unread one, and those not yet read:
+    /// less `waiting_bytes` it is the room that is left.
     pub headroom_bytes: u64,
     /// Bytes written a second, averaged over half a minute; `None` before it can be told.
     #[serde(rename = "write_bytes_per_second")]
@@ -265,12 +278,28 @@ impl Account {
             uid: container.uid.clone(),
             container: container.container.clone(),
             restart: container.restart,
+            service_name: String::new(),
+            service_name_guessed: false,
+            environment: None,
+            tenant: None,
             generation_lag: sight.newest.load(Ordering::Relaxed).saturating_sub(committed.ordinal),
             headroom_bytes,
             write_rate,
             time_to_loss: write_rate.filter(|rate| *rate > 0.0).map(|rate| left as f64 / rate),
             gone: sight.gone.load(Ordering::Relaxed),
             sums,
+        }
+    }
+
+    /// With what its lines carry beside the container's names.
+    #[must_use]
+    pub fn of_workload(self, workload: &Workload) -> Self {
+        Self {
+            service_name: workload.service_name.clone(),
+            service_name_guessed: workload.service_name_guessed,
+            environment: workload.environment.clone(),
+            tenant: workload.tenant.clone(),
+            ..self
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod batch;
 pub mod budget;
+pub mod clock;
 pub mod delivery;
 pub mod pods;
 pub mod position;

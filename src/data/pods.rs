@@ -18,6 +18,9 @@ use super::workload::{ContainerRef, Exit, Handling, Identify, Identity, PathIden
 /// How long what is known of a deleted pod is kept after somebody last asked for it.
 pub const KEPT_AFTER_DELETION: Duration = Duration::from_secs(600);
 
+/// Deleted pods that are kept at most: those that were asked for last. A node has rarely more than 250 living ones.
+pub const KEPT_DELETED: usize = 256;
+
 /// How long the beginning of a log's reading waits for its pod.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -89,6 +92,8 @@ struct Shared {
     pods: RwLock<HashMap<String, Entry>>,
     version: AtomicU64,
     synced: AtomicBool,
+    /// A log has asked for a pod that is not known.
+    missed: AtomicBool,
 }
 
 /// The pods as the watch writes them. There is one.
@@ -143,13 +148,29 @@ impl Writer {
         self.changed();
     }
 
-    /// Forgets pods that were deleted and that nobody has asked for since a while.
+    /// Forgets pods that were deleted and that nobody has asked for since a while, or that are too many.
     pub fn forget(&mut self, now: Duration) {
-        let limit = now.saturating_sub(KEPT_AFTER_DELETION).as_nanos() as u64;
-        self.shared.pods.write().retain(|_, entry| {
+        let mut limit = now.saturating_sub(KEPT_AFTER_DELETION).as_nanos() as u64;
+        let mut pods = self.shared.pods.write();
+        let mut deleted: Vec<u64> = pods.values().map(|entry| entry.gone.load(Ordering::Relaxed)).collect();
+        deleted.retain(|gone| *gone != 0);
+        if deleted.len() > KEPT_DELETED {
+            deleted.sort_unstable_by(|a, b| b.cmp(a));
+            limit = limit.max(deleted[KEPT_DELETED]);
+        }
+        pods.retain(|_, entry| {
             let gone = entry.gone.load(Ordering::Relaxed);
             gone == 0 || gone > limit
         });
+        let enough = 2 * (pods.len() + KEPT_DELETED);
+        if pods.capacity() > 2 * enough {
+            pods.shrink_to(enough);
+        }
+    }
+
+    /// True when a log has asked for a pod that is not known since this was last asked: it waits for its labels.
+    pub fn take_missed(&self) -> bool {
+        self.shared.missed.swap(false, Ordering::AcqRel)
     }
 
     /// A look at what is written.
@@ -233,6 +254,7 @@ impl Identify for Reader {
         if known.is_none() {
             let since = *self.waiting.entry(container.key()).or_insert(now);
             if now < since + self.longest_wait {
+                self.pods.shared.missed.store(true, Ordering::Release);
                 return Identity::Pending;
             }
         }
@@ -355,6 +377,33 @@ mod tests {
         assert_eq!(pods.len(), 1);
         writer.forget(secs(1200));
         assert_eq!(pods.len(), 0);
+    }
+
+    #[test]
+    fn of_many_deleted_pods_the_last_ones_are_kept() {
+        let (mut writer, pods) = directory();
+        for n in 0..1000_u64 {
+            writer.enter(pod(&n.to_string(), "till"));
+            writer.delete(&n.to_string(), secs(n + 1));
+        }
+        writer.enter(pod("living", "till"));
+        writer.forget(secs(1001));
+        assert_eq!(pods.len(), 257);
+        assert!(pods.get("999", secs(1001)).is_some() && pods.get("744", secs(1001)).is_some());
+        assert!(pods.get("743", secs(1001)).is_none());
+    }
+
+    #[test]
+    fn a_log_that_waits_is_seen_by_the_one_who_writes() {
+        let (mut writer, pods) = directory();
+        let mut reader = reader(pods);
+        assert!(!writer.take_missed());
+        reader.identify(&container("u1"), secs(1));
+        assert!(writer.take_missed());
+        assert!(!writer.take_missed(), "it is told once");
+        writer.enter(pod("u1", "till"));
+        reader.identify(&container("u1"), secs(2));
+        assert!(!writer.take_missed(), "nobody waits any more");
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl AddAssign for Tally {
     }
 }
 
-/// Why configured processing dropped a record. Each is a value of `reason` in `nodewick_records_dropped_total`.
+/// Why a record was dropped by the word of config or annotations. Each but `excluded` is a value of `reason` in
+/// `nodewick_records_dropped_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dropping {
     /// A drop rule.
@@ -43,13 +44,16 @@ pub enum Dropping {
     RateLimit,
     /// Folded into a copy that says so.
     Dedup,
+    /// An annotation says that the log is not shipped. It was never read: bytes are known, records are not.
+    Excluded,
 }
 
 impl Dropping {
     /// Number of reasons.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
     /// Every reason, in the order of sums by reason.
-    pub const ALL: [Self; Self::COUNT] = [Self::Drop, Self::Sample, Self::RateLimit, Self::Dedup];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Drop, Self::Sample, Self::RateLimit, Self::Dedup, Self::Excluded];
 
     /// The reason as a label value.
     pub const fn name(self) -> &'static str {
@@ -58,6 +62,7 @@ impl Dropping {
             Self::Sample => "sample",
             Self::RateLimit => "rate_limit",
             Self::Dedup => "dedup",
+            Self::Excluded => "excluded",
         }
     }
 }

@@ -6,9 +6,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Before the path of a log file, where a pod has its uid.
+const FILE: &str = "file:";
+/// The same for what a process wrote.
+const PROCESS: &str = "process:";
+
+/// What a log is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// A container: the kubelet keeps its log.
+    Container,
+    /// A file that an application writes; its path.
+    File(&'a str),
+    /// A process whose output the agent itself has taken.
+    Process,
+}
+
 /// A container instance as the log path names it.
 ///
-/// The path is `<namespace>_<pod>_<uid>/<container>/<restart>.log`; Kubernetes names contain no underscore.
+/// The path is `<namespace>_<pod>_<uid>/<container>/<restart>.log`; Kubernetes names contain no underscore. For a log
+/// that is no container's see [`ContainerRef::of_file`]
+/// ([decision](https://github.com/nodewick/nodewick/blob/main/docs/design/0003-files.md)).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContainerRef {
     /// Namespace of the pod.
@@ -39,8 +57,58 @@ impl ContainerRef {
         })
     }
 
-    /// The path below the log root, without the file's suffix: the key of this log in state files.
+    /// A log file of the source `source`. Namespace and pod are those that the agent itself runs in, if any. The path
+    /// takes the uid's place: no pod's uid has a colon.
+    pub fn of_file(path: &str, source: &str, namespace: &str, pod: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            uid: format!("{FILE}{path}"),
+            container: source.to_owned(),
+            restart: 0,
+        }
+    }
+
+    /// What a process wrote to its standard streams, as kept at `path`.
+    pub fn of_process(path: &str, source: &str, namespace: &str, pod: &str) -> Self {
+        Self { uid: format!("{PROCESS}{path}"), ..Self::of_file(path, source, namespace, pod) }
+    }
+
+    /// What the log is of.
+    pub fn origin(&self) -> Origin<'_> {
+        match (self.uid.strip_prefix(FILE), self.uid.starts_with(PROCESS)) {
+            (Some(path), _) => Origin::File(path),
+            (None, true) => Origin::Process,
+            (None, false) => Origin::Container,
+        }
+    }
+
+    /// True for a log that the kubelet keeps.
+    pub fn is_container(&self) -> bool {
+        self.origin() == Origin::Container
+    }
+
+    /// The path of the log file that [`key`](Self::key) stands for, when it is not a container's.
+    pub fn path_of_key(key: &str) -> Option<&str> {
+        key.strip_prefix(FILE).or_else(|| key.strip_prefix(PROCESS))
+    }
+
+    /// Reads the [`key`](Self::key) of a container's log. `None` when it is not of that form.
+    pub fn from_key(key: &str) -> Option<Self> {
+        let mut parts = key.split('/');
+        let (pod_dir, container, restart) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        Self::from_path(pod_dir, container, restart)
+    }
+
+    /// The key of this log in state files. For a container the path below the log root, without the file's suffix; for
+    /// any other log a word, a colon and the path.
     pub fn key(&self) -> String {
+        if !self.is_container() {
+            return self.uid.clone();
+        }
         format!("{}_{}_{}/{}/{}", self.namespace, self.pod, self.uid, self.container, self.restart)
     }
 }
@@ -239,6 +307,10 @@ mod tests {
         assert_eq!(found.namespace, "shop");
         assert_eq!(found.pod, "checkout-d994d45d6-5h9zr");
         assert_eq!(found.restart, 3);
+        assert_eq!(ContainerRef::from_key(&found.key()), Some(found));
+        for other in ["a_b_c/d", "a_b_c/d/x", "a_b_c/d/-1", "a_b/d/0", "a_b_c/d/0/e", ""] {
+            assert_eq!(ContainerRef::from_key(other), None, "{other}");
+        }
         assert!(ContainerRef::from_path("lost+found", "api", 0).is_none());
         assert!(ContainerRef::from_path("a_b_c_d", "api", 0).is_none());
     }

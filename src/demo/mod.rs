@@ -75,7 +75,7 @@ impl Site {
         let (log_root, state_dir) = (dir.join("pods"), dir.join("state"));
         let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
         let config_toml = format!(
-            "[agent]\ncluster = \"demo\"\nnode = \"make-believe\"\nstate_dir = {}\n\n[logs]\nroot = {}\n\n[sink.local.{STORE}]\n",
+            "[agent]\ncluster = \"demo\"\nnode = \"make-believe\"\nstate_dir = {}\n\n[logs]\nroot = {}\n\n[kube]\nmode = \"path\"\n\n[sink.local.{STORE}]\n",
             quoted(&state_dir),
             quoted(&log_root)
         );

@@ -1,8 +1,12 @@
 //! The generations of one container log on disk: the live file and what rotation left beside it.
 //!
 //! The kubelet renames `0.log` to `0.log.20261122-145107`, the runtime opens a new `0.log`; docker shifts
-//! `<id>-json.log` to `.1`, `.1` to `.2`. Files are known by device, inode and a fingerprint of their first line,
-//! never by name: names move on.
+//! `<id>-json.log` to `.1`, `.1` to `.2`; logrotate has ways of its own ([`Naming`]). Files are known by device, inode
+//! and a fingerprint of their beginning, never by name: names move on.
+//!
+//! The fingerprint of a container's file is that of its first line, whose stamp has nanoseconds. Other files may all
+//! begin with the same line, so theirs covers up to [`LEAD`] bytes, and says how many: it grows with the file, and two
+//! of them are compared as far as the shorter one goes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,11 +16,18 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::env::{Entry, Env, Kind, LogFile, OpenError};
+use super::files::naming::{Naming, Rotated as RotatedName};
 use super::resume::Missing;
 use crate::data::position::Generation;
 
 /// Bytes of a file's first line that its fingerprint covers. The CRI stamp and its nanoseconds lie within.
 const HEAD: usize = 256;
+
+/// Bytes that the fingerprint of a file covers whose first line may be any line.
+const LEAD: usize = 1024;
+
+/// Where in such a fingerprint it stands how many bytes it covers: 1 to 1024, above 53 bits of hash.
+const LEAD_SHIFT: u32 = 53;
 
 /// Bytes of a line that was read which are remembered: a stamp and its nanoseconds.
 const GLIMPSE: usize = 64;
@@ -73,6 +84,8 @@ impl Glimpse {
 pub struct Open<F> {
     /// The file.
     pub file: F,
+    /// Who rotates it.
+    pub naming: Naming,
     /// Its identity.
     pub generation: Generation,
     /// Its number in the log's life, see [`Position`](crate::data::position::Position).
@@ -95,29 +108,26 @@ pub struct Open<F> {
 
 impl<F: LogFile> Open<F> {
     /// Identifies an open file.
-    pub fn new(file: F) -> Result<Self, OpenError> {
+    pub fn new(file: F, naming: Naming) -> Result<Self, OpenError> {
         let stat = file.stat()?;
         let generation = Generation { device: stat.device, inode: stat.inode, head: 0 };
-        let mut open = Self {
-            file,
-            generation,
-            ordinal: 0,
-            offset: 0,
-            size: stat.size,
-            torn_at: 0,
-            glimpse: Glimpse::default(),
-            ends_seen: 0,
-            unlinked_since: None,
-            missing_before: None,
-        };
+        let mut open = Self::kept(file, naming, generation, 0, 0, stat.size);
         open.learn_head()?;
         Ok(open)
     }
 
-    /// The generation that the spill keeps, known to have `start..size`.
-    pub fn kept(file: F, generation: Generation, ordinal: u64, start: u64, size: u64) -> Self {
+    /// A generation that is known to have `start..size`, as the spill keeps it.
+    pub fn kept(
+        file: F,
+        naming: Naming,
+        generation: Generation,
+        ordinal: u64,
+        start: u64,
+        size: u64,
+    ) -> Self {
         Self {
             file,
+            naming,
             generation,
             ordinal,
             offset: start,
@@ -132,10 +142,35 @@ impl<F: LogFile> Open<F> {
 
     /// Takes the fingerprint once the file has enough of its first line.
     pub fn learn_head(&mut self) -> Result<(), OpenError> {
-        if self.generation.head == 0 && self.size > 0 {
+        if self.naming == Naming::Logrotate {
+            let covered = lead_len(self.generation.head);
+            if covered < LEAD && self.size > covered as u64 {
+                self.generation.head = self.read_lead(LEAD)?;
+            }
+        } else if self.generation.head == 0 && self.size > 0 {
             self.generation.head = self.read_head()?;
         }
         Ok(())
+    }
+
+    /// The fingerprint of the first `len` bytes, or of as many as there are.
+    fn read_lead(&self, len: usize) -> Result<u64, OpenError> {
+        let mut lead = Vec::with_capacity(len);
+        self.file.read_at(0, len, &mut lead)?;
+        let hash = xxh3_64(&lead) & ((1 << LEAD_SHIFT) - 1);
+        Ok(if lead.is_empty() { 0 } else { (lead.len() as u64) << LEAD_SHIFT | hash })
+    }
+
+    /// True when the file begins as a generation did. False for a generation that had nothing to be known by.
+    pub fn begins_as(&self, wanted: &Generation) -> bool {
+        if wanted.head == 0 {
+            return false;
+        }
+        if self.naming != Naming::Logrotate || wanted.head == self.generation.head {
+            return wanted.head == self.generation.head;
+        }
+        let len = lead_len(wanted.head);
+        len as u64 <= self.size && self.read_lead(len).is_ok_and(|lead| lead == wanted.head)
     }
 
     fn read_head(&self) -> Result<u64, OpenError> {
@@ -149,9 +184,18 @@ impl<F: LogFile> Open<F> {
         Ok(xxh3_64(line).max(1))
     }
 
-    /// True when the file's first line is another than it was: it was truncated and written anew.
+    /// True when the file's beginning is another than it was: it was truncated and written anew.
     pub fn head_changed(&self) -> bool {
+        if self.naming == Naming::Logrotate {
+            return self.generation.head != 0 && !self.still_begins();
+        }
         self.generation.head != 0 && self.read_head().is_ok_and(|head| head != self.generation.head)
+    }
+
+    fn still_begins(&self) -> bool {
+        let known = self.generation.head;
+        // What cannot be read now says nothing.
+        self.read_lead(lead_len(known)).map_or(true, |lead| lead == known)
     }
 
     /// Bytes not yet taken.
@@ -170,6 +214,7 @@ impl<F> Open<F> {
     pub fn map<G>(self, wrap: impl FnOnce(F) -> G) -> Open<G> {
         Open {
             file: wrap(self.file),
+            naming: self.naming,
             generation: self.generation,
             ordinal: self.ordinal,
             offset: self.offset,
@@ -195,8 +240,8 @@ struct Rotated {
 }
 
 /// What rotation left of a log beside its live file, oldest first. `.tmp` files are still being written.
-fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Result<Vec<Rotated>, OpenError> {
-    let real = if linked { env.link_target(live) } else { None };
+fn rotated<E: Env>(env: &E, live: &Path, naming: Naming) -> Result<Vec<Rotated>, OpenError> {
+    let real = if naming == Naming::Docker { env.link_target(live) } else { None };
     let live = real.as_deref().unwrap_or(live);
     let (Some(dir), Some(name)) = (live.parent(), live.file_name().and_then(|name| name.to_str())) else {
         return Ok(Vec::new());
@@ -210,9 +255,8 @@ fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Result<Vec<Rotated>, O
         .iter()
         .filter(|Entry { kind, .. }| *kind == Kind::File)
         .filter_map(|entry| {
-            let suffix = entry.name.strip_prefix(name)?.strip_prefix('.')?;
-            let (suffix, gzip) = suffix.strip_suffix(".gz").map_or((suffix, false), |stem| (stem, true));
-            Some((RotatedName::read(suffix)?, gzip, dir.join(&entry.name)))
+            let (rotated, gzip) = naming.read(name, &entry.name)?;
+            Some((rotated, gzip, dir.join(&entry.name)))
         })
         .collect();
     found.sort();
@@ -220,32 +264,10 @@ fn rotated<E: Env>(env: &E, live: &Path, linked: bool) -> Result<Vec<Rotated>, O
     found.dedup_by(|later, earlier| later.0 == earlier.0);
     let inode = |path: &Path| env.identity(path).map_or(0, |(_, inode)| inode);
     let rotated = |(name, gzip, path): (RotatedName, bool, PathBuf)| {
-        let inode = if linked { inode(&path) } else { 0 };
+        let inode = if naming.shifts() { inode(&path) } else { 0 };
         Rotated { name, path, gzip, inode }
     };
     Ok(found.into_iter().map(rotated).collect())
-}
-
-/// Orders rotated files from the oldest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum RotatedName {
-    /// The kubelet's time of rotation, `YYYYMMDD-HHMMSS`.
-    Stamp(String),
-    /// docker's number, the highest the oldest.
-    Number(std::cmp::Reverse<u32>),
-}
-
-impl RotatedName {
-    fn read(suffix: &str) -> Option<Self> {
-        let bytes = suffix.as_bytes();
-        if bytes.len() == 15
-            && bytes[8] == b'-'
-            && bytes.iter().enumerate().all(|(at, byte)| at == 8 || byte.is_ascii_digit())
-        {
-            return Some(Self::Stamp(suffix.to_owned()));
-        }
-        suffix.parse().ok().map(|number| Self::Number(std::cmp::Reverse(number)))
-    }
 }
 
 /// Which generations to open.
@@ -268,13 +290,13 @@ const LISTINGS: usize = 5;
 pub fn open_all<E: Env>(
     env: &E,
     live: &Path,
-    linked: bool,
+    naming: Naming,
     which: Which,
 ) -> Result<VecDeque<Open<E::File>>, OpenError> {
-    let mut listed = rotated(env, live, linked)?;
+    let mut listed = rotated(env, live, naming)?;
     for _ in 0..LISTINGS {
-        let files = open_listed(env, live, &listed, which)?;
-        let after = rotated(env, live, linked)?;
+        let files = open_listed(env, live, naming, &listed, which)?;
+        let after = rotated(env, live, naming)?;
         let names =
             |files: &[Rotated]| files.iter().map(|file| (file.name.clone(), file.inode)).collect::<Vec<_>>();
         if names(&after) == names(&listed) {
@@ -288,6 +310,7 @@ pub fn open_all<E: Env>(
 fn open_listed<E: Env>(
     env: &E,
     live: &Path,
+    naming: Naming,
     listed: &[Rotated],
     which: Which,
 ) -> Result<VecDeque<Open<E::File>>, OpenError> {
@@ -306,7 +329,7 @@ fn open_listed<E: Env>(
             }
             opened => opened,
         };
-        match opened.and_then(Open::new) {
+        match opened.and_then(|file| Open::new(file, naming)) {
             Ok(file) => files.push_back(file),
             // The system may do it the next time, and without this file there would be a hole.
             Err(OpenError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
@@ -316,10 +339,45 @@ fn open_listed<E: Env>(
             Err(_) => {}
         }
     }
-    let live = Open::new(env.open(live)?)?;
+    let live = match env.open(live) {
+        // Whoever writes it may come back to it only with the next line; what it left is there to be read.
+        Err(OpenError::Missing) if naming == Naming::Logrotate && !files.is_empty() => return Ok(files),
+        opened => Open::new(opened?, naming)?,
+    };
     files.retain(|file| !same_file(&file.generation, &live.generation));
     files.push_back(live);
     Ok(files)
+}
+
+/// How many bytes a fingerprint covers.
+fn lead_len(head: u64) -> usize {
+    (head >> LEAD_SHIFT) as usize
+}
+
+/// Where among files that were found, oldest first, one that is known stands.
+pub fn place<F: LogFile, G: LogFile>(
+    known: &Open<F>,
+    held: bool,
+    found: &VecDeque<Open<G>>,
+) -> Option<usize> {
+    if known.naming != Naming::Logrotate {
+        return found.iter().rposition(|file| is_known(known, held, file));
+    }
+    // While it is held open nothing else has its number, and a beginning may be that of other files too.
+    let held_at = || found.iter().rposition(|file| same_file(&known.generation, &file.generation));
+    let at = if held { held_at() } else { None };
+    at.or_else(|| found.iter().rposition(|file| is_known(known, held, file)))
+}
+
+/// True when a file that was found is a known one, which is `held` open or was left.
+pub fn is_known<F: LogFile, G: LogFile>(known: &Open<F>, held: bool, found: &Open<G>) -> bool {
+    if known.naming == Naming::Logrotate {
+        return (held && same_file(&known.generation, &found.generation))
+            || found.size >= known.size && found.begins_as(&known.generation);
+    }
+    // A number is only given to another file once nobody holds the first one open.
+    let same_head = known.generation.head != 0 && known.generation.head == found.generation.head;
+    same_head || (held && same_generation(&known.generation, &found.generation))
 }
 
 /// True when both are the same stretch of the log, be one of them compressed.
@@ -358,22 +416,5 @@ mod tests {
         assert_eq!(Glimpse::default().begin(5000), 5000);
         assert!(!Glimpse::default().contradicts(b"any", 0));
         assert_eq!(Glimpse::of(b"", 7).begin(7), 7);
-    }
-
-    #[test]
-    fn rotated_names_sort_from_the_oldest() {
-        let mut names: Vec<_> = ["20261122-145110", "20261122-145107", "20261121-235959"]
-            .iter()
-            .map(|suffix| RotatedName::read(suffix).expect("kubelet name"))
-            .collect();
-        names.sort();
-        assert_eq!(names[0], RotatedName::Stamp("20261121-235959".into()));
-        let mut numbers: Vec<_> =
-            ["1", "10", "2"].iter().map(|n| RotatedName::read(n).expect("docker name")).collect();
-        numbers.sort();
-        assert_eq!(numbers[0], RotatedName::Number(std::cmp::Reverse(10)));
-        for other in ["20261122-145107.gz", "20261122-145107.tmp", "gz", ""] {
-            assert!(RotatedName::read(other).is_none(), "{other}");
-        }
     }
 }

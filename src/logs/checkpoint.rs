@@ -10,6 +10,12 @@
 //! once the new one is durable. A start begins a new file too; where none can be made, as on a full disk, it goes
 //! on in the older slot of the file that it found.
 //!
+//! A payload (version 2) is a table of what records carry, then one entry a log, each with its length before it, so
+//! that a later version may append: `count, traits…, entries…`, numbers as LEB128. An entry is the log's key and some 30
+//! bytes, and 30 for each file that waits; the traits of a workload are in the table once, however many of its
+//! containers share them, in about 300 bytes, in 14 KiB at most. Version 1, which kept the service name and the
+//! environment in each entry and nothing else, is read.
+//!
 //! Reading takes the intact slot with the highest sequence over all files. Without any, every log on disk is
 //! read again: duplicates, no loss. Opening never fails for what a file holds.
 
@@ -20,13 +26,16 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::disk::{Disk, DiskFile};
+use crate::data::pods::Traits;
 use crate::data::position::{Generation, Position, Skipping};
 
 const PREFIX: &str = "positions.";
 const MAGIC: &[u8; 8] = b"NWICKPOS";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest that is read.
+const FIRST_VERSION: u32 = 1;
 const HEADER: usize = 28;
-/// Slot size of a new file; grown by doubling. 64 KiB hold about 500 container logs.
+/// Slot size of a new file; grown by doubling. 64 KiB hold about 400 container logs.
 const MIN_SLOT: u64 = 64 << 10;
 /// No store counts as far as this, in sequences or files; what claims more is damaged.
 const MAX_COUNT: u64 = u64::MAX / 2;
@@ -38,14 +47,16 @@ const MAX_SLOT: u64 = 64 << 20;
 pub struct Mark {
     /// The end of what is acknowledged.
     pub position: Position,
-    /// The service name under which the log's lines went out: a stream's labels never change under it.
-    pub service_name: String,
-    /// Whether that name was a guess.
+    /// What the log's lines went out with: a stream's labels never change under it.
+    pub traits: Arc<Traits>,
+    /// Whether its service name was a guess.
     pub service_name_guessed: bool,
-    /// The environment under which the lines went out.
-    pub environment: Option<String>,
-    /// The log's last words have been told.
+    /// `traits` is all of it. Not so in a mark of version 1, which knew the service name and the environment only.
+    pub whole: bool,
+    /// The log's last words have been told, or there are none to tell.
     pub last_words_told: bool,
+    /// The log is not shipped, by the word of an annotation: when that is taken back, it goes on at its end.
+    pub excluded: bool,
     /// The files of the log from the position's on, oldest first, as they were last seen; empty when the position's
     /// is the newest. With it, a file that was deleted while the agent was away is told as lost, in bytes.
     pub files: Vec<Seen>,
@@ -208,6 +219,12 @@ impl Store {
     }
 }
 
+/// Reads the checkpoint of a state directory that an agent may hold: nothing there is touched.
+pub fn read(dir: &std::path::Path) -> io::Result<Opened> {
+    let disk = super::disk::OsDisk::new(dir);
+    Store::open(Arc::new(disk)).map(|(_, opened)| opened)
+}
+
 fn number_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok().filter(|number| *number < MAX_COUNT)
 }
@@ -240,7 +257,8 @@ fn read_file(disk: &dyn Disk, name: &str) -> io::Result<Vec<(u64, u64, Marks)>> 
 /// Bytes behind the header of a slot of ours.
 fn payload_len(header: &[u8]) -> Option<usize> {
     let number = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    (header.starts_with(MAGIC) && number(8)? == VERSION).then_some(number(12)? as usize)
+    let known = (FIRST_VERSION..=VERSION).contains(&number(8)?);
+    (header.starts_with(MAGIC) && known).then_some(number(12)? as usize)
 }
 
 fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, out: &mut Vec<u8>) {
@@ -251,29 +269,48 @@ fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, o
     out.extend_from_slice(&sequence.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     let mut entry = Vec::with_capacity(160);
+    let mut entries = Vec::with_capacity(out.capacity());
+    let mut table: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut traits = Vec::new();
     for (key, mark) in marks {
+        put_traits(&mut entry, &mark.traits);
+        let place = table.len() as u64;
+        let place = match table.get(&entry) {
+            Some(place) => *place,
+            None => {
+                put_number(&mut traits, entry.len() as u64);
+                traits.extend_from_slice(&entry);
+                table.insert(entry.clone(), place);
+                place
+            }
+        };
         entry.clear();
         let Position { generation, ordinal, offset, skipping } = mark.position;
         put_text(&mut entry, key);
         put_generation(&mut entry, generation);
         put_number(&mut entry, offset);
         let flags = u64::from(mark.service_name_guessed)
-            | u64::from(mark.environment.is_some()) << 1
-            | u64::from(mark.last_words_told) << 2;
+            | u64::from(mark.last_words_told) << 2
+            | u64::from(mark.whole) << 3
+            | u64::from(mark.excluded) << 4;
         put_number(&mut entry, u64::from(skipping.0));
         put_number(&mut entry, flags);
-        put_text(&mut entry, &mark.service_name);
-        put_text(&mut entry, mark.environment.as_deref().unwrap_or(""));
+        put_number(&mut entry, place);
         put_number(&mut entry, ordinal);
+        put_number(&mut entry, mark.files.len() as u64);
         for seen in &mark.files {
             put_generation(&mut entry, seen.generation);
             put_number(&mut entry, seen.ordinal);
             put_number(&mut entry, seen.size);
         }
         // The length lets a later version append to an entry.
-        put_number(out, entry.len() as u64);
-        out.extend_from_slice(&entry);
+        put_number(&mut entries, entry.len() as u64);
+        entries.extend_from_slice(&entry);
+        entry.clear();
     }
+    put_number(out, table.len() as u64);
+    out.extend_from_slice(&traits);
+    out.extend_from_slice(&entries);
     let len = (out.len() - HEADER) as u32;
     out[12..16].copy_from_slice(&len.to_le_bytes());
     let crc = checksum(out);
@@ -296,11 +333,49 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         return None;
     }
     let mut rest = &slot[HEADER..];
+    let marks = if number(8)? == 1 { decode_first(&mut rest) } else { decode_marks(&mut rest) }?;
+    Some((sequence, marks))
+}
+
+fn decode_marks(rest: &mut &[u8]) -> Option<Marks> {
+    let mut table = Vec::new();
+    for _ in 0..take_number(rest)? {
+        let mut entry = take_entry(rest)?;
+        table.push(Arc::new(take_traits(&mut entry)?));
+    }
     let mut marks = Marks::new();
     while !rest.is_empty() {
-        let len = usize::try_from(take_number(&mut rest)?).ok()?;
-        let (mut entry, after) = rest.split_at_checked(len)?;
-        rest = after;
+        let mut entry = take_entry(rest)?;
+        let key = take_text(&mut entry)?;
+        let generation = take_generation(&mut entry)?;
+        let offset = take_number(&mut entry)?;
+        let skipping = Skipping(take_number(&mut entry)? as u8);
+        let flags = take_number(&mut entry)?;
+        let traits = table.get(usize::try_from(take_number(&mut entry)?).ok()?)?;
+        let ordinal = take_number(&mut entry)?;
+        let mut files = Vec::new();
+        for _ in 0..take_number(&mut entry)? {
+            files.push(take_seen(&mut entry)?);
+        }
+        let mark = Mark {
+            position: Position { generation, ordinal, offset, skipping },
+            traits: Arc::clone(traits),
+            service_name_guessed: flags & 1 != 0,
+            whole: flags & 8 != 0,
+            last_words_told: flags & 4 != 0,
+            excluded: flags & 16 != 0,
+            files,
+        };
+        marks.insert(key, mark);
+    }
+    Some(marks)
+}
+
+/// Reads entries of version 1.
+fn decode_first(rest: &mut &[u8]) -> Option<Marks> {
+    let mut marks = Marks::new();
+    while !rest.is_empty() {
+        let mut entry = take_entry(rest)?;
         let key = take_text(&mut entry)?;
         let generation = take_generation(&mut entry)?;
         let offset = take_number(&mut entry)?;
@@ -311,24 +386,66 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         let ordinal = if entry.is_empty() { 0 } else { take_number(&mut entry)? };
         let mut files = Vec::new();
         while !entry.is_empty() {
-            let generation = take_generation(&mut entry)?;
-            files.push(Seen {
-                generation,
-                ordinal: take_number(&mut entry)?,
-                size: take_number(&mut entry)?,
-            });
+            files.push(take_seen(&mut entry)?);
         }
+        let environment = (flags & 2 != 0).then_some(environment);
         let mark = Mark {
             position: Position { generation, ordinal, offset, skipping },
-            service_name,
+            traits: Arc::new(Traits { service_name, environment, ..Traits::default() }),
             service_name_guessed: flags & 1 != 0,
-            environment: (flags & 2 != 0).then_some(environment),
             last_words_told: flags & 4 != 0,
             files,
+            ..Mark::default()
         };
         marks.insert(key, mark);
     }
-    Some((sequence, marks))
+    Some(marks)
+}
+
+/// The next piece that has its length before it.
+fn take_entry<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_number(bytes)?).ok()?;
+    let (entry, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(entry)
+}
+
+fn take_seen(bytes: &mut &[u8]) -> Option<Seen> {
+    Some(Seen {
+        generation: take_generation(bytes)?,
+        ordinal: take_number(bytes)?,
+        size: take_number(bytes)?,
+    })
+}
+
+fn put_traits(out: &mut Vec<u8>, traits: &Traits) {
+    let Traits { service_name, service_version, environment, labels, attributes, tenant } = traits;
+    put_text(out, service_name);
+    for text in [service_version, environment, tenant] {
+        put_number(out, u64::from(text.is_some()));
+        put_text(out, text.as_deref().unwrap_or(""));
+    }
+    for pairs in [labels, attributes] {
+        put_number(out, pairs.len() as u64);
+        for (name, value) in pairs {
+            put_text(out, name);
+            put_text(out, value);
+        }
+    }
+}
+
+fn take_traits(bytes: &mut &[u8]) -> Option<Traits> {
+    let mut traits = Traits { service_name: take_text(bytes)?, ..Traits::default() };
+    for place in [&mut traits.service_version, &mut traits.environment, &mut traits.tenant] {
+        let set = take_number(bytes)? != 0;
+        *place = Some(take_text(bytes)?).filter(|_| set);
+    }
+    for pairs in [&mut traits.labels, &mut traits.attributes] {
+        for _ in 0..take_number(bytes)? {
+            pairs.push((take_text(bytes)?, take_text(bytes)?));
+        }
+    }
+    Some(traits)
 }
 
 fn put_generation(out: &mut Vec<u8>, generation: Generation) {
@@ -379,6 +496,12 @@ mod tests {
     use super::*;
     use crate::logs::disk::OsDisk;
 
+    /// A slot of version 1.
+    const FIRST: &[u8] =
+        b"NWICKPOS\x01\x00\x00\x00=\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x8cH\x1c\xc1<\x17sho\
+          p_checkout_uid/api/0B\xd2\x09c\xac\x02\x02\x07\x08checkout\x04prod\x03B\xd2\x09c\x03\xe8\
+          \x07B\xd3\x09\x01\x04\x05";
+
     fn open(dir: &tempfile::TempDir) -> (Store, Opened) {
         Store::open(Arc::new(OsDisk::new(dir.path()))).expect("opens")
     }
@@ -391,10 +514,21 @@ mod tests {
                 offset,
                 skipping: Skipping(2),
             },
-            service_name: "checkout".into(),
+            traits: Arc::new(Traits {
+                service_name: "checkout".into(),
+                service_version: Some(String::new()),
+                environment: Some("prod".into()),
+                labels: vec![("team".into(), "money".into())],
+                attributes: vec![
+                    ("k8s.deployment.name".into(), "checkout".into()),
+                    ("service.namespace".into(), "shop".into()),
+                ],
+                tenant: Some("shop".into()),
+            }),
             service_name_guessed: true,
-            environment: Some("prod".into()),
+            whole: true,
             last_words_told: true,
+            excluded: offset.is_multiple_of(20),
             files: vec![
                 Seen {
                     generation: Generation { device: 66, inode: 1235, head: 1 },
@@ -422,6 +556,55 @@ mod tests {
         let (_, opened) = open(&dir);
         assert_eq!(opened.marks, marks(30));
         assert!(opened.corrupt.is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_is_read() {
+        // Written by the first version: one log with a backlog in two files.
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join("positions.4"), [FIRST, &[0; FIRST.len()]].concat()).expect("writes");
+        let (_, opened) = open(&dir);
+        assert!(opened.corrupt.is_empty());
+        let seen = |inode, head, ordinal, size| Seen {
+            generation: Generation { device: 66, inode, head },
+            ordinal,
+            size,
+        };
+        let mark = Mark {
+            position: Position {
+                generation: Generation { device: 66, inode: 1234, head: 99 },
+                ordinal: 3,
+                offset: 300,
+                skipping: Skipping(2),
+            },
+            traits: Arc::new(Traits {
+                service_name: "checkout".into(),
+                environment: Some("prod".into()),
+                ..Traits::default()
+            }),
+            service_name_guessed: true,
+            last_words_told: true,
+            files: vec![seen(1234, 99, 3, 1000), seen(1235, 1, 4, 5)],
+            ..Mark::default()
+        };
+        assert_eq!(opened.marks, Marks::from([("shop_checkout_uid/api/0".to_owned(), mark)]));
+    }
+
+    #[test]
+    fn what_many_logs_carry_is_kept_once() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut store, _) = open(&dir);
+        let one = marks(10).into_values().next().expect("a mark");
+        let mut lens = Vec::new();
+        for logs in [1, 101] {
+            let of = |n| {
+                (format!("shop_checkout-d994d45d6-{n:05}_uid/api/0"), Mark { files: vec![], ..one.clone() })
+            };
+            write(&mut store, &(0..logs).map(of).collect());
+            lens.push(store.last_len());
+        }
+        // A key of 39 bytes and 21 bytes beside it.
+        assert_eq!(lens[1] - lens[0], 100 * 60);
     }
 
     #[test]

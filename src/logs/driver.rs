@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::checkpoint::{Opened, Store};
 use super::disk::{Disk, OsDisk};
 use super::env::Env;
+use super::files::Sources;
 use super::keeper::Keeper;
 use super::os::Os;
 use super::registry::Registry;
@@ -126,6 +127,7 @@ pub fn spawn(
     fanout: Fanout,
     budget: Arc<Budget>,
     signal: Arc<Signal>,
+    sources: Arc<Sources>,
     state: Result<StateDir, PathBuf>,
     on_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<Driver> {
@@ -151,7 +153,8 @@ pub fn spawn(
         last_words: config.last_words,
         own_pod: config.exclude_self.then(own_pod).flatten(),
     };
-    let os = Os::new(config.root.clone(), config.symlink_roots.clone(), Arc::clone(&signal));
+    let os = Os::new(config.root.clone(), config.symlink_roots.clone(), Arc::clone(&signal))
+        .with_file_roots(sources.roots());
     metrics::BUDGET_LIMIT_BYTES.set(budget.limit() as i64);
     let keeper = Keeper::new(Arc::clone(&registry), Arc::clone(&spill), settings.warm_up_reach(), store);
     let tail = Tail::new(
@@ -164,7 +167,8 @@ pub fn spawn(
         Arc::clone(&signal),
         Arc::clone(&registry),
         spill,
-    );
+    )
+    .with_files(sources);
     let stop_reading = Arc::<AtomicBool>::default();
     let stop_checkpoints = Arc::<AtomicBool>::default();
     let reader = {

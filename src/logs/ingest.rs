@@ -6,16 +6,19 @@
 
 use memchr::memchr;
 
+use super::annotated::Annotated;
 use super::copies::Copies;
-use super::frame::{self, Framed, Framer};
+use super::frame::{self, Framed, Framer, Framing};
 use super::inherit::{self, Inheritance};
-use super::multiline::{Joiner, Kind, Language, Ready, Rules};
-use super::parse::{self, DurationUnit, Text, unescape_into};
+use super::multiline::{Joiner, Kind, Language, Mode, Ready, Rules};
+use super::parse::{self, DurationUnit, Parsed, Text, unescape_into};
+use super::process::dedup;
+use super::process::watch::Step;
 use super::process::{Chain, Dropped, LogState};
 use crate::data::batch::{Fields, Marks, Record, Span};
 use crate::data::position::Skipping;
 use crate::data::severity::Severity;
-use crate::data::tally::Drops;
+use crate::data::tally::{Dropping, Drops};
 use crate::data::workload::Workload;
 
 /// What is the same for all logs.
@@ -91,6 +94,21 @@ pub struct LineState {
     process_skipping: Skipping,
     /// What processing dropped and nobody has asked for yet.
     dropped: Dropped,
+    /// What the pod's annotations say of lines; most say nothing.
+    annotated: Option<Box<Annotated>>,
+    /// The records as they were read, while somebody watches.
+    seen: Option<Vec<Seen>>,
+}
+
+/// A record as it was read, before processing.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The record; its spans point into `text`.
+    pub record: Record,
+    /// Its line, then what was unescaped.
+    pub text: Vec<u8>,
+    /// Whether lines were joined, and of which language.
+    pub kind: Kind,
 }
 
 impl LineState {
@@ -105,7 +123,63 @@ impl LineState {
             process: LogState::default(),
             process_skipping: Skipping::default(),
             dropped: Dropped::default(),
+            annotated: None,
+            seen: None,
         }
+    }
+
+    /// The same for a log whose bytes are framed in another way.
+    #[must_use]
+    pub fn with_framing(self, framing: Framing) -> Self {
+        Self { framer: self.framer.with_framing(framing), ..self }
+    }
+
+    /// The state at the beginning of a log that is framed as this one.
+    #[must_use]
+    pub fn anew(&self, max_line: usize) -> Self {
+        Self::new(max_line).with_framing(self.framer.framing())
+    }
+
+    /// Says when what comes next was read, for lines that have no time of their own.
+    pub fn set_read_time(&mut self, unix_nano: u64) {
+        self.framer.set_read_time(unix_nano);
+    }
+
+    /// Stamp of the line that `begin` is the beginning of, when it can be told from that.
+    pub fn stamp_of(&self, begin: &[u8]) -> Option<u64> {
+        self.framer.stamp_of(begin)
+    }
+
+    /// Bytes of a line that [`stamp_of`](Self::stamp_of) needs.
+    pub fn stamp_reach(&self) -> usize {
+        if let Framing::Lines { .. } = self.framer.framing() { 4 << 10 } else { frame::MAX_HEADER }
+    }
+
+    /// Takes what annotations say of lines, from the next line on.
+    pub fn set_annotated(&mut self, annotated: Option<Box<Annotated>>) {
+        self.annotated = annotated;
+    }
+
+    /// What annotations say of lines.
+    pub fn annotated(&self) -> Option<&Annotated> {
+        self.annotated.as_deref()
+    }
+
+    /// Joins lines in another way, from the next place on at which no group of lines is open.
+    pub fn set_multiline(&mut self, mode: Mode) {
+        self.joiner.set_mode(mode);
+    }
+
+    /// From now on everything that is read, and what each rule decides about it, is written down: for a person who
+    /// asks about a few lines, never for a log.
+    pub fn watch(&mut self) {
+        self.seen.get_or_insert_default();
+        self.process.watch();
+    }
+
+    /// What was read and decided since this was last asked.
+    pub fn take_seen(&mut self) -> (Vec<Seen>, Vec<Step>) {
+        (self.seen.as_mut().map(std::mem::take).unwrap_or_default(), self.process.take_steps())
     }
 
     /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.
@@ -125,7 +199,7 @@ impl LineState {
         // were open before stays known, as processing may hold back a line of there again.
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         self.joiner.close_idle(u64::MAX, &mut arena);
-        self.record_ready(settings, workload, &mut arena, &mut records);
+        self.record_rest(settings, workload, &mut arena, &mut records);
         self.framer.resume(skipping);
         self.leave(&arena);
         self.process.set_warming_up(false);
@@ -202,6 +276,25 @@ impl LineState {
         horizon: u64,
         records: &mut Vec<Record>,
     ) -> Taken {
+        // Asked once for the whole chunk: logs without annotations have lines that know of none.
+        if self.annotated.is_none() {
+            self.take_chunk::<false>(settings, workload, arena, from, offset, horizon, records)
+        } else {
+            self.take_chunk::<true>(settings, workload, arena, from, offset, horizon, records)
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the inner loop's whole context, all of it borrowed")]
+    fn take_chunk<const ANNOTATED: bool>(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        from: usize,
+        offset: u64,
+        horizon: u64,
+        records: &mut Vec<Record>,
+    ) -> Taken {
         let filled = arena.len();
         let mut taken = Taken::default();
         let mut at = from;
@@ -210,25 +303,25 @@ impl LineState {
                 self.framer.more(&arena[at..filled], offset);
                 taken.bytes = filled - from;
                 if let Some(framed) = self.framer.seal_long(arena) {
-                    self.join(settings, workload, arena, framed, records, &mut taken);
+                    self.join::<ANNOTATED>(settings, workload, arena, framed, records, &mut taken);
                 }
                 self.leave(arena);
                 return taken;
             };
             self.framer.more(&arena[at..at + newline], offset);
             if let Some(framed) = self.framer.end_long(arena) {
-                self.join(settings, workload, arena, framed, records, &mut taken);
+                self.join::<ANNOTATED>(settings, workload, arena, framed, records, &mut taken);
             }
             at += newline + 1;
         }
         while let Some(len) = memchr(b'\n', &arena[at..filled]) {
-            let fragment = frame::fragment(arena, at, at + len, offset + (at - from) as u64);
+            let fragment = self.framer.fragment(arena, at, at + len, offset + (at - from) as u64);
             if fragment.header.time_unix_nano > horizon {
                 taken.at_horizon = true;
                 break;
             }
             if let Some(framed) = self.framer.accept(arena, fragment) {
-                self.join(settings, workload, arena, framed, records, &mut taken);
+                self.join::<ANNOTATED>(settings, workload, arena, framed, records, &mut taken);
             }
             at += len + 1;
         }
@@ -257,11 +350,11 @@ impl LineState {
             self.framer.more(arena, offset);
             self.framer.end_long(arena)
         } else {
-            let fragment = frame::fragment(arena, 0, end, offset);
+            let fragment = self.framer.fragment(arena, 0, end, offset);
             self.framer.accept(arena, fragment)
         };
         if let Some(framed) = framed {
-            self.join(settings, workload, arena, framed, records, &mut Taken::default());
+            self.join_single(settings, workload, arena, framed, records);
         }
         self.leave(arena);
     }
@@ -281,7 +374,7 @@ impl LineState {
         }
         let rest: Vec<Framed> = self.framer.finish(arena).collect();
         for framed in rest {
-            self.join(settings, workload, arena, framed, records, &mut Taken::default());
+            self.join_single(settings, workload, arena, framed, records);
         }
         self.close_idle(settings, workload, u64::MAX, arena, records);
     }
@@ -296,7 +389,7 @@ impl LineState {
         records: &mut Vec<Record>,
     ) {
         self.joiner.close_idle(now_unix_nano, arena);
-        self.record_ready(settings, workload, arena, records);
+        self.record_rest(settings, workload, arena, records);
         self.dropped += settings.chain.close_idle(&mut self.process, now_unix_nano, arena, records);
         self.leave(arena);
     }
@@ -311,9 +404,26 @@ impl LineState {
         self.joiner.prune(self.least_pin().map(|(offset, _)| offset));
     }
 
+    /// Takes a framed line that does not come with a chunk.
+    #[inline(never)]
+    fn join_single(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        framed: Framed,
+        records: &mut Vec<Record>,
+    ) {
+        if self.annotated.is_none() {
+            self.join::<false>(settings, workload, arena, framed, records, &mut Taken::default());
+        } else {
+            self.join::<true>(settings, workload, arena, framed, records, &mut Taken::default());
+        }
+    }
+
     /// Takes a framed line: makes its record, or joins it to a group.
     #[inline]
-    fn join(
+    fn join<const ANNOTATED: bool>(
         &mut self,
         settings: &Settings,
         workload: &Workload,
@@ -325,16 +435,16 @@ impl LineState {
         if self.joiner.passes(framed.body.of(arena)) {
             taken.framed += u64::from(!framed.known);
             let line = Ready { framed, kind: Kind::Passed };
-            taken.dropped += self.record(settings, workload, arena, line, records);
+            taken.dropped += self.record::<ANNOTATED>(settings, workload, arena, line, records);
             return;
         }
         let begun = self.joiner.take(&settings.multiline, workload, arena, framed);
         taken.framed += u64::from(begun && !framed.known);
-        taken.dropped += self.record_ready(settings, workload, arena, records);
+        taken.dropped += self.record_ready::<ANNOTATED>(settings, workload, arena, records);
     }
 
     /// Makes the records of the lines that came out of the joiner; the number of records that processing dropped.
-    fn record_ready(
+    fn record_ready<const ANNOTATED: bool>(
         &mut self,
         settings: &Settings,
         workload: &Workload,
@@ -342,14 +452,32 @@ impl LineState {
         records: &mut Vec<Record>,
     ) -> u64 {
         let ready = self.joiner.take_ready();
-        let dropped = ready.iter().map(|line| self.record(settings, workload, arena, *line, records)).sum();
+        let dropped = ready
+            .iter()
+            .map(|line| self.record::<ANNOTATED>(settings, workload, arena, *line, records))
+            .sum();
         self.joiner.put_back(ready);
         dropped
     }
 
+    /// The same for what does not come out with a chunk.
+    fn record_rest(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &mut Vec<u8>,
+        records: &mut Vec<Record>,
+    ) {
+        if self.annotated.is_none() {
+            self.record_ready::<false>(settings, workload, arena, records);
+        } else {
+            self.record_ready::<true>(settings, workload, arena, records);
+        }
+    }
+
     /// Makes the record of a line; the number of records that processing dropped.
     #[inline]
-    fn record(
+    fn record<const ANNOTATED: bool>(
         &mut self,
         settings: &Settings,
         workload: &Workload,
@@ -364,7 +492,11 @@ impl LineState {
             Kind::Alone | Kind::Joined(_) => &mut self.held_copies[framed.stream as usize],
         };
         let shift = copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
-        let mut record = read_record(settings.want, arena, framed);
+        let mut record = if ANNOTATED {
+            read_annotated(self.annotated.as_deref(), settings.want, arena, framed)
+        } else {
+            read_record(settings.want, arena, framed)
+        };
         record.time_unix_nano += shift;
         if let Kind::Joined(language) = kind
             && settings.want.contains(Fields::LEVEL)
@@ -386,6 +518,14 @@ impl LineState {
         if framed.known {
             return 0;
         }
+        if let Some(seen) = &mut self.seen {
+            let mut text = Vec::new();
+            let record = dedup::copy_text(&record, arena, &mut text);
+            seen.push(Seen { record, text, kind });
+        }
+        if ANNOTATED && self.is_sampled_out(settings, workload, arena, &record) {
+            return 1;
+        }
         if settings.chain.is_noop() {
             records.push(record);
             return 0;
@@ -404,6 +544,29 @@ impl LineState {
         }
         count
     }
+
+    /// True when a record does not stay, by the share that the pod's annotation names. Processing sees it all the same:
+    /// a private key may begin in it.
+    fn is_sampled_out(
+        &mut self,
+        settings: &Settings,
+        workload: &Workload,
+        arena: &[u8],
+        record: &Record,
+    ) -> bool {
+        let Some(annotated) = self.annotated.as_ref().filter(|it| !it.keeps(workload, record, arena)) else {
+            return false;
+        };
+        if !settings.chain.is_noop() {
+            settings.chain.follow(&mut self.process, workload, record, arena);
+        }
+        self.dropped.sample += 1;
+        self.dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
+        if !self.process.is_warming_up() {
+            annotated.count_dropped();
+        }
+        true
+    }
 }
 
 /// The severity of a trace: that of its first line, as what follows may say anything; else an error.
@@ -421,8 +584,25 @@ fn joined_severity(body: &[u8], language: Language, whole: Severity) -> Severity
 /// What a framed line says about itself, as a record that nothing has been done to.
 #[inline]
 pub(super) fn read_record(want: Fields, arena: &mut Vec<u8>, framed: Framed) -> Record {
+    record_of(parse::parse(framed.body.of(arena), want), arena, framed)
+}
+
+/// The same for a log that may have annotations.
+pub(super) fn read_annotated(
+    annotated: Option<&Annotated>,
+    want: Fields,
+    arena: &mut Vec<u8>,
+    framed: Framed,
+) -> Record {
+    let Some(annotated) = annotated else { return read_record(want, arena, framed) };
+    let parsed = annotated.parse(framed.body.of(arena), annotated.wants(want));
+    record_of(parsed, arena, framed)
+}
+
+/// The record of a framed line that says so much about itself.
+#[inline]
+fn record_of(parsed: Parsed, arena: &mut Vec<u8>, framed: Framed) -> Record {
     let body = framed.body;
-    let parsed = parse::parse(body.of(arena), want);
     let base = body.start as usize;
     let mut record = Record {
         trace_id: parsed.trace_id,

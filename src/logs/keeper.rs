@@ -149,7 +149,7 @@ mod tests {
             keeper.last_write.map(|at| at.as_millis())
         };
         assert_eq!((step(0), marks()), (Some(0), 1));
-        registry.forget_unclaimed();
+        registry.forget_unclaimed(|_| false);
         assert_eq!((step(240), marks()), (Some(0), 1));
         assert_eq!((step(250), marks()), (Some(250), 0));
         // Nothing has changed.

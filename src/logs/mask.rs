@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+use super::annotated::Annotated;
 use super::frame::{self, Framed};
 use super::ingest::{self, Settings};
 use super::parse::unescape_by_piece;
@@ -34,12 +35,19 @@ pub fn mask(settings: &Settings, workload: &Workload, bytes: &mut [u8]) {
 /// Masks one file of a log stretch by stretch, in order.
 #[derive(Debug, Default)]
 pub struct Masker {
+    /// Redaction may depend on what is found in a line.
+    annotated: Option<Box<Annotated>>,
     state: LogState,
     /// By stream, an application line whose end has not been seen, and whose bytes are given up already.
     open: [Option<Line>; 2],
 }
 
 impl Masker {
+    /// A masker of a log of whose lines annotations say so much.
+    pub fn of(annotated: Option<&Annotated>) -> Self {
+        Self { annotated: annotated.cloned().map(Box::new), ..Self::default() }
+    }
+
     /// Takes note of whole lines before the first stretch without masking them: where a private key has begun, what
     /// follows belongs to it. [`Settings::warm_up_reach`] bytes are enough.
     pub fn follow(&mut self, settings: &Settings, workload: &Workload, bytes: &[u8]) {
@@ -81,17 +89,18 @@ impl Masker {
         if lines.done > 0 {
             self.open = [None, None];
         }
+        let context = Context { settings, workload, annotated: self.annotated.as_deref() };
         for line in lines.lines.iter().filter(|line| line.end <= lines.done) {
-            cover_line(settings, workload, &mut self.state, line, false, writes);
+            cover_line(context, &mut self.state, line, false, writes);
         }
         for range in lines.long.iter().filter(|range| range.end <= lines.done) {
             // Docker's line, too long for a read: it is not seen as JSON but as text.
             let line = Line::verbatim(bytes, range.clone());
-            cover(settings, workload, &mut LogState::default(), &line, line.text.len(), false, writes);
+            cover(context, &mut LogState::default(), &line, line.text.len(), false, writes);
         }
         for mut line in lines.open {
             if line.end > 0 {
-                cover_line(settings, workload, &mut self.state, &line, true, writes);
+                cover_line(context, &mut self.state, &line, true, writes);
             }
             if line.text.len() <= MAX_OPEN {
                 line.give_up();
@@ -102,20 +111,27 @@ impl Masker {
     }
 }
 
+/// What is the same for all lines of a log.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    settings: &'a Settings,
+    workload: &'a Workload,
+    annotated: Option<&'a Annotated>,
+}
+
 /// Finds what to write over in a line, also in what is beyond the limit.
 fn cover_line(
-    settings: &Settings,
-    workload: &Workload,
+    context: Context<'_>,
     state: &mut LogState,
     line: &Line,
     open: bool,
     writes: &mut Vec<(Range<usize>, u8)>,
 ) {
-    let limit = settings.max_line.min(line.text.len());
-    cover(settings, workload, state, line, limit, open, writes);
+    let limit = context.settings.max_line.min(line.text.len());
+    cover(context, state, line, limit, open, writes);
     if limit < line.text.len() {
         // What is beyond the limit never leaves the node; it must not lie on its disk either.
-        cover(settings, workload, &mut LogState::default(), line, line.text.len(), open, writes);
+        cover(context, &mut LogState::default(), line, line.text.len(), open, writes);
     }
 }
 
@@ -266,14 +282,14 @@ impl Lines {
 
 /// Finds what to write over in the first `limit` bytes of a line.
 fn cover(
-    settings: &Settings,
-    workload: &Workload,
+    context: Context<'_>,
     state: &mut LogState,
     line: &Line,
     limit: usize,
     open: bool,
     writes: &mut Vec<(Range<usize>, u8)>,
 ) {
+    let Context { settings, workload, annotated } = context;
     // As the framer does: what is not UTF-8 becomes U+FFFD.
     let (mut arena, mut clean) = (Vec::with_capacity(limit), Vec::new());
     let mut from = 0;
@@ -301,7 +317,7 @@ fn cover(
         skipping: Skipping::default(),
         carried: false,
     };
-    let record = ingest::read_record(settings.want, &mut arena, framed);
+    let record = ingest::read_annotated(annotated, settings.want, &mut arena, framed);
     let covers = if open {
         settings.chain.covers_open(state, workload, &record, &arena)
     } else {

@@ -3,6 +3,7 @@
 //! [`tail`] is the step machine that does the work; [`Config`] is its section of the config file and
 //! [`spawn`] the thread that drives it in the real world, with a second one that makes checkpoints durable.
 
+pub mod annotated;
 pub mod chain;
 pub mod checkpoint;
 pub mod copies;
@@ -11,7 +12,9 @@ pub mod discover;
 pub mod disk;
 pub mod driver;
 pub mod env;
+pub mod files;
 pub mod frame;
+pub mod frozen;
 pub mod gz;
 pub mod ingest;
 pub mod inherit;
@@ -30,6 +33,7 @@ pub mod spill;
 pub mod stamp;
 pub mod tail;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +47,8 @@ use crate::data::units::{ByteSize, Span};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the kubelet's pod logs: `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log`.
+    /// Directory of the kubelet's pod logs: `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log`. Empty means that
+    /// no pod's logs are read. Where `[logs.files]` are configured it need not exist.
     pub root: PathBuf,
     /// Where to begin with logs that the checkpoint does not know: "oldest" line on disk, or "newest" to skip what
     /// was there before the agent's first start.
@@ -61,13 +66,18 @@ pub struct Config {
     pub per_log: ByteSize,
     /// What is kept when the kubelet deletes logs faster than the backend takes them.
     pub spill: spill::Config,
-    /// When a container is restarted, tell the last lines of the one that ended, with their trace id, as one event of
-    /// its stream.
+    /// When a container ended badly, or was restarted and nobody says how it ended, tell its last lines, with their
+    /// trace id, as one event of its stream.
     pub last_words: bool,
     /// Leave out the agent's own pod (known by the environment variables POD_NAMESPACE and POD_NAME).
     pub exclude_self: bool,
     /// Stack traces become one record each.
     pub multiline: multiline::Config,
+    /// Log files that applications write themselves, by a name for each group.
+    pub files: BTreeMap<String, files::Config>,
+    /// What a process under the agent's care writes; never configured.
+    #[serde(skip)]
+    pub spool: Option<files::Spool>,
 }
 
 impl Default for Config {
@@ -84,6 +94,23 @@ impl Default for Config {
             last_words: true,
             exclude_self: true,
             multiline: multiline::Config::default(),
+            files: BTreeMap::new(),
+            spool: None,
         }
+    }
+}
+
+impl Config {
+    /// True when pods' logs are to be read: there is a root for them, or nothing else to read.
+    pub fn reads_pods(&self) -> bool {
+        let other = !self.files.is_empty() || self.spool.is_some();
+        !self.root.as_os_str().is_empty() && (!other || self.root.exists())
+    }
+
+    /// The log files that applications write. Beside the logs of pods they are the node's; alone they are those of the
+    /// pod or host that the environment tells.
+    pub fn sources(&self) -> Result<files::Sources, files::Error> {
+        let around = if self.reads_pods() { files::Around::default() } else { files::Around::of_process() };
+        Ok(files::Sources::compile(&self.files, around)?.with_spool(self.spool.as_ref()))
     }
 }

@@ -1,5 +1,5 @@
 //! Lines that the agent itself writes into a log's stream: a gap marker where bytes of the log are lost, and the
-//! last words of a container that ended and was started again.
+//! last words of a container that ended badly or was started again.
 //!
 //! In: what is known of the event, and for last words the end of the ended container's log file. Out: one JSON line
 //! appended to an arena, and its [`Record`]. Invariants: a notice is a function of its arguments alone, so that a
@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+use super::annotated::Annotated;
 use super::frame::{self, Framed, Framer};
 use super::ingest::{self, Settings};
 use super::process::{KEY_BYTES, LogState};
@@ -18,7 +19,7 @@ use crate::data::batch::{Fields, Record, Span, Stream};
 use crate::data::delivery::Loss;
 use crate::data::severity::Severity;
 use crate::data::trace::TraceId;
-use crate::data::workload::Workload;
+use crate::data::workload::{Exit, Workload};
 
 /// Bytes of an ended log's end that [`last_words`] looks at, at most.
 pub const TAIL_BYTES: usize = 64 << 10;
@@ -91,7 +92,16 @@ pub fn gap(arena: &mut Vec<u8>, gap: &Gap<'_>, time_unix_nano: u64, offset: u64)
     }
 }
 
-/// A container that ended and was started again.
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End<'a> {
+    /// Nothing is known but that one with this restart count was started in its place.
+    Restarted(u32),
+    /// As Kubernetes says.
+    Exited(&'a Exit),
+}
+
+/// A container that ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
     /// The last bytes of its last log file, as they stand there (CRI or docker's json-file). Of more than
@@ -99,10 +109,12 @@ pub struct Ended<'a> {
     pub tail: &'a [u8],
     /// The tail is the whole file. Otherwise it may begin in the middle of a line.
     pub whole: bool,
-    /// Restart count of the container that was started in its place.
-    pub next_restart: u32,
+    /// How it ended.
+    pub end: End<'a>,
     /// The record's place in the ended log: the file's size, at which no other record begins.
     pub offset: u64,
+    /// What the pod's annotations say of lines: configured processing may depend on what is found in them.
+    pub annotated: Option<&'a Annotated>,
     /// The record's time where no line of the tail has a stamp; otherwise it is that of the last line.
     pub fallback_unix_nano: u64,
 }
@@ -113,6 +125,10 @@ struct LastWordsLine<'a> {
     msg: String,
     event: &'static str,
     restart: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     lines: &'a [String],
@@ -129,7 +145,7 @@ pub fn last_words(
     settings: &Settings,
     workload: &Workload,
 ) -> Option<Record> {
-    let mut words = Words::new(settings, workload);
+    let mut words = Words::new(settings, workload, ended.annotated);
     let cut = ended.tail.len().saturating_sub(TAIL_BYTES);
     let whole = ended.whole && cut == 0;
     words.read(&ended.tail[cut..], whole);
@@ -143,14 +159,18 @@ pub fn last_words(
         1 => "its last line".to_owned(),
         count => format!("its last {count} lines"),
     };
+    let (how, exit) = match ended.end {
+        End::Restarted(next) => (format!("(restart {next} began)"), None),
+        End::Exited(exit) if exit.reason.is_empty() => (format!("with exit code {}", exit.code), Some(exit)),
+        End::Exited(exit) => (format!("with exit code {} ({})", exit.code, exit.reason), Some(exit)),
+    };
     let line = LastWordsLine {
         level: "error",
-        msg: format!(
-            "container {} ended (restart {} began): {count}",
-            container.container, ended.next_restart
-        ),
+        msg: format!("container {} ended {how}: {count}", container.container),
         event: "nodewick.last_words",
         restart: container.restart,
+        exit_code: exit.map(|exit| exit.code),
+        exit_reason: exit.map(|exit| exit.reason.as_str()).filter(|reason| !reason.is_empty()),
         trace_id: trace_id.map(|id| id.to_string()),
         lines: &lines,
     };
@@ -177,6 +197,7 @@ fn write(arena: &mut Vec<u8>, line: &impl Serialize) -> Span {
 struct Words<'a> {
     settings: &'a Settings,
     workload: &'a Workload,
+    annotated: Option<&'a Annotated>,
     framer: Framer,
     state: LogState,
     /// Oldest first, each with its trace id.
@@ -186,10 +207,11 @@ struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn new(settings: &'a Settings, workload: &'a Workload) -> Self {
+    fn new(settings: &'a Settings, workload: &'a Workload, annotated: Option<&'a Annotated>) -> Self {
         Self {
             settings,
             workload,
+            annotated,
             framer: Framer::new(settings.max_line),
             state: LogState::default(),
             lines: VecDeque::new(),
@@ -228,7 +250,7 @@ impl<'a> Words<'a> {
 
     fn take(&mut self, framed: Framed, arena: &mut Vec<u8>, show_from: u64) {
         let want = self.settings.want.with(Fields::TRACE_ID);
-        let record = ingest::read_record(want, arena, framed);
+        let record = ingest::read_annotated(self.annotated, want, arena, framed);
         let shown = self.settings.chain.conceal(&mut self.state, self.workload, arena, record);
         let headless = std::mem::take(&mut self.headless[framed.stream as usize]);
         let Some(record) = shown.filter(|record| !headless && record.offset >= show_from) else { return };
@@ -263,7 +285,7 @@ impl<'a> Words<'a> {
 mod tests {
     use super::*;
     use crate::data::delivery::Reason;
-    use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
+    use crate::data::workload::{ContainerRef, Handling, Identify, Identity, PathIdentity};
     use crate::logs::process::{Chain, Config};
 
     fn settings(config: &str) -> Settings {
@@ -281,7 +303,14 @@ mod tests {
     }
 
     fn ended(tail: &[u8]) -> Ended<'_> {
-        Ended { tail, whole: true, next_restart: 3, offset: tail.len() as u64, fallback_unix_nano: 7 }
+        Ended {
+            tail,
+            whole: true,
+            end: End::Restarted(3),
+            offset: tail.len() as u64,
+            annotated: None,
+            fallback_unix_nano: 7,
+        }
     }
 
     fn words(tail: &[u8], whole: bool, config: &str) -> Option<(String, Record)> {
@@ -359,6 +388,29 @@ mod tests {
     }
 
     #[test]
+    fn last_words_say_how_the_container_ended() {
+        let line = b"2026-11-22T14:00:00Z stdout F bye\n";
+        for (code, reason, shown) in [
+            (
+                137,
+                "OOMKilled",
+                r#"ended with exit code 137 (OOMKilled): its last line","event":"nodewick.last_words","restart":2,"exit_code":137,"exit_reason":"OOMKilled","lines""#,
+            ),
+            (
+                -1,
+                "",
+                r#"ended with exit code -1: its last line","event":"nodewick.last_words","restart":2,"exit_code":-1,"lines""#,
+            ),
+        ] {
+            let exit = Exit { code, reason: reason.to_owned() };
+            let mut arena = Vec::new();
+            let ended = Ended { end: End::Exited(&exit), ..ended(line) };
+            last_words(&mut arena, &ended, &settings(""), &workload()).expect("last words");
+            assert!(String::from_utf8_lossy(&arena).contains(shown), "{}", String::from_utf8_lossy(&arena));
+        }
+    }
+
+    #[test]
     fn last_words_of_dockers_json_lines_are_unescaped() {
         let tail = concat!(
             r#"{"log":"bro"#,
@@ -421,6 +473,18 @@ mod tests {
                 "fatal"
             ]
         );
+    }
+
+    #[test]
+    fn last_words_see_lines_as_annotations_say() {
+        let config = "[drop.noise]\nlevel = [\"debug\"]\n";
+        let tail = b"2026-11-22T14:00:00Z stdout F {\"sev\":\"debug\",\"n\":1}\n2026-11-22T14:00:00Z stdout F {\"sev\":\"info\"}\n";
+        let named = Handling { level_field: Some("sev".into()), ..Handling::default() };
+        let annotated = Annotated::of(&named).expect("annotations");
+        let mut arena = Vec::new();
+        let ended = Ended { annotated: Some(&annotated), ..ended(tail) };
+        last_words(&mut arena, &ended, &settings(config), &workload()).expect("last words");
+        assert_eq!(lines_of(&String::from_utf8(arena).expect("UTF-8")), ["{\"sev\":\"info\"}"]);
     }
 
     #[test]

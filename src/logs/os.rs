@@ -18,6 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::data::budget::Signal;
+use crate::data::clock;
 use crate::metrics;
 use tracing::warn;
 
@@ -29,7 +30,8 @@ use super::gz::Inflate;
 pub struct Os {
     root: PathBuf,
     symlink_roots: Vec<PathBuf>,
-    started: Instant,
+    /// Directories of files that applications write. No link leads here.
+    file_roots: Vec<PathBuf>,
     /// One inotify instance for everything; `None` when the system has none left: then polling alone serves.
     watcher: Option<notify::RecommendedWatcher>,
     changed: Arc<AtomicBool>,
@@ -60,12 +62,27 @@ impl Os {
         .ok();
         metrics::LOG_WATCHES_MISSING.set(i64::from(watcher.is_none()));
         let (now, blind) = (Instant::now(), watcher.is_none());
-        Self { root, symlink_roots, started: now, watcher, changed, blind, polled: now }
+        let file_roots = Vec::new();
+        Self { root, symlink_roots, file_roots, watcher, changed, blind, polled: now }
+    }
+
+    /// Opens files below these directories too, but follows no link there.
+    #[must_use]
+    pub fn with_file_roots(self, file_roots: Vec<PathBuf>) -> Self {
+        Self { file_roots, ..self }
     }
 
     /// True while directory changes are told by the kernel rather than found by polling.
     pub fn has_watcher(&self) -> bool {
         self.watcher.is_some()
+    }
+
+    /// Opens `path` below the log root, if there is one.
+    fn open_root(root: &Path, path: &Path) -> Result<OwnedFd, Errno> {
+        if root.as_os_str().is_empty() {
+            return Err(Errno::XDEV);
+        }
+        Self::open_beneath(root, path)
     }
 
     /// Opens `path`, which must lie below `root`, without following any link below it.
@@ -163,7 +180,18 @@ impl Env for Os {
     }
 
     fn open(&self, path: &Path) -> Result<OsFile, OpenError> {
-        let fd = match Self::open_beneath(&self.root, path) {
+        let of_files = || self.file_roots.iter().filter(|root| path.starts_with(root));
+        let opened = match Self::open_root(&self.root, path) {
+            Err(Errno::XDEV) => match of_files().max_by_key(|root| root.as_os_str().len()) {
+                Some(root) => match Self::open_beneath(root, path) {
+                    Err(Errno::LOOP) => return Err(OpenError::Symlink),
+                    opened => opened,
+                },
+                None => Err(Errno::XDEV),
+            },
+            opened => opened,
+        };
+        let fd = match opened {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Err(OpenError::Missing),
             Err(Errno::LOOP) => self.open_allowed(&self.link_target(path).ok_or(OpenError::Symlink)?)?,
@@ -234,7 +262,7 @@ impl Env for Os {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::now()
     }
 
     fn unix_nano(&self) -> u64 {

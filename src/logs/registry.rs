@@ -3,15 +3,18 @@
 //! The tail enters and removes logs; everyone else only reads. Marks of logs that have not been found again since
 //! the start are kept, so that a log root which is late to appear costs no position.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::checkpoint::{Mark, Marks, Seen};
+use super::frozen;
 use crate::data::account::{Account, Sight, Sums};
-use crate::data::delivery::{Ledger, Totals};
-use crate::data::workload::Workload;
+use crate::data::delivery::Ledger;
+use crate::data::pods::Traits;
+use crate::data::position::Position;
+use crate::data::workload::{ContainerRef, Workload};
 
 /// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
 pub(super) const BACKLOG: u64 = 64 << 10;
@@ -23,6 +26,10 @@ struct Tracked {
     /// All files of the log that are not done with, oldest first.
     files: Vec<Seen>,
     last_words_told: bool,
+    /// It is not shipped at present.
+    excluded: bool,
+    /// What its records carry, as the checkpoint keeps it.
+    traits: Arc<Traits>,
     sight: Arc<Sight>,
 }
 
@@ -44,19 +51,6 @@ pub struct Registry {
     state: Mutex<State>,
 }
 
-/// A container log for the status views.
-#[derive(Debug, Clone)]
-pub struct LogStatus {
-    /// Its key: `<ns>_<pod>_<uid>/<container>/<restart>`.
-    pub key: Arc<str>,
-    /// Who writes it.
-    pub workload: Arc<Workload>,
-    /// What became of it.
-    pub totals: Totals,
-    /// Bytes handed out and not yet settled.
-    pub in_flight_bytes: u64,
-}
-
 impl Registry {
     /// A registry that knows what the checkpoint said.
     pub fn new(marks: Marks) -> Arc<Self> {
@@ -68,12 +62,57 @@ impl Registry {
         self.state.lock().unclaimed.get(key).cloned()
     }
 
-    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them.
-    pub(super) fn forget_unclaimed(&self) -> Marks {
+    /// Keys of logs that are no container's and that the checkpoint knows, as far as they have not been entered.
+    pub(super) fn unclaimed_files(&self) -> HashSet<String> {
+        let state = self.state.lock();
+        let of_files = |key: &&String| ContainerRef::path_of_key(key).is_some();
+        state.unclaimed.keys().filter(of_files).cloned().collect()
+    }
+
+    /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those that are
+    /// switched off stay, see [`forget_excluded`](Self::forget_excluded), and those of which `may_come_back` says so.
+    pub(super) fn forget_unclaimed(&self, may_come_back: impl Fn(&str) -> bool) -> Marks {
         let mut state = self.state.lock();
-        let gone = std::mem::take(&mut state.unclaimed);
-        state.version += u64::from(!gone.is_empty());
+        let all = std::mem::take(&mut state.unclaimed);
+        let stays = |(key, mark): &(String, Mark)| mark.excluded || may_come_back(key);
+        let (stay, gone): (Marks, Marks) = all.into_iter().partition(stays);
+        state.unclaimed = stay;
+        state.version += u64::from(!Marks::is_empty(&gone));
         gone
+    }
+
+    /// Takes note that a log which is not followed is switched off: nothing of it is waited for any more, and should it
+    /// be switched on it begins at its end. True when that is news.
+    pub(super) fn exclude(&self, key: &str) -> bool {
+        let mut state = self.state.lock();
+        let mark = state.unclaimed.entry(key.to_owned()).or_default();
+        let news = !mark.excluded || mark.position != Position::default();
+        (mark.excluded, mark.position) = (true, Position::default());
+        mark.files.clear();
+        state.version += u64::from(news);
+        news
+    }
+
+    /// True while a log that is on disk is not followed because it is switched off.
+    pub(super) fn has_excluded(&self) -> bool {
+        self.state.lock().unclaimed.values().any(|mark| mark.excluded)
+    }
+
+    /// Forgets logs that were switched off and of which `is_there` says no.
+    pub(super) fn forget_excluded(&self, is_there: impl Fn(&str) -> bool) {
+        let mut state = self.state.lock();
+        let before = state.unclaimed.len();
+        state.unclaimed.retain(|key, mark| !mark.excluded || is_there(key));
+        state.version += u64::from(state.unclaimed.len() != before);
+    }
+
+    /// A followed log is switched off, or on again.
+    pub(super) fn set_excluded(&self, key: &str, excluded: bool) {
+        let mut state = self.state.lock();
+        if let Some(tracked) = state.logs.get_mut(key) {
+            tracked.excluded = excluded;
+            state.version += 1;
+        }
     }
 
     pub(super) fn enter(
@@ -88,7 +127,9 @@ impl Registry {
         // In one step: a checkpoint that is written meanwhile must know the log either way.
         state.unclaimed.remove(&*key);
         state.removed.retain(|removed| *removed != key);
-        let tracked = Tracked { workload, ledger, files: Vec::new(), last_words_told, sight };
+        let traits = Arc::new(frozen::traits(&workload));
+        let files = Vec::new();
+        let tracked = Tracked { workload, ledger, files, last_words_told, excluded: false, traits, sight };
         if let Some(before) = state.logs.insert(key, tracked) {
             state.close(&before);
         }
@@ -144,13 +185,21 @@ impl Registry {
         let accounts: Vec<Account> = state
             .logs
             .values()
-            .map(|tracked| Account::of(&tracked.workload.container, &tracked.ledger, &tracked.sight))
+            .map(|tracked| {
+                let account = Account::of(&tracked.workload.container, &tracked.ledger, &tracked.sight);
+                account.of_workload(&tracked.workload)
+            })
             .collect();
         drop(state);
         for account in &accounts {
             node += &account.sums;
         }
         (accounts, node)
+    }
+
+    /// Up to where a log is acknowledged, while it is followed.
+    pub fn position(&self, key: &str) -> Option<Position> {
+        self.state.lock().logs.get(key).map(|tracked| tracked.ledger.committed())
     }
 
     /// Changes whenever the checkpoint would.
@@ -174,31 +223,17 @@ impl Registry {
             }
             let mark = Mark {
                 position,
-                service_name: tracked.workload.service_name.clone(),
+                traits: Arc::clone(&tracked.traits),
                 service_name_guessed: tracked.workload.service_name_guessed,
-                environment: tracked.workload.environment.clone(),
+                whole: true,
                 last_words_told: tracked.last_words_told,
+                excluded: tracked.excluded,
                 files,
             };
             (Arc::clone(key), mark)
         });
         let unclaimed = state.unclaimed.iter().map(|(key, mark)| (Arc::from(key.as_str()), mark.clone()));
         known.chain(unclaimed).collect()
-    }
-
-    /// All logs being followed, in no order.
-    pub fn status(&self) -> Vec<LogStatus> {
-        let state = self.state.lock();
-        state
-            .logs
-            .iter()
-            .map(|(key, tracked)| LogStatus {
-                key: Arc::clone(key),
-                workload: Arc::clone(&tracked.workload),
-                totals: tracked.ledger.totals(),
-                in_flight_bytes: tracked.ledger.in_flight_bytes(),
-            })
-            .collect()
     }
 
     /// True when everything that was read has been settled.
@@ -218,7 +253,6 @@ mod tests {
     use super::*;
     use crate::data::account::Look;
     use crate::data::delivery::{Loss, Ticket};
-    use crate::data::position::Position;
     use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
     use std::time::Duration;
 

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 
 use super::chain::{Open, same_file};
 use super::checkpoint::{Mark, Seen};
+use super::env::LogFile;
+use super::files::naming::Naming;
 use super::source::Source;
 use crate::data::position::{Generation, Position, Skipping};
 
@@ -37,7 +39,11 @@ pub struct Plan<F> {
 
 /// Puts a log's files in order. `disk` are those beside the live name, oldest first; `spilled` those in the spill,
 /// ordered by ordinal, with their offset at what is kept first.
-pub fn plan<F>(disk: VecDeque<Open<F>>, spilled: Vec<Open<Source<F>>>, mark: Option<&Mark>) -> Plan<F> {
+pub fn plan<F: LogFile>(
+    disk: VecDeque<Open<F>>,
+    spilled: Vec<Open<Source<F>>>,
+    mark: Option<&Mark>,
+) -> Plan<F> {
     let position = mark.map(|mark| mark.position).filter(|position| *position != Position::default());
     let known = known(mark, position);
     // What a crash brought back into the spill was delivered long ago, and says nothing about the files of today.
@@ -120,7 +126,7 @@ fn known(mark: Option<&Mark>, position: Option<Position>) -> Vec<Seen> {
 }
 
 /// Disk and spill in one chain; true for files whose ordinal is known.
-fn chain<F>(
+fn chain<F: LogFile>(
     disk: VecDeque<Open<F>>,
     spilled: Vec<Open<Source<F>>>,
     known: &[Seen],
@@ -164,15 +170,16 @@ fn chain<F>(
 }
 
 /// The file of a generation among those not yet known.
-fn find<F>(files: &VecDeque<(bool, Open<Source<F>>)>, wanted: &Generation) -> Option<usize> {
-    let position = |test: &dyn Fn(&Generation) -> bool| {
-        files.iter().position(|(known, file)| !known && test(&file.generation))
-    };
+fn find<F: LogFile>(files: &VecDeque<(bool, Open<Source<F>>)>, wanted: &Generation) -> Option<usize> {
+    let position =
+        |test: &dyn Fn(&Open<Source<F>>) -> bool| files.iter().position(|(known, file)| !known && test(file));
+    // One of logrotate's files that was empty is followed by others only if it was rotated since.
+    let alone = |file: &Open<Source<F>>| files.len() == 1 || file.naming == Naming::Logrotate;
     // The inode alone is reused at once by most file systems, so it names a file only where there is but one; the
     // device number may change with a reboot.
-    position(&|file| wanted.head != 0 && same_file(file, wanted) && file.head == wanted.head)
-        .or_else(|| position(&|file| wanted.head != 0 && file.head == wanted.head))
-        .or_else(|| position(&|file| wanted.head == 0 && same_file(file, wanted) && files.len() == 1))
+    position(&|file| same_file(&file.generation, wanted) && file.begins_as(wanted))
+        .or_else(|| position(&|file| file.begins_as(wanted)))
+        .or_else(|| position(&|file| wanted.head == 0 && same_file(&file.generation, wanted) && alone(file)))
 }
 
 /// Numbers the files whose ordinal is not known, from their neighbours.

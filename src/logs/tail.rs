@@ -8,7 +8,9 @@
 //! once, in order, oldest generation first; of the logs that feed one stream none runs more than
 //! [`MAX_AHEAD`] ahead of another that has unread lines.
 
+mod files;
 mod follow;
+mod live;
 mod log;
 mod open;
 mod park;
@@ -22,10 +24,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::discover;
+use super::discover::Candidate;
 use super::env::Env;
+use super::files::Sources;
 use super::ingest::Settings;
 use super::registry::Registry;
+use super::resume::Plan;
 use super::spill::Spill;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Loss, Sealed};
@@ -111,12 +115,21 @@ pub enum Next {
     Wait(Duration),
 }
 
+/// A log whose pod is not known yet.
+struct Waiting<F> {
+    candidate: Candidate,
+    /// Its files, open; `None` while they cannot be.
+    plan: Option<Plan<F>>,
+}
+
 /// Follows all container logs below a root. See the module's header.
 pub struct Tail<E: Env> {
     env: E,
     options: Options,
     settings: Settings,
     identify: Box<dyn Identify>,
+    /// Log files outside the kubelet's care.
+    sources: Arc<Sources>,
     fanout: Fanout,
     budget: Arc<Budget>,
     signal: Arc<Signal>,
@@ -127,6 +140,10 @@ pub struct Tail<E: Env> {
     outbox_bytes: u64,
     logs: Vec<Log<E::File>>,
     by_key: HashMap<Arc<str>, usize>,
+    /// Logs whose pod is not known yet.
+    pending: HashMap<Arc<str>, Waiting<E::File>>,
+    /// Version of what is known of pods, when it was last looked at.
+    identified: Option<u64>,
     /// Logs by namespace, for fairness; rebuilt when logs come or go.
     namespaces: Vec<Vec<usize>>,
     next_namespace: usize,
@@ -173,6 +190,7 @@ impl<E: Env> Tail<E> {
             options,
             settings,
             identify,
+            sources: Arc::default(),
             fanout,
             budget,
             signal,
@@ -182,6 +200,8 @@ impl<E: Env> Tail<E> {
             outbox_bytes: 0,
             logs: Vec::new(),
             by_key: HashMap::new(),
+            pending: HashMap::new(),
+            identified: None,
             namespaces: Vec::new(),
             next_namespace: 0,
             shared: HashMap::new(),
@@ -203,9 +223,16 @@ impl<E: Env> Tail<E> {
         }
     }
 
+    /// Follows log files of applications too, as far as the environment opens them.
+    #[must_use]
+    pub fn with_files(self, sources: Arc<Sources>) -> Self {
+        Self { sources, ..self }
+    }
+
     /// Does what can be done now.
     pub fn step(&mut self) -> Next {
         let now = self.env.now();
+        self.follow_changes(now);
         if now >= self.next_tick {
             if self.env.take_changes() || now >= self.next_discovery {
                 self.discover(now);
@@ -244,7 +271,7 @@ impl<E: Env> Tail<E> {
         self.next_discovery = now + self.options.rescan;
         let trouble = self.trouble_since.take();
         self.forgive(now);
-        let found = match discover::list(&self.env, &self.options.root) {
+        let found = match self.list() {
             Ok(found) => found,
             Err(error) => {
                 if self.root_readable {
@@ -265,9 +292,23 @@ impl<E: Env> Tail<E> {
             self.try_again(trouble, now);
         }
         let first = self.first_listing_done.is_none();
+        let there: HashSet<Arc<str>> = found.logs.iter().map(|log| log.container.key().into()).collect();
         for candidate in found.logs {
             if !self.consider(candidate, first, now) {
                 self.try_again(trouble, now);
+            }
+        }
+        if !found.incomplete {
+            self.consider_vanished(&there, now);
+            let (followed, pending, spilled) = (&self.by_key, &self.pending, self.spill.keys());
+            self.identify.forget(&|key| {
+                there.contains(key)
+                    || followed.contains_key(key)
+                    || pending.contains_key(key)
+                    || spilled.iter().any(|kept| **kept == *key)
+            });
+            if self.unclaimed_forgotten {
+                self.registry.forget_excluded(|key| there.contains(key));
             }
         }
         self.consider_spilled(now);
@@ -285,7 +326,7 @@ impl<E: Env> Tail<E> {
 
     /// Logs of the checkpoint that have not been found are gone, and with them what was not acknowledged.
     fn forget_unclaimed(&mut self) {
-        let gone = self.registry.forget_unclaimed();
+        let gone = self.registry.forget_unclaimed(|key| self.may_come_back(key));
         let mut bytes = 0;
         for (log, mark) in &gone {
             let position = mark.position;

@@ -171,6 +171,9 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                 Some((id, answer, took)) = under_way.next(), if !under_way.is_empty() => {
                     self.meter.seconds.observe(took.as_secs_f64());
                     let outcome = self.lane.answer(id, &answer, start.elapsed());
+                    if outcome.kind == "retry" {
+                        super::said::note(&self.name, &explain(&answer));
+                    }
                     let refused = account(&self.name, &self.meter, self.required, outcome);
                     if let Some(dead) = self.dead.as_ref().filter(|_| !refused.is_empty()) {
                         bury(dead.clone(), self.name.clone(), refused).await;

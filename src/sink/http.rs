@@ -249,6 +249,11 @@ impl Client {
         &self.url
     }
 
+    /// The proxy that requests go through, as it may be shown.
+    pub fn proxy(&self) -> Option<String> {
+        self.route.proxy().map(shown)
+    }
+
     /// Headers of every request: the configured ones and the credential, read again when its file changed.
     pub fn headers(&self) -> Result<HeaderMap, Error> {
         let mut headers = self.fixed.clone();

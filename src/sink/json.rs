@@ -5,6 +5,7 @@
 //! escaped, so that a terminal that shows it cannot be driven by log text. Nothing is allocated per record.
 
 use crate::data::batch::{Batch, Fields, Marks, Record};
+use crate::data::workload::Origin;
 
 /// How far the application's own time may be from the record's before it is worth a field of its own.
 const APP_TIME_TOLERANCE_NANOS: u64 = 1_000_000_000;
@@ -12,7 +13,7 @@ const APP_TIME_TOLERANCE_NANOS: u64 = 1_000_000_000;
 /// Appends `record` as one JSON object, without a newline behind it.
 ///
 /// Keys, in this order: `time` (RFC 3339, nine digits of fraction, UTC), `cluster`, `namespace`, `pod`,
-/// `container`, `restart`, `node`, `service_name`, `env`, `stream`, `level`, `trace_id`, `span_id`, `request_id`,
+/// `container` (for a log file its group), `filename` (of a log file), `restart`, `node`, `service_name`, `env`, `stream`, `level`, `trace_id`, `span_id`, `request_id`,
 /// `http_method`, `http_route`, `url_path`, `http_status` (number), `duration_ms` (number), `app_time`, `labels`
 /// (object), the marks (`trace_inherited`, `lossy`, `redacted`: `true`; `original_len`, `repeated`: numbers) and
 /// last `line`. What is unknown is left out. `fields` selects the keys that [`FIELD_NAMES`] names (`http_route`
@@ -30,6 +31,10 @@ pub fn write_json(batch: &Batch, record: &Record, fields: Fields, out: &mut Vec<
         write_pair("pod", workload.container.pod.as_bytes(), out);
     }
     write_pair("container", workload.container.container.as_bytes(), out);
+    let origin = workload.container.origin();
+    if let Origin::File(path) = origin {
+        write_pair("filename", path.as_bytes(), out);
+    }
     write_number("restart", u64::from(workload.container.restart), out);
     write_pair("node", workload.node.as_bytes(), out);
     write_pair("service_name", workload.service_name.as_bytes(), out);
@@ -38,7 +43,7 @@ pub fn write_json(batch: &Batch, record: &Record, fields: Fields, out: &mut Vec<
     {
         write_pair("env", environment.as_bytes(), out);
     }
-    if fields.contains(Fields::STREAM) {
+    if fields.contains(Fields::STREAM) && !matches!(origin, Origin::File(_)) {
         write_pair("stream", record.stream.name().as_bytes(), out);
     }
     if fields.contains(Fields::LEVEL) {

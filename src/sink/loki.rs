@@ -28,6 +28,7 @@ use crate::data::workload::Workload;
 
 mod entry;
 pub(super) mod judge;
+pub mod preview;
 #[cfg(test)]
 mod tests;
 

@@ -65,8 +65,9 @@ fn number(name: &str) -> Option<u64> {
 /// Seeds that every run goes through. Fresh ones are for `NODEWICK_SIM_SEEDS`: a gate must not depend on chance.
 const FIXED: u64 = 200;
 
-/// Seeds that failed once. 274: a spill that a power loss brought back misnumbered the files that were left.
-const FAILED_ONCE: &[u64] = &[274];
+/// Seeds that failed once. 274: a spill that a power loss brought back misnumbered the files that were left. 978: a
+/// read and then a look at the size failed, and a rotated file counted as read to its end.
+const FAILED_ONCE: &[u64] = &[274, 978];
 
 #[test]
 fn nothing_is_lost_whatever_the_seed() {

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod cri_writer;
+pub mod fake_kube;
 pub mod fake_loki;
 pub mod otlp;
 pub mod services;

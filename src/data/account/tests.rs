@@ -184,7 +184,7 @@ proptest! {
         let ledger = Ledger::new(at(0, 0), Arc::default());
         let mut stretches: Vec<Stretch> = Vec::new();
         let mut tickets: Vec<(usize, Ticket)> = Vec::new();
-        let (mut waiting_drops, mut placed) = ([0_u64; 4], [0_u64; 4]);
+        let (mut waiting_drops, mut placed) = ([0_u64; Dropping::COUNT], [0_u64; Dropping::COUNT]);
         let mut unread: HashMap<usize, u64> = HashMap::new();
         for step in steps {
             match step {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::process::config::{List, Pattern};
 use super::super::process::rules::{self, Error, Selector};
+use super::Language;
 use crate::data::units::Span;
 use crate::data::workload::Workload;
 
@@ -79,6 +80,8 @@ pub struct Rule {
 pub enum Mode {
     /// Stack traces, by what they look like.
     Auto,
+    /// The stack traces of one language.
+    Only(Language),
     /// Not at all.
     Off,
     /// A line that matches begins a record, all others continue it.
@@ -97,7 +100,7 @@ impl From<Automatic> for Mode {
 impl FromStr for Mode {
     type Err = String;
 
-    /// Reads the mode as an annotation writes it: `auto`, `off`, or `start=` and a regular expression.
+    /// Reads the mode as an annotation writes it: `auto`, `off`, a language, or `start=` and a regular expression.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim() {
             "auto" => Ok(Self::Auto),
@@ -106,7 +109,10 @@ impl FromStr for Mode {
                 Some(pattern) => {
                     rules::regex("", pattern).map(Self::Start).map_err(|error| error.reason.clone())
                 }
-                None => Err(format!("{text:?} is none of auto, off and start=<regular expression>")),
+                None => Language::by_name(text).map(Self::Only).ok_or_else(|| {
+                    let languages = Language::NAMED.map(Language::name).join(", ");
+                    format!("{text:?} is none of auto, off, {languages} and start=<regular expression>")
+                }),
             },
         }
     }
@@ -174,7 +180,8 @@ impl Rules {
         Ok(Self { mode: config.mode.into(), limits, rules: compiled })
     }
 
-    /// How the lines of a workload are joined. Asked once for each log, when its first line is read.
+    /// How the lines of a workload are joined. Asked when the first line of a log is read, and
+    /// when an annotation that stood before it is taken back.
     pub fn for_workload(&self, workload: &Workload) -> Mode {
         let found = self.rules.iter().find(|(selector, _)| selector.matches(workload));
         found.map_or(&self.mode, |(_, mode)| mode).clone()

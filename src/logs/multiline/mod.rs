@@ -115,6 +115,8 @@ struct Stretch {
 pub struct Joiner {
     max_line: usize,
     mode: Option<Mode>,
+    /// How lines are joined from the next place on at which no group is open.
+    next: Option<Mode>,
     limits: Limits,
     /// Each line must be looked at: a group is open, or not only traces are joined.
     busy: bool,
@@ -135,6 +137,7 @@ impl Joiner {
         Self {
             max_line,
             mode: None,
+            next: None,
             limits: Limits { lines: 0, wait_nanos: 0 },
             busy: true,
             off: false,
@@ -163,22 +166,17 @@ impl Joiner {
     /// group that was open.
     pub fn take(&mut self, rules: &Rules, workload: &Workload, arena: &mut Vec<u8>, framed: Framed) -> bool {
         if self.mode.is_none() {
-            let mode = rules.for_workload(workload);
-            self.off = matches!(mode, Mode::Off);
-            self.mode = Some(mode);
             self.limits = rules.limits();
+            self.next.get_or_insert_with(|| rules.for_workload(workload));
         }
+        self.change_mode();
         if framed.known {
             self.take_known(arena, framed);
             return true;
         }
-        if self.open.is_none() && matches!(self.mode, Some(Mode::Auto | Mode::Off)) {
+        if self.open.is_none() && !matches!(self.mode, Some(Mode::Start(_))) {
             // The usual case: nothing is open.
-            let form = match self.mode {
-                Some(Mode::Auto) => traces::begins(framed.body.of(arena)).map(Form::Trace),
-                _ => None,
-            };
-            match form {
+            match self.begins(framed.body.of(arena)) {
                 None => {
                     self.busy = false;
                     self.ready.push(Ready { framed, kind: Kind::Passed });
@@ -188,8 +186,40 @@ impl Joiner {
             return true;
         }
         let fresh = self.take_among_groups(arena, framed);
-        self.busy = self.open.is_some() || matches!(self.mode, Some(Mode::Start(_)));
+        self.busy = self.is_busy();
         fresh
+    }
+
+    /// Joins lines in another way, from the next place on at which no group is open.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.next = Some(mode);
+        self.busy = true;
+    }
+
+    fn change_mode(&mut self) {
+        if self.open.is_none()
+            && let Some(mode) = self.next.take()
+        {
+            self.off = matches!(mode, Mode::Off);
+            self.mode = Some(mode);
+        }
+    }
+
+    /// Each line must be looked at.
+    fn is_busy(&self) -> bool {
+        self.open.is_some() || self.next.is_some() || matches!(self.mode, None | Some(Mode::Start(_)))
+    }
+
+    /// What a line begins when no group is open.
+    fn begins(&self, body: &[u8]) -> Option<Form> {
+        match self.mode {
+            Some(Mode::Start(_)) => Some(Form::Text),
+            Some(Mode::Auto) => traces::begins(body).map(Form::Trace),
+            Some(Mode::Only(_)) => {
+                traces::begins(body).filter(|shape| admits(&self.mode, *shape)).map(Form::Trace)
+            }
+            Some(Mode::Off) | None => None,
+        }
     }
 
     /// Takes a line that was out before the resume, which began within it: it weighs on the groups of the other stream
@@ -197,13 +227,9 @@ impl Joiner {
     #[cold]
     fn take_known(&mut self, arena: &mut Vec<u8>, framed: Framed) {
         self.close_outlived(arena, framed);
-        let held = match &self.mode {
-            Some(Mode::Start(_)) => true,
-            Some(Mode::Auto) => traces::begins(framed.body.of(arena)).is_some(),
-            _ => false,
-        };
+        let held = self.begins(framed.body.of(arena)).is_some();
         self.ready.push(Ready { framed, kind: if held { Kind::Alone } else { Kind::Passed } });
-        self.busy = self.open.is_some() || matches!(self.mode, Some(Mode::Start(_)));
+        self.busy = self.is_busy();
     }
 
     /// Closes the groups that are over by the stamp of a line that has come, or by what they span with it.
@@ -230,7 +256,12 @@ impl Joiner {
         let mut continues = None;
         if let Some(group) = &mut self.groups[stream] {
             let verdict = match group.form {
-                Form::Trace(shape) => traces::follows(shape, body),
+                Form::Trace(shape) => match traces::follows(shape, body) {
+                    Verdict::Joins(shape) | Verdict::Waits(shape) if !admits(&self.mode, shape) => {
+                        Verdict::Ends
+                    }
+                    verdict => verdict,
+                },
                 Form::Text if starts => Verdict::Ends,
                 Form::Text => Verdict::Joins(Shape::Done),
             };
@@ -268,12 +299,8 @@ impl Joiner {
             }
         }
         self.end_stretch();
-        let form = match &self.mode {
-            Some(Mode::Start(_)) => Some(Form::Text),
-            Some(Mode::Auto) => traces::begins(framed.body.of(arena)).map(Form::Trace),
-            _ => None,
-        };
-        match form {
+        self.change_mode();
+        match self.begins(framed.body.of(arena)) {
             Some(form) => self.begin(form, framed),
             None => {
                 self.note(framed);
@@ -410,7 +437,7 @@ impl Joiner {
                 let last = group.first.time_unix_nano.saturating_add(wait);
                 now_unix_nano == u64::MAX || now_unix_nano > last.saturating_add(SLACK_NANOS)
             });
-            self.busy = self.open.is_some() || matches!(self.mode, Some(Mode::Start(_)));
+            self.busy = self.is_busy();
         }
     }
 
@@ -533,6 +560,14 @@ impl Group {
                 self.language = shape.language();
             }
         }
+    }
+}
+
+/// True for traces that are joined: of all languages, or of the one that is named and of what may become one.
+fn admits(mode: &Option<Mode>, shape: Shape) -> bool {
+    match mode {
+        Some(Mode::Only(only)) => [*only, Language::Other].contains(&shape.language()),
+        _ => true,
     }
 }
 

@@ -94,6 +94,45 @@ fn modes_are_read_as_annotations_write_them() {
     assert!(matches!(" off ".parse(), Ok(Mode::Off)));
     assert!(matches!("start=^x".parse::<Mode>(), Ok(Mode::Start(regex)) if regex.as_str() == "^x"));
     assert_eq!("start=(".parse::<Mode>().expect_err("bad"), "bad regular expression \"(\": unclosed group");
-    let expected = "\"java\" is none of auto, off and start=<regular expression>";
-    assert_eq!("java".parse::<Mode>().expect_err("unknown"), expected);
+    assert!(matches!("java".parse(), Ok(Mode::Only(Language::Java))));
+    let expected = "\"cobol\" is none of auto, off, java, python, go, node, dotnet, ruby, rust, php and start=<regular expression>";
+    assert_eq!("cobol".parse::<Mode>().expect_err("unknown"), expected);
+}
+
+#[test]
+fn a_mode_for_one_language_leaves_the_traces_of_others_alone() {
+    let (workload, mut arena) = (workload(), Vec::new());
+    let lines = [
+        "panic: boom",
+        "",
+        "goroutine 1 [running]:",
+        "java.lang.IllegalStateException: no",
+        "\tat com.example.Till.main(Till.java:3)",
+        "Traceback (most recent call last):",
+        "  File \"a.py\", line 1, in <module>",
+        "ValueError: x",
+        "after",
+    ];
+    for (mode, joined) in [(Language::Java, 3..5), (Language::Go, 0..3), (Language::Python, 5..8)] {
+        let mut joiner = Joiner::new(1 << 18);
+        joiner.set_mode(Mode::Only(mode));
+        for (n, line) in lines.iter().enumerate() {
+            let line = framed(&mut arena, n as u64 * 100, Stream::Stdout, line);
+            if joiner.passes(line.body.of(&arena)) {
+                joiner.ready.push(Ready { framed: line, kind: Kind::Passed });
+            } else {
+                joiner.take(&Rules::default(), &workload, &mut arena, line);
+            }
+        }
+        joiner.close_idle(u64::MAX, &mut arena);
+        let ready = joiner.take_ready();
+        let texts: Vec<_> = ready
+            .iter()
+            .map(|line| String::from_utf8_lossy(line.framed.body.of(&arena)).into_owned())
+            .collect();
+        let mut expected: Vec<String> = lines[..joined.start].iter().map(|line| (*line).to_owned()).collect();
+        expected.push(lines[joined.clone()].join("\n"));
+        expected.extend(lines[joined.end..].iter().map(|line| (*line).to_owned()));
+        assert_eq!(texts, expected, "{mode:?}");
+    }
 }

@@ -39,6 +39,15 @@ pub enum Language {
 }
 
 impl Language {
+    /// Every language that can be named.
+    pub const NAMED: [Self; 8] =
+        [Self::Java, Self::Python, Self::Go, Self::Node, Self::DotNet, Self::Ruby, Self::Rust, Self::Php];
+
+    /// The language with this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|language| language.name() == name)
+    }
+
     /// The value of the metric's label.
     pub const fn name(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@
 
 mod access;
 mod block;
+mod hints;
 mod http;
 mod ids;
 mod json;
@@ -20,9 +21,11 @@ mod plain;
 #[doc(hidden)]
 pub mod reference;
 mod severity;
+pub mod sources;
 mod time;
 mod unescape;
 
+pub use hints::Hints;
 pub use json::MAX_DEPTH;
 pub use unescape::{unescape_by_piece, unescape_into};
 
@@ -112,7 +115,12 @@ const FORMATS: [Read; 5] = [json::read, klog::read, access::read, logfmt::read, 
 ///
 /// `url_path` comes with `HTTP_ROUTE`, `trace_flags` with `TRACE_ID` or `SPAN_ID`.
 pub fn parse(line: &[u8], want: Fields) -> Parsed {
-    let mut picks = Picks::new(line, want);
+    read(Picks::new(line, want))
+}
+
+#[inline]
+fn read(mut picks: Picks<'_>) -> Parsed {
+    let line = picks.line();
     for read in FORMATS {
         if read(line, &mut picks) {
             break;

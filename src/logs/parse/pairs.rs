@@ -21,7 +21,7 @@ pub(super) struct Pair<'a> {
 
 /// A value in a text, and where it ends.
 pub(super) struct Found<'a> {
-    value: Value<'a>,
+    pub(super) value: Value<'a>,
     pub(super) end: usize,
 }
 
@@ -47,6 +47,11 @@ pub(super) struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     pub(super) fn of(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
+    }
+
+    /// Passes over what stands before `at`.
+    pub(super) fn go_on_at(&mut self, at: usize) {
+        self.at = self.at.max(at);
     }
 }
 
@@ -212,7 +217,7 @@ fn offer_where<'a>(text: &'a [u8], picks: &mut Picks<'a>, counts: impl Fn(Pick, 
             }
         }
         // A value is read once, so a line costs time in proportion to its length.
-        pairs.at = pairs.at.max(found.end);
+        pairs.go_on_at(found.end);
     }
 }
 

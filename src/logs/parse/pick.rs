@@ -189,6 +189,17 @@ pub(super) struct Picks<'a> {
     parent: Option<(TraceId, SpanId, u8)>,
     parent_rank: u8,
     serilog: u8,
+    /// What was taken from where, while somebody asks.
+    seen: Option<&'a mut Vec<Seen>>,
+}
+
+/// A value that was taken; a later one for the same field stands before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) pick: Pick,
+    pub(super) rank: u8,
+    /// Where it stands in the line.
+    pub(super) span: Span,
 }
 
 impl<'a> Picks<'a> {
@@ -202,13 +213,30 @@ impl<'a> Picks<'a> {
             parent: None,
             parent_rank: NONE,
             serilog: 0,
+            seen: None,
         }
+    }
+
+    /// From now on, what is taken is written down in `seen`.
+    pub(super) fn note_in(mut self, seen: &'a mut Vec<Seen>) -> Self {
+        self.seen = Some(seen);
+        self
+    }
+
+    /// The line that is read.
+    #[inline]
+    pub(super) fn line(&self) -> &'a [u8] {
+        self.line
     }
 
     /// Forgets everything that was offered.
     #[cold]
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.line, self.want);
+        let seen = self.seen.take();
+        *self = Self { seen, ..Self::new(self.line, self.want) };
+        if let Some(seen) = &mut self.seen {
+            seen.clear();
+        }
     }
 
     /// Offers a value under each reading of its key.
@@ -230,7 +258,30 @@ impl<'a> Picks<'a> {
         }
         if self.take(pick, rank, value) {
             self.ranks[goal] = rank;
+            if self.seen.is_some() {
+                self.note(pick, rank, value);
+            }
         }
+    }
+
+    #[cold]
+    fn note(&mut self, pick: Pick, rank: u8, value: Value<'a>) {
+        let span = match value {
+            Value::Str(text, _) | Value::Num(text) | Value::Bare(text) => self.span(text),
+            Value::True | Value::False | Value::Null => Span::default(),
+        };
+        if let Some(seen) = &mut self.seen {
+            seen.push(Seen { pick, rank, span });
+        }
+    }
+
+    /// Takes a value before all others of its kind. True when it is usable.
+    pub(super) fn prefer(&mut self, pick: Pick, value: Value<'a>) -> bool {
+        let taken = self.want.intersects(pick.serves()) && self.take(pick, SYNTAX, value);
+        if taken {
+            self.ranks[pick.goal() as usize] = SYNTAX;
+        }
+        taken
     }
 
     /// True when the value is usable and was taken.

@@ -195,7 +195,7 @@ fn text_len(record: &Record) -> usize {
 }
 
 /// Copies the record's text to `text`, in place of what is there, and gives the record with spans into it.
-fn copy_text(record: &Record, arena: &[u8], text: &mut Vec<u8>) -> Record {
+pub(in crate::logs) fn copy_text(record: &Record, arena: &[u8], text: &mut Vec<u8>) -> Record {
     text.clear();
     text.extend_from_slice(record.body.of(arena));
     let mut copy = *record;

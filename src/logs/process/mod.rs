@@ -17,6 +17,7 @@ pub mod limit;
 mod redact;
 pub(in crate::logs) mod rules;
 mod sample;
+pub mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,12 +26,14 @@ use prometheus::IntCounter;
 pub use self::config::Config;
 pub(super) use self::redact::Cover;
 pub use self::rules::{Error, MAX_RULES};
+pub(super) use self::sample::draw;
 
 use self::dedup::{BLOCK_BYTES, Fate, Folder, Memory};
 use self::limit::Limiter;
 use self::redact::{KeyState, Redactor};
 use self::rules::When;
 use self::sample::Sampler;
+use self::watch::{Kind, Notes, Step, Verdict};
 use crate::data::batch::{Fields, Record};
 use crate::data::tally::{Dropping, Drops, Tally};
 use crate::data::workload::Workload;
@@ -88,7 +91,8 @@ impl std::ops::AddAssign for Dropped {
 
 impl From<Dropped> for Drops {
     fn from(dropped: Dropped) -> Self {
-        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup];
+        // What is excluded never comes here.
+        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup, 0];
         std::array::from_fn(|n| Tally { records: u64::from(records[n]), bytes: dropped.bytes[n] })
     }
 }
@@ -100,6 +104,7 @@ pub struct LogState {
     keys: KeyState,
     scope: Option<Box<Scope>>,
     warming_up: bool,
+    notes: Notes,
 }
 
 /// What the conditions about containers say of this one, asked once.
@@ -127,10 +132,25 @@ impl LogState {
         self.keys = KeyState::default();
     }
 
+    /// From now on what each rule decides is noted.
+    pub fn watch(&mut self) {
+        self.notes.begin();
+    }
+
+    /// What was decided since this was last asked.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        self.notes.take()
+    }
+
     /// While true, records are read again only to bring this state up to date: nothing is counted, and what
     /// `apply` gives out must be thrown away.
     pub fn set_warming_up(&mut self, warming_up: bool) {
         self.warming_up = warming_up;
+    }
+
+    /// True between [`set_warming_up`](Self::set_warming_up) and its end.
+    pub(super) fn is_warming_up(&self) -> bool {
+        self.warming_up
     }
 }
 
@@ -306,29 +326,46 @@ impl Chain {
             return dropped;
         };
         let counts = !state.warming_up;
+        let notes = &mut state.notes;
 
-        for ((when, counter), in_scope) in self.drops.iter().zip(&scope.drops) {
-            if *in_scope && when.matches(&record, arena) {
+        for (rule, ((when, counter), in_scope)) in self.drops.iter().zip(&scope.drops).enumerate() {
+            let about = *in_scope && when.matches(&record, arena);
+            if notes.wanted() {
+                notes.add(record.offset, Kind::Drop, rule, verdict(*in_scope, about, Verdict::Dropped));
+            }
+            if about {
                 tally(&mut dropped.drop, counter, counts);
                 dropped.bytes[Dropping::Drop as usize] += u64::from(record.body.len);
                 return dropped;
             }
         }
         let mut draw = None;
-        for ((rule, counter), in_scope) in self.samplers.iter().zip(&scope.samplers) {
-            if *in_scope && rule.when.matches(&record, arena) {
-                let draw = *draw.get_or_insert_with(|| sample::draw(workload, &record, arena));
-                if !rule.keeps(&record, draw) {
-                    tally(&mut dropped.sample, counter, counts);
-                    dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
-                    return dropped;
-                }
+        for (index, ((rule, counter), in_scope)) in self.samplers.iter().zip(&scope.samplers).enumerate() {
+            let about = *in_scope && rule.when.matches(&record, arena);
+            let keeps = !about
+                || rule.keeps(&record, *draw.get_or_insert_with(|| sample::draw(workload, &record, arena)));
+            if notes.wanted() {
+                let decided = if keeps { Verdict::Kept } else { Verdict::Dropped };
+                notes.add(record.offset, Kind::Sample, index, verdict(*in_scope, about, decided));
+            }
+            if !keeps {
+                tally(&mut dropped.sample, counter, counts);
+                dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
+                return dropped;
             }
         }
         if let Some((folder, counter)) = &self.dedup {
             let about = scope.dedup && folder.when.matches(&record, arena);
             let fate =
                 if about { folder.next(&mut state.memory, &record, arena, in_key) } else { Fate::Passes };
+            if notes.wanted() {
+                let decided = match fate {
+                    Fate::Held => Verdict::Held,
+                    Fate::Folded => Verdict::Folded,
+                    Fate::Passes => Verdict::Kept,
+                };
+                notes.add(record.offset, Kind::Dedup, 0, verdict(scope.dedup, about, decided));
+            }
             match fate {
                 Fate::Held => return dropped,
                 Fate::Folded => {
@@ -361,13 +398,24 @@ impl Chain {
         }
     }
 
+    /// Name of a redaction rule that a [`Step`] tells of.
+    pub fn redaction(&self, rule: usize) -> &str {
+        self.redactor.as_ref().map_or("", |rules| rules.name(rule))
+    }
+
     /// True when redaction is configured.
     pub(super) fn redacts(&self) -> bool {
         self.redactor.is_some()
     }
 
     /// Takes note of one more record of a log; true when it stands in a private key that began before it.
-    fn follow(&self, state: &mut LogState, workload: &Workload, record: &Record, arena: &[u8]) -> bool {
+    pub(super) fn follow(
+        &self,
+        state: &mut LogState,
+        workload: &Workload,
+        record: &Record,
+        arena: &[u8],
+    ) -> bool {
         if state.scope.as_ref().is_none_or(|scope| scope.chain != self.id) {
             state.scope = Some(self.scope(workload));
         }
@@ -436,7 +484,7 @@ impl Chain {
     /// The last steps: limits and redaction.
     fn send(
         &self,
-        state: &LogState,
+        state: &mut LogState,
         arena: &mut Vec<u8>,
         mut record: Record,
         in_key: bool,
@@ -446,11 +494,15 @@ impl Chain {
         let Some(scope) = state.scope.as_deref() else {
             return;
         };
-        for ((rule, counter), seed) in self.limiters.iter().zip(&scope.limiters) {
-            if let Some(seed) = seed
-                && rule.when.matches(&record, arena)
-                && !rule.admits(*seed, &record, arena)
-            {
+        for (index, ((rule, counter), seed)) in self.limiters.iter().zip(&scope.limiters).enumerate() {
+            let about = seed.filter(|_| rule.when.matches(&record, arena));
+            let admits = about.is_none_or(|seed| rule.admits(seed, &record, arena));
+            if state.notes.wanted() {
+                let decided = if admits { Verdict::Kept } else { Verdict::Dropped };
+                let verdict = verdict(seed.is_some(), about.is_some(), decided);
+                state.notes.add(record.offset, Kind::Limit, index, verdict);
+            }
+            if !admits {
                 tally(&mut dropped.rate_limit, counter, !state.warming_up);
                 dropped.bytes[Dropping::RateLimit as usize] += u64::from(record.body.len);
                 return;
@@ -459,9 +511,23 @@ impl Chain {
         if let Some(redactor) = &self.redactor
             && !state.warming_up
         {
+            if state.notes.wanted() {
+                for (rule, count) in redactor.found(&scope.own_redactions, in_key, &record, arena) {
+                    state.notes.add(record.offset, Kind::Redact, rule, Verdict::Redacted(count));
+                }
+            }
             redactor.redact(&scope.own_redactions, in_key, &mut record, arena);
         }
         out.push(record);
+    }
+}
+
+/// A rule's word on a record, for the notes.
+fn verdict(in_scope: bool, about: bool, decided: Verdict) -> Verdict {
+    match (in_scope, about) {
+        (false, _) => Verdict::OtherContainer,
+        (true, false) => Verdict::NoMatch,
+        (true, true) => decided,
     }
 }
 

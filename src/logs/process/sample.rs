@@ -38,7 +38,7 @@ impl Sampler {
 
 /// The draw of a record, uniform over 64 bits. All rules share it, so where several match the smallest share
 /// holds, and a record kept at 1 % is also kept at 10 %.
-pub(super) fn draw(workload: &Workload, record: &Record, arena: &[u8]) -> u64 {
+pub(in crate::logs) fn draw(workload: &Workload, record: &Record, arena: &[u8]) -> u64 {
     if let Some(trace) = record.trace_id {
         return xxh3_64(&trace.to_bytes());
     }

@@ -3,6 +3,7 @@
 //! Called on each tick for each log. Sets how much there is to read; reading itself is in `read`.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use super::log::{Log, file_name};
 use super::{BUSY_FOR, DIR_CHECK, DIR_CHECK_BUSY, GONE_GRACE, Tail};
 use crate::data::account::Sums;
 use crate::data::delivery::Loss;
-use crate::data::position::{Generation, Position, Skipping};
+use crate::data::position::{Position, Skipping};
 use crate::logs::chain::{self, Glimpse, Open, Which};
 use crate::logs::checkpoint::Seen;
 use crate::logs::env::{Env, LogFile};
+use crate::logs::files::naming::Naming;
 use crate::logs::frame;
-use crate::logs::ingest::LineState;
 use crate::logs::notice::{self, Gap};
 use crate::logs::registry::BACKLOG;
 use crate::logs::resume::Missing;
@@ -54,6 +55,7 @@ impl<E: Env> Tail<E> {
         self.forget_gone(now);
         let open = self.logs.iter().filter(|log| log.descriptors() > 0).count();
         metrics::LOGS_PARKED.set((self.logs.len() - open) as i64);
+        metrics::LOGS_WAITING.set(self.pending.len() as i64);
         metrics::LOGS_OPEN.set(self.logs.len() as i64);
         metrics::LOG_LAG_BYTES.set(lag as i64);
         metrics::BUDGET_HELD_BYTES.set(self.budget.held() as i64);
@@ -65,10 +67,12 @@ impl<E: Env> Tail<E> {
         }
         let log = &mut self.logs[index];
         log.waiting = false;
+        self.take_later_copy(index);
+        let log = &mut self.logs[index];
         let before = log.lag();
         let front_before = log.files.front().map_or(0, |front| front.size);
         let mut failing = false;
-        for file in log.all_files() {
+        for file in log.all_files_mut() {
             match file.file.stat() {
                 Ok(stat) => {
                     file.size = stat.size;
@@ -80,9 +84,10 @@ impl<E: Env> Tail<E> {
                 Err(_) => failing = true,
             }
         }
-        log.failing |= failing;
+        // A failed read hides what is unread until sizes are known again; until then no end is an end.
+        log.failing = failing || log.failing && log.files.front().is_some_and(|front| front.unread() > 0);
         let truncated = log.files.front().is_some_and(|front| front.size < front.offset);
-        if truncated {
+        if truncated && !self.take_copy(index, front_before) {
             self.truncated(index, front_before);
         }
         let log = &mut self.logs[index];
@@ -100,13 +105,16 @@ impl<E: Env> Tail<E> {
             let log = &mut self.logs[index];
             log.ended |= certain && log.ending;
         }
+        if self.logs[index].excluded.is_some() {
+            self.pass_over(index, false, now);
+        }
         self.advance(index, now);
         let lines = &self.logs[index].lines;
         if self.logs[index].lag() == 0 && (lines.pinned().is_some() || lines.carries()) {
-            self.close_open_lines(index, wall);
+            self.close_open_lines(index, now, wall);
         }
-        if self.logs[index].ended && !self.logs[index].last_words_told {
-            self.tell_last_words(index);
+        if !self.logs[index].last_words_told {
+            self.tell_end(index, now);
         }
         let log = &self.logs[index];
         if log.remembered + REMEMBER <= now && (log.lag() > BACKLOG || log.files.len() > 1) {
@@ -129,8 +137,7 @@ impl<E: Env> Tail<E> {
         log.written_before += written as i64;
         let lost = written - log.files[0].offset;
         if lost > 0 {
-            log.ledger.lose_bytes(Loss::Truncated, lost);
-            metrics::LOG_LOST_BYTES.with_label_values(&[Loss::Truncated.name()]).inc_by(lost);
+            log.lose(Loss::Truncated, lost);
         }
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
@@ -138,7 +145,7 @@ impl<E: Env> Tail<E> {
         if let Some(drops) = log.lines.take_dropped() {
             log.ledger.count_dropped(&drops);
         }
-        log.lines = LineState::new(self.settings.max_line);
+        log.begin_lines(&self.settings);
         log.lines.set_first_time(self.env.unix_nano());
         for file in &mut log.files {
             file.ordinal += 1;
@@ -159,7 +166,7 @@ impl<E: Env> Tail<E> {
     }
 
     /// Looks whether another file has the live name. False when that cannot be told now.
-    fn check_rotation(&mut self, index: usize, now: Duration, wall: u64) -> bool {
+    pub(super) fn check_rotation(&mut self, index: usize, now: Duration, wall: u64) -> bool {
         let log = &mut self.logs[index];
         let Some(newest) = log.files.back() else { return true };
         if let Some(dir) = log.live.parent()
@@ -186,6 +193,7 @@ impl<E: Env> Tail<E> {
                     && log.files[0].offset > 0
                     && log.files[0].unread() > 0
                     && log.files[0].head_changed()
+                    && !self.take_copy(index, 0)
                 {
                     // It has grown beyond its old size meanwhile: how much is lost cannot be told.
                     self.truncated(index, 0);
@@ -197,7 +205,9 @@ impl<E: Env> Tail<E> {
                 self.follow_rotation(index)
             }
             Err(_) => {
-                log.gone_since.get_or_insert(now);
+                if !self.is_renamed(index) {
+                    self.logs[index].gone_since.get_or_insert(now);
+                }
                 true
             }
         }
@@ -205,54 +215,66 @@ impl<E: Env> Tail<E> {
 
     /// Another file has the live name: appends it and whatever came between.
     fn follow_rotation(&mut self, index: usize) -> bool {
+        let log = &self.logs[index];
+        let newer = self.newer_files(&log.live, log.naming(), &log.files);
         let log = &mut self.logs[index];
-        let open = |which| chain::open_all(&self.env, &log.live, log.linked, which).ok();
-        let Some(mut found) = open(Which::Plain) else {
+        let Some(newer) = newer else {
             // Overtaken by a further rotation: the next look must not take the directory for unchanged.
             log.dir_modified = 0;
             return false;
         };
-        let newest = log.files.back();
-        let place = |found: &VecDeque<Open<E::File>>| {
-            let newest = newest?;
-            found.iter().rposition(|file| is_known(newest, &file.generation))
-        };
-        let mut at = place(&found);
-        // Compressed already: the agent was held up over several rotations. What came between may be, too.
-        if at.is_none() {
-            let Some(all) = open(Which::All) else {
-                log.dir_modified = 0;
-                return false;
-            };
-            found = all;
-            at = place(&found);
-        }
-        // What is older than the newest known file has been read or is being read.
-        let after = at.map_or(0, |at| at + 1);
-        // Without its predecessor among them, nobody knows what else came and went.
-        let mut missing = at.is_none().then_some(Missing { bytes: 0, exact: false });
-        let mut found_new = false;
-        for file in found.into_iter().skip(after) {
-            if !log.files.iter().any(|known| is_known(known, &file.generation)) {
-                metrics::LOG_ROTATIONS.inc();
-                let mut file = file.map(Source::File);
-                file.ordinal = log.newest_ordinal() + 1;
-                file.missing_before = missing.take();
-                log.files.push_back(file);
-                found_new = true;
-            }
-        }
+        let found_new = !newer.is_empty();
+        log.files.extend(newer);
         if found_new {
             self.remember_files(index);
         }
         true
     }
 
+    /// What has come behind the files that are known of a log, oldest first. `None` when that cannot be told now.
+    pub(super) fn newer_files(
+        &self,
+        live: &Path,
+        naming: Naming,
+        known: &VecDeque<Open<Source<E::File>>>,
+    ) -> Option<Vec<Open<Source<E::File>>>> {
+        let open = |which| chain::open_all(&self.env, live, naming, which).ok();
+        let mut found = open(Which::Plain)?;
+        let newest = known.back();
+        let place = |found: &VecDeque<Open<E::File>>| {
+            let newest = newest?;
+            chain::place(newest, newest.file.is_file(), found)
+        };
+        let mut at = place(&found);
+        // Compressed already: the agent was held up over several rotations. What came between may be, too.
+        if at.is_none() {
+            found = open(Which::All)?;
+            at = place(&found);
+        }
+        // What is older than the newest known file has been read or is being read.
+        let after = at.map_or(0, |at| at + 1);
+        // Without its predecessor among them, nobody knows what else came and went.
+        let mut missing = at.is_none().then_some(Missing { bytes: 0, exact: false });
+        let mut ordinal = newest.map_or(0, |newest| newest.ordinal);
+        let mut newer = Vec::new();
+        for file in found.into_iter().skip(after) {
+            if !known.iter().chain(&newer).any(|known| is_known(known, &file, at.is_some())) {
+                metrics::LOG_ROTATIONS.inc();
+                ordinal += 1;
+                let mut file = file.map(Source::File);
+                file.ordinal = ordinal;
+                file.missing_before = missing.take();
+                newer.push(file);
+            }
+        }
+        Some(newer)
+    }
+
     /// Tells the checkpoint which files the log has.
     pub(super) fn remember_files(&mut self, index: usize) {
-        let log = &mut self.logs[index];
+        let log = &self.logs[index];
         let seen =
-            |file: &mut Open<_>| Seen { generation: file.generation, ordinal: file.ordinal, size: file.size };
+            |file: &Open<_>| Seen { generation: file.generation, ordinal: file.ordinal, size: file.size };
         let files = log.all_files().map(seen).collect();
         self.registry.set_files(&log.key, files);
     }
@@ -264,7 +286,7 @@ impl<E: Env> Tail<E> {
         let over = log.ended || log.gone_since.is_some_and(|since| now >= since + GONE_GRACE);
         let next_begun = log.files.iter().skip(1).any(|file| file.size > 0 || over);
         let Some(front) = log.files.front_mut() else { return };
-        if !next_begun || front.unread() > 0 {
+        if !next_begun || front.unread() > 0 || log.failing {
             front.ends_seen = 0;
             return;
         }
@@ -334,7 +356,7 @@ impl<E: Env> Tail<E> {
                 continue;
             }
             if !log.finished {
-                self.finish(index);
+                self.finish(index, now);
                 self.ship();
             }
             let log = &self.logs[index];
@@ -355,7 +377,8 @@ impl<E: Env> Tail<E> {
     }
 
     /// Gives out a gone log's last words.
-    fn finish(&mut self, index: usize) {
+    fn finish(&mut self, index: usize, now: Duration) {
+        self.pass_over(index, true, now);
         let log = &mut self.logs[index];
         log.finished = true;
         let (mut arena, mut records) = (Vec::new(), Vec::new());
@@ -374,10 +397,10 @@ impl<E: Env> Tail<E> {
         self.seal(index, arena, records, rest);
     }
 
-    fn close_open_lines(&mut self, index: usize, wall: u64) {
+    fn close_open_lines(&mut self, index: usize, now: Duration, wall: u64) {
         let log = &mut self.logs[index];
         let (mut arena, mut records) = (Vec::new(), Vec::new());
-        if log.ended && log.files.len() == 1 && log.unread() == 0 {
+        if log.is_over(now) && log.files.len() == 1 && log.unread() == 0 {
             let offset = log.files[0].offset;
             log.lines.finish(&self.settings, &log.workload, &mut arena, offset, &mut records);
         } else {
@@ -388,9 +411,11 @@ impl<E: Env> Tail<E> {
 }
 
 /// True when a file that was found is one that the log has.
-fn is_known<F>(known: &Open<Source<F>>, found: &Generation) -> bool {
-    // A number is only given to another file once nobody holds the first one open.
+fn is_known<F: LogFile>(known: &Open<Source<F>>, found: &Open<F>, placed: bool) -> bool {
     let held = known.file.is_file();
-    let same_head = known.generation.head != 0 && known.generation.head == found.head;
-    same_head || (held && chain::same_generation(&known.generation, found))
+    if placed && known.naming == Naming::Logrotate {
+        // It stands behind the newest known one; that it begins alike says nothing.
+        return held && chain::same_file(&known.generation, &found.generation);
+    }
+    chain::is_known(known, held, found)
 }

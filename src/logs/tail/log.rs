@@ -9,17 +9,21 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::GONE_GRACE;
+use super::live::Until;
 use crate::data::account::{Look, Sight};
-use crate::data::delivery::Ledger;
+use crate::data::delivery::{Ledger, Loss};
 use crate::data::position::{Generation, Position};
-use crate::data::workload::Workload;
+use crate::data::workload::{Exit, Handling, Workload};
 use crate::logs::chain::Open;
 use crate::logs::coverage::Coverage;
 use crate::logs::env::LogFile;
+use crate::logs::files::naming::Naming;
 use crate::logs::ingest::{LineState, Settings};
 use crate::logs::mask::Masker;
 use crate::logs::resume::KUBELET_FILES;
 use crate::logs::source::{Gap, Source};
+use crate::metrics;
 
 /// Where the kubelet rotates unless it is told otherwise: `containerLogMaxSize`.
 pub(super) const KUBELET_SIZE: u64 = 10 << 20;
@@ -69,8 +73,16 @@ pub(super) struct Log<F> {
     pub(super) written_before: i64,
     /// Size of the largest file that was rotated away: where the kubelet rotates.
     pub(super) largest: u64,
-    /// The last words of the container are told.
+    /// The last words of the container are told, or there are none to tell.
     pub(super) last_words_told: bool,
+    /// How the container ended.
+    pub(super) exit: Option<Exit>,
+    /// When all of its log was first found read after its end.
+    pub(super) end_seen: Option<Duration>,
+    /// What its pod's annotations say.
+    pub(super) handling: Arc<Handling>,
+    /// It is not shipped, up to here.
+    pub(super) excluded: Option<Until>,
     /// What masks the file of this ordinal from this offset on, while it is being spilled.
     pub(super) masking: Option<(u64, u64, Masker)>,
     /// Ranges, by ordinal, that were given up and counted, and are still to be met by the reader.
@@ -87,9 +99,14 @@ pub(super) struct Log<F> {
 }
 
 impl<F: LogFile> Log<F> {
+    /// Who rotates it.
+    pub(super) fn naming(&self) -> Naming {
+        Naming::of(&self.workload.container, self.linked)
+    }
+
     /// Bytes worth reading now.
     pub(super) fn unread(&self) -> u64 {
-        if self.waiting { 0 } else { self.files.front().map_or(0, Open::unread) }
+        if self.waiting || self.excluded.is_some() { 0 } else { self.files.front().map_or(0, Open::unread) }
     }
 
     /// True when nothing has happened for a while: every second look will do.
@@ -105,7 +122,13 @@ impl<F: LogFile> Log<F> {
     pub(super) fn holds_others(&self) -> bool {
         let mut files = self.files.iter();
         !self.failing
+            && self.excluded.is_none()
             && (files.next().is_some_and(|front| front.unread() > 0) || files.any(|later| later.rest() > 0))
+    }
+
+    /// True when the container is known to have ended and nothing has come for a while.
+    pub(super) fn is_over(&self, now: Duration) -> bool {
+        self.ended || self.exit.is_some() && now >= self.last_growth + GONE_GRACE
     }
 
     /// Unread bytes over all generations.
@@ -119,8 +142,19 @@ impl<F: LogFile> Log<F> {
     }
 
     /// All files that are not done with, oldest first.
-    pub(super) fn all_files(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
+    pub(super) fn all_files(&self) -> impl Iterator<Item = &Open<Source<F>>> {
+        self.behind.iter().chain(&self.files)
+    }
+
+    /// The same, to change them.
+    pub(super) fn all_files_mut(&mut self) -> impl Iterator<Item = &mut Open<Source<F>>> {
         self.behind.iter_mut().chain(&mut self.files)
+    }
+
+    /// Counts bytes that are lost before they were read.
+    pub(super) fn lose(&self, reason: Loss, bytes: u64) {
+        metrics::LOG_LOST_BYTES.with_label_values(&[reason.name()]).inc_by(bytes);
+        self.ledger.lose_bytes(reason, bytes);
     }
 
     /// What a look at the files finds.
@@ -146,7 +180,7 @@ impl<F: LogFile> Log<F> {
 
     /// Files that are open.
     pub(super) fn descriptors(&self) -> usize {
-        self.behind.iter().chain(&self.files).filter(|file| file.file.is_file()).count()
+        self.all_files().filter(|file| file.file.is_file()).count()
     }
 
     /// The position up to which everything that was read is decided.

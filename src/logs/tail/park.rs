@@ -12,10 +12,9 @@ use tracing::warn;
 use super::Tail;
 use super::log::Log;
 use crate::data::position::{Position, Skipping};
-use crate::logs::chain::{self, Open, Which};
+use crate::logs::chain::{Open, Which};
 use crate::logs::checkpoint::Mark;
 use crate::logs::env::{Env, LogFile, OpenError};
-use crate::logs::resume;
 use crate::logs::source::Source;
 use crate::metrics;
 
@@ -40,7 +39,8 @@ impl<F: LogFile> Log<F> {
 
     /// The container has ended and something of its log is still to be told.
     fn has_last_words(&self) -> bool {
-        self.ending && !(self.ended && self.last_words_told)
+        let told = self.last_words_told;
+        self.ending && !(self.ended && told) || self.exit.is_some() && !told
     }
 
     fn is_parked(&self) -> bool {
@@ -49,9 +49,16 @@ impl<F: LogFile> Log<F> {
 }
 
 impl<E: Env> Tail<E> {
+    /// Files that are open.
+    fn descriptors(&self) -> usize {
+        let held = self.pending.values().filter_map(|waiting| waiting.plan.as_ref());
+        let held: usize = held.map(|plan| plan.files.iter().filter(|file| file.file.is_file()).count()).sum();
+        self.logs.iter().map(Log::descriptors).sum::<usize>() + held
+    }
+
     /// Closes idle logs until another file may be opened. False when none is idle.
     pub(super) fn make_room(&mut self) -> bool {
-        let mut open: usize = self.logs.iter().map(Log::descriptors).sum();
+        let mut open = self.descriptors();
         while open >= self.options.max_open.min(self.open_limit.0).max(FEWEST) {
             // The one that has been quiet for longest will be missed least.
             let idle = self.logs.iter_mut().filter(|log| log.is_idle()).min_by_key(|log| log.last_growth);
@@ -75,7 +82,7 @@ impl<E: Env> Tail<E> {
         if !matches!(error.raw_os_error(), Some(23 | 24)) {
             return false;
         }
-        let open: usize = self.logs.iter().map(Log::descriptors).sum();
+        let open = self.descriptors();
         let first = self.open_limit.0 == usize::MAX;
         self.open_limit = (open.saturating_sub(2).max(FEWEST), now);
         if !first {
@@ -116,6 +123,7 @@ impl<E: Env> Tail<E> {
                     return true;
                 }
             }
+            Err(_) if self.is_renamed(index) => return true,
             Err(_) => {
                 self.logs[index].gone_since.get_or_insert(now);
                 return true;
@@ -138,16 +146,7 @@ impl<E: Env> Tail<E> {
             skipping: Skipping::default(),
         };
         let mark = Mark { position, ..Mark::default() };
-        let open = |which| {
-            let files = chain::open_all(&self.env, &log.live, log.linked, which)?;
-            Ok(resume::plan(files, Vec::new(), Some(&mark)))
-        };
-        let plan = match open(Which::Plain) {
-            Ok(plan) if plan.resumed || plan.truncated => Ok(plan),
-            Ok(_) => open(Which::All),
-            Err(error) => Err(error),
-        };
-        let plan = match plan {
+        let plan = match self.plan(&log.live, log.naming(), Which::Plain, Vec::new(), Some(&mark)) {
             Ok(plan) => plan,
             Err(error) => {
                 self.out_of_descriptors(&error, now);

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::log::Log;
 use super::{CHUNK, GONE_GRACE, Tail};
 use crate::data::delivery::Loss;
 use crate::data::position::Position;
+use crate::data::workload::Origin;
 use crate::logs::chain::Open;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::mask::Masker;
@@ -87,17 +89,23 @@ impl<E: Env> Tail<E> {
             refused = self.spill_log(index, true, committed, now, Duration::ZERO, &mut credit);
         }
         // What is in the spill is let go of once it is durable there, and the rest has its turn while it can be spilled.
-        let left: u64 = (0..self.logs.len()).map(|index| self.not_spilled(index)).sum();
+        let left: u64 = self.logs.iter().map(|log| self.not_spilled(log, log.all_files())).sum();
         if left > self.options.held_deleted && (refused || credit == all) {
             self.relieve(left - self.options.held_deleted);
         }
         (0..self.logs.len()).map(|index| self.held(index)).sum()
     }
 
-    /// Bytes of deleted files that a log keeps from being freed and that the spill has not got whole.
-    fn not_spilled(&self, index: usize) -> u64 {
-        let log = &self.logs[index];
-        let mut held = log.behind.iter().chain(&log.files).filter(|file| is_held(file)).peekable();
+    /// Bytes of those of a log's `files` that are deleted, kept from being freed, and that the spill has not got whole.
+    fn not_spilled<'a>(
+        &self,
+        log: &Log<E::File>,
+        files: impl Iterator<Item = &'a Open<Source<E::File>>>,
+    ) -> u64
+    where
+        E::File: 'a,
+    {
+        let mut held = files.filter(|file| is_held(file)).peekable();
         if held.peek().is_none() {
             return 0;
         }
@@ -110,7 +118,7 @@ impl<E: Env> Tail<E> {
         let now = self.env.now();
         for index in 0..self.logs.len() {
             let log = &mut self.logs[index];
-            for file in log.all_files() {
+            for file in log.all_files_mut() {
                 if file.file.stat().is_ok_and(|stat| stat.links == 0) {
                     file.unlinked_since.get_or_insert(Duration::ZERO);
                 }
@@ -134,11 +142,13 @@ impl<E: Env> Tail<E> {
         credit: &mut u64,
     ) -> bool {
         let newest = self.logs[index].newest_ordinal();
+        let is_spool = self.logs[index].workload.container.origin() == Origin::Process;
         let files = self.logs[index].all_files().count();
         for at in 0..files {
             let Some(file) = self.logs[index].all_files().nth(at) else { break };
             let waited = file.unlinked_since.is_some_and(|since| now >= since + grace);
-            let chosen = if unlinked { waited } else { newest - file.ordinal >= DANGER };
+            // What the agent itself keeps of a process is deleted by nobody else.
+            let chosen = if unlinked { waited } else { !is_spool && newest - file.ordinal >= DANGER };
             if !chosen || !file.file.is_file() || committed.covers(&end_of(file)) {
                 continue;
             }
@@ -171,7 +181,7 @@ impl<E: Env> Tail<E> {
         };
         let mut chunk = Vec::new();
         let log = &mut self.logs[index];
-        let Some(file) = log.behind.iter().chain(&log.files).nth(at) else { return Spilled::Whole };
+        let Some(file) = log.all_files().nth(at) else { return Spilled::Whole };
         let mut done = Spilled::Whole;
         while from < file.size {
             if *credit == 0 {
@@ -225,12 +235,12 @@ impl<E: Env> Tail<E> {
 
     /// What masks a file from `from` on, with what it must know of the lines before.
     fn masker(&self, index: usize, at: usize, from: u64) -> Masker {
-        let mut masker = Masker::default();
         let log = &self.logs[index];
+        let mut masker = Masker::of(log.lines.annotated());
         let begin = from.saturating_sub(self.settings.warm_up_reach());
         let mut before = Vec::new();
         if begin < from
-            && let Some(file) = log.behind.iter().chain(&log.files).nth(at)
+            && let Some(file) = log.all_files().nth(at)
             && file.file.read_at(begin, (from - begin) as usize, &mut before).is_ok()
         {
             masker.follow(&self.settings, &log.workload, &before);
@@ -251,7 +261,7 @@ impl<E: Env> Tail<E> {
         let need = needed(file, committed);
         if covered(&self.spill.stretches(&key), ordinal, need, |stretch| stretch.durable_end) >= size {
             let source = self.spilled_source(&key, ordinal, generation, size);
-            if let Some(file) = self.logs[index].all_files().nth(at) {
+            if let Some(file) = self.logs[index].all_files_mut().nth(at) {
                 file.file = source;
                 file.unlinked_since = None;
             }
@@ -259,7 +269,7 @@ impl<E: Env> Tail<E> {
     }
 
     /// Bytes of deleted files that a log keeps from being freed.
-    fn held(&mut self, index: usize) -> u64 {
+    fn held(&self, index: usize) -> u64 {
         let files = self.logs[index].all_files();
         files.filter(|file| is_held(file)).map(|file| file.size).sum()
     }
@@ -289,12 +299,7 @@ impl<E: Env> Tail<E> {
     /// Bytes of unlinked files that a log could give up: those that reading has not passed and the spill has not got.
     fn given_up_next(&self, index: usize) -> u64 {
         let log = &self.logs[index];
-        let mut held = log.files.iter().filter(|file| is_held(file)).peekable();
-        if held.peek().is_none() {
-            return 0;
-        }
-        let (kept, committed) = (self.spill.stretches(&log.key), log.ledger.committed());
-        held.filter(|file| !is_spilled(&kept, file, committed)).map(|file| file.size).sum()
+        self.not_spilled(log, log.files.iter())
     }
 
     fn give_up_spilled(&mut self, index: usize) -> bool {
@@ -306,8 +311,7 @@ impl<E: Env> Tail<E> {
             if let Some(range) = self.spill.give_up(&log.key, file.ordinal, file.offset, RELIEF) {
                 let bytes = range.end - range.start;
                 warn!(log = %log.key, bytes, "the spill is full; the oldest of the largest backlog is given up");
-                metrics::LOG_LOST_BYTES.with_label_values(&[Loss::SpillFull.name()]).inc_by(bytes);
-                log.ledger.lose_bytes(Loss::SpillFull, bytes);
+                log.lose(Loss::SpillFull, bytes);
                 log.given_up.push((file.ordinal, range));
                 return true;
             }
@@ -324,11 +328,10 @@ impl<E: Env> Tail<E> {
         let Ok(stat) = file.file.stat() else { return 0 };
         let bytes = file.rest();
         warn!(log = %log.key, bytes, "deleted files hold too much disk space; the oldest of the largest backlog is given up");
-        metrics::LOG_LOST_BYTES.with_label_values(&[Loss::HeldFull.name()]).inc_by(bytes);
-        log.ledger.lose_bytes(Loss::HeldFull, bytes);
         file.file = Source::Closed(stat);
         file.unlinked_since = None;
         log.given_up.push((file.ordinal, file.offset..file.size));
+        log.lose(Loss::HeldFull, bytes);
         stat.size
     }
 }

@@ -17,9 +17,9 @@ use crate::data::delivery::{Loss, Sealed};
 use crate::data::position::{Position, Skipping};
 use crate::logs::chain::Glimpse;
 use crate::logs::env::{Env, LogFile};
+use crate::logs::notice;
 use crate::logs::resume::Missing;
 use crate::logs::source::{Gap, Source};
-use crate::logs::{frame, notice};
 use crate::metrics;
 
 /// Log bytes that are sealed before they are handed out.
@@ -127,10 +127,10 @@ impl<E: Env> Tail<E> {
     /// Stamp of a log's next unread line, when it can be told.
     fn peek(&self, index: usize) -> Option<u64> {
         let file = self.logs[index].files.front()?;
-        let mut head = Vec::with_capacity(frame::MAX_HEADER);
-        file.file.read_at(file.offset, frame::MAX_HEADER, &mut head).ok()?;
-        let header = frame::cri_header(&head);
-        header.well_formed.then_some(header.time_unix_nano)
+        let lines = &self.logs[index].lines;
+        let mut head = Vec::with_capacity(lines.stamp_reach());
+        file.file.read_at(file.offset, lines.stamp_reach(), &mut head).ok()?;
+        lines.stamp_of(&head)
     }
 
     fn read_chunk(&mut self, index: usize, now: Duration) -> Read {
@@ -156,7 +156,9 @@ impl<E: Env> Tail<E> {
         }
         let Some(mut permit) = self.budget.reserve(want + want / 2) else { return Read::NoCredit };
         let horizon = self.horizon(index);
+        let read_time = self.env.unix_nano();
         let log = &mut self.logs[index];
+        log.lines.set_read_time(read_time);
         let Some(file) = log.files.front_mut() else { return Read::Nothing };
         let again = again as usize;
         let (mut arena, mut records) = self.budget.buffers(want as usize + again);
@@ -168,8 +170,10 @@ impl<E: Env> Tail<E> {
         };
         match file.file.read_at(begin, want as usize + again, &mut arena) {
             Ok(_) if is_live && file.glimpse.contradicts(&arena, begin) => {
-                // How much is lost cannot be told.
-                self.truncated(index, 0);
+                if !self.take_copy(index, 0) {
+                    // How much is lost cannot be told.
+                    self.truncated(index, 0);
+                }
                 return Read::Some(0);
             }
             Ok(read) if read <= again => {
@@ -219,7 +223,6 @@ impl<E: Env> Tail<E> {
 
     /// Marks in the stream that files before the front one are lost.
     fn tell_missing(&mut self, index: usize) {
-        let next = self.peek(index);
         let log = &mut self.logs[index];
         let Some(front) = log.files.front_mut() else { return };
         let Some(Missing { bytes, exact }) = front.missing_before.take() else { return };
@@ -229,14 +232,9 @@ impl<E: Env> Tail<E> {
             warn!(log = %log.key, at_least = bytes, "log files were deleted before they were read; nobody knows how much they held");
             metrics::LOG_GAPS.inc();
         }
-        metrics::LOG_LOST_BYTES.with_label_values(&[Loss::RotatedAway.name()]).inc_by(bytes);
-        log.ledger.lose_bytes(Loss::RotatedAway, bytes);
-        log.written_before += bytes as i64;
         let (file, offset) = (file_name(&front.generation), front.offset);
-        let (mut arena, mut records) = (Vec::new(), Vec::new());
-        log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
-        log.carried = None;
-        let time = next.unwrap_or(log.lines.last_time());
+        log.lose(Loss::RotatedAway, bytes);
+        log.written_before += bytes as i64;
         let gap = notice::Gap {
             reason: Loss::RotatedAway,
             file: &file,
@@ -244,8 +242,7 @@ impl<E: Env> Tail<E> {
             from: None,
             to: None,
         };
-        records.push(notice::gap(&mut arena, &gap, time, offset));
-        self.seal(index, arena, records, 0);
+        self.mark_gap(index, None, &gap, offset);
     }
 
     /// Goes on behind bytes that are not there any more, and marks the place in the stream.
@@ -268,55 +265,24 @@ impl<E: Env> Tail<E> {
         };
         if !closed && !known {
             warn!(log = %log.key, bytes, "what was spilled of this log cannot be read back; it is lost");
-            metrics::LOG_LOST_BYTES.with_label_values(&[reason.name()]).inc_by(bytes);
-            log.ledger.lose_bytes(reason, bytes);
+            log.lose(reason, bytes);
         }
+        let gap = notice::Gap { reason, file: &file, bytes: Some(bytes), from: Some(from), to: Some(until) };
+        self.mark_gap(index, Some(start), &gap, from);
+    }
+
+    /// Puts the marker of a hole at `offset` into the stream. What was open before it comes out, and reading begins
+    /// anew behind it. The batch begins at `start`, or where the log stands then.
+    fn mark_gap(&mut self, index: usize, start: Option<Position>, gap: &notice::Gap<'_>, offset: u64) {
         let next = self.peek(index);
         let log = &mut self.logs[index];
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.interrupt(&self.settings, &log.workload, &mut arena, &mut records);
         log.carried = None;
         let time = next.unwrap_or(log.lines.last_time());
-        let gap = notice::Gap { reason, file: &file, bytes: Some(bytes), from: Some(from), to: Some(until) };
-        records.push(notice::gap(&mut arena, &gap, time, from));
+        records.push(notice::gap(&mut arena, gap, time, offset));
+        let Some(start) = start.or_else(|| log.decided()) else { return };
         self.seal_from(index, start, arena, records, 0);
-    }
-
-    /// Tells the last words of a container that was restarted, once all of its log is read.
-    pub(super) fn tell_last_words(&mut self, index: usize) {
-        let log = &self.logs[index];
-        if !self.options.last_words
-            || log.last_words_told
-            || !log.ended
-            || log.files.len() > 1
-            || log.lag() > 0
-        {
-            return;
-        }
-        let Some(next_restart) =
-            self.logs.iter().filter(|other| other.place == log.place).map(|other| other.restart).max()
-        else {
-            return;
-        };
-        let log = &mut self.logs[index];
-        log.last_words_told = true;
-        self.registry.set_last_words_told(&log.key);
-        let Some(front) = log.files.front() else { return };
-        let begin = front.offset.saturating_sub(notice::TAIL_BYTES as u64);
-        let mut tail = Vec::new();
-        if front.file.read_at(begin, notice::TAIL_BYTES, &mut tail).is_err() {
-            return;
-        }
-        let ended = notice::Ended {
-            tail: &tail,
-            whole: begin == 0,
-            next_restart,
-            offset: front.offset,
-            fallback_unix_nano: log.lines.last_time(),
-        };
-        let mut arena = Vec::new();
-        let record = notice::last_words(&mut arena, &ended, &self.settings, &log.workload);
-        self.seal(index, arena, record.into_iter().collect(), 0);
     }
 
     /// Seals what came out without a read of its own.

@@ -67,6 +67,14 @@ impl Route {
         }
     }
 
+    /// The proxy on the way.
+    pub(super) fn proxy(&self) -> Option<&Uri> {
+        match self {
+            Self::Direct => None,
+            Self::Tunnel { proxy, .. } | Self::Forward { proxy, .. } => Some(proxy),
+        }
+    }
+
     /// The header that a forwarding proxy wants in each request.
     pub(super) fn forward_auth(&self) -> Option<&HeaderValue> {
         match self {

@@ -43,6 +43,9 @@ pub struct Entry<'a> {
     /// Container.
     #[serde(borrow)]
     pub container: Cow<'a, str>,
+    /// Path of the log file, of one that is no container's.
+    #[serde(borrow)]
+    pub filename: Cow<'a, str>,
     /// Restart count of the container.
     pub restart: u32,
     /// Node.

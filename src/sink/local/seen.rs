@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::reader::Entry;
 use crate::data::batch::{Batch, Record};
+use crate::data::workload::Origin;
 
 /// Identities kept, give or take a segment's: more records than the 32 MiB that may be in flight hold at 256 bytes a line, which is what a
 /// crash can replay.
@@ -30,7 +31,7 @@ impl Seen {
     pub(super) fn insert(&mut self, entry: &Entry<'_>) {
         let Some(time) = entry.time_unix_nano() else { return };
         self.newest_unix_nano = self.newest_unix_nano.max(time);
-        let names = [&*entry.namespace, &entry.pod, &entry.container];
+        let names = [&*entry.namespace, &entry.pod, &entry.container, &entry.filename];
         self.keys.push(key(time, names, entry.restart, entry.line.as_bytes()));
     }
 
@@ -46,10 +47,14 @@ impl Seen {
             return false;
         }
         let container = &batch.workload.container;
+        let filename = match container.origin() {
+            Origin::File(path) => path,
+            Origin::Container | Origin::Process => "",
+        };
         let line = String::from_utf8_lossy(batch.body(record));
         let key = key(
             record.time_unix_nano,
-            [&container.namespace, &container.pod, &container.container],
+            [&container.namespace, &container.pod, &container.container, filename],
             container.restart,
             line.as_bytes(),
         );
@@ -57,7 +62,7 @@ impl Seen {
     }
 }
 
-fn key(time_unix_nano: u64, names: [&str; 3], restart: u32, line: &[u8]) -> u64 {
+fn key(time_unix_nano: u64, names: [&str; 4], restart: u32, line: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&time_unix_nano.to_le_bytes());
     for name in names {

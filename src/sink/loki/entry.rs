@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::data::batch::{Batch, Fields, Marks, Record, Span, Stream};
 use crate::data::severity::Severity;
-use crate::data::workload::Workload;
+use crate::data::workload::{Origin, Workload};
 use crate::sink::StreamKey;
 
 /// Loki's default `max_label_value_length`.
@@ -54,13 +54,19 @@ impl Known {
     pub(super) fn new(workload: &Workload, fields: Fields, env_as_label: bool) -> Self {
         let labels = label_text(workload, env_as_label);
         let mut pod = Vec::new();
+        let origin = workload.container.origin();
         if fields.contains(Fields::POD) {
             pair(&mut pod, b"pod", workload.container.pod.as_bytes());
+            if let Origin::File(path) = origin {
+                pair(&mut pod, b"filename", cut(path.as_bytes()));
+            }
         }
+        // A file has no streams.
+        let has_streams = !matches!(origin, Origin::File(_));
         let head = [Stream::Stdout, Stream::Stderr].map(|stream| {
             LEVELS.map(|severity| {
                 let mut head = pod.clone();
-                if fields.contains(Fields::STREAM) {
+                if fields.contains(Fields::STREAM) && has_streams {
                     pair(&mut head, b"stream", stream.name().as_bytes());
                 }
                 if fields.contains(Fields::LEVEL) {
@@ -373,10 +379,18 @@ fn metadata_name(name: &str) -> String {
 /// The label set as Loki prints it: sorted names, values quoted as Go quotes them, empty ones left out.
 fn label_text(workload: &Workload, env_as_label: bool) -> String {
     let environment = workload.environment.as_deref().filter(|_| env_as_label).unwrap_or_default();
+    // A group of files is what others call a job.
+    let name = workload.container.container.as_str();
+    let (container, job) = match workload.container.origin() {
+        Origin::Container => (name, ""),
+        Origin::File(_) => ("", name),
+        Origin::Process => ("", ""),
+    };
     let labels = [
         ("cluster", workload.cluster.as_str()),
-        ("container", &workload.container.container),
+        ("container", container),
         ("env", environment),
+        ("job", job),
         ("namespace", &workload.container.namespace),
         ("node", &workload.node),
         ("service_name", &workload.service_name),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
 use crate::data::batch::{Batch, Fields, Marks, Record};
-use crate::data::workload::Workload;
+use crate::data::workload::{Origin, Workload};
 use crate::sink::Parcel;
 use crate::sink::json::{app_time_differs, write_rfc3339};
 
@@ -90,7 +90,11 @@ impl Encoder {
                 }
             }
             self.resource.clear();
-            write_resource(workload, fields, &mut self.resource, &mut self.text);
+            if workload.container.is_container() {
+                write_resource(workload, fields, &mut self.resource, &mut self.text);
+            } else {
+                write_file_resource(workload, fields, &mut self.resource);
+            }
             write_resource_logs(&self.resource, &self.records, out);
         }
     }
@@ -212,6 +216,50 @@ fn write_resource(workload: &Workload, fields: Fields, out: &mut Vec<u8>, text: 
     }
 }
 
+/// Who wrote a log that no kubelet keeps: the service, and the pod or host that it runs in. What the environment says
+/// of these counts, as nobody else knows better.
+fn write_file_resource(workload: &Workload, fields: Fields, out: &mut Vec<u8>) {
+    let container = &workload.container;
+    let in_pod = !container.pod.is_empty();
+    let environment = workload.environment.as_deref().filter(|_| fields.contains(Fields::ENV));
+    let (node, group) = (&workload.node, &container.container);
+    let instance = if in_pod {
+        format!("{}.{}.{group}", container.namespace, container.pod)
+    } else {
+        format!("{node}.{group}")
+    };
+    let known = [
+        ("service.name", workload.service_name.as_str()),
+        ("service.namespace", &container.namespace),
+        ("service.version", workload.service_version.as_deref().unwrap_or_default()),
+        ("deployment.environment.name", environment.unwrap_or_default()),
+        ("k8s.cluster.name", &workload.cluster),
+        (if in_pod { "k8s.node.name" } else { "host.name" }, node),
+        ("k8s.namespace.name", &container.namespace),
+        ("k8s.pod.name", &container.pod),
+        ("service.instance.id", &instance),
+    ];
+    // These two are guesses, which the environment may know better.
+    let may_differ = ["service.namespace", "service.instance.id"];
+    let further = workload.attributes.iter().chain(&workload.labels);
+    let further: Vec<(&str, &str)> = further.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let given = |key: &str| further.iter().any(|(name, value)| *name == key && !value.is_empty());
+    let own = known.into_iter().filter(|(key, _)| !(may_differ.contains(key) && given(key)));
+    let of_others = further.iter().copied().enumerate().filter(|(index, (key, _))| {
+        let taken = known.iter().any(|(own, value)| own == key && !value.is_empty());
+        let again = further[..*index].iter().any(|(before, _)| before == key);
+        !again && (!taken || may_differ.contains(key))
+    });
+    for (key, value) in own.chain(of_others.map(|(_, pair)| pair)) {
+        if !key.is_empty() && !value.is_empty() {
+            write_string_attribute(tag::RESOURCE_ATTRIBUTES, key.as_bytes(), value.as_bytes(), out);
+        }
+    }
+    if workload.service_name_guessed {
+        write_bool_attribute(tag::RESOURCE_ATTRIBUTES, b"nodewick.service_name_guessed", out);
+    }
+}
+
 fn write_attributes(
     batch: &Batch,
     record: &Record,
@@ -222,10 +270,12 @@ fn write_attributes(
 ) {
     const ATTRIBUTE: u8 = tag::RECORD_ATTRIBUTES;
     write_string_attribute(ATTRIBUTE, b"log.record.uid", &container.record_uid(record), out);
-    if fields.contains(Fields::STREAM) {
+    let origin = batch.workload.container.origin();
+    if fields.contains(Fields::STREAM) && !matches!(origin, Origin::File(_)) {
         write_string_attribute(ATTRIBUTE, b"log.iostream", record.stream.name().as_bytes(), out);
     }
-    if fields.contains(Fields::POD) && !batch.path.is_empty() {
+    // Where the agent itself keeps what a process writes is nobody's business.
+    if fields.contains(Fields::POD) && !batch.path.is_empty() && origin != Origin::Process {
         write_string_attribute(ATTRIBUTE, b"log.file.path", batch.path.as_bytes(), out);
     }
     for (field, key, span) in [

@@ -29,6 +29,7 @@ use crate::data::units::ByteSize;
 pub mod encode;
 pub mod grpc;
 pub mod judge;
+pub mod preview;
 
 /// Header that names the tenant, by Grafana's databases.
 const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");

@@ -156,6 +156,29 @@ impl Redactor {
         }
     }
 
+    /// Which rules find something in the record, and in how many places of its line; for people who ask.
+    pub(super) fn found(
+        &self,
+        scope: &[bool],
+        in_key: bool,
+        record: &Record,
+        arena: &[u8],
+    ) -> Vec<(usize, u32)> {
+        let mut counts = BTreeMap::<usize, u32>::new();
+        let mut hits = self.find_in_line(scope, in_key, record, arena);
+        merge(&mut hits);
+        for hit in hits {
+            *counts.entry(usize::from(hit.rule)).or_default() += 1;
+        }
+        counts.into_iter().collect()
+    }
+
+    /// Name of a rule: built in, or a person's own.
+    pub(super) fn name(&self, rule: usize) -> &str {
+        let text = self.texts.get(rule).map_or("", String::as_str);
+        text.strip_prefix("[REDACTED:").and_then(|text| text.strip_suffix(']')).unwrap_or(text)
+    }
+
     /// Finds what is to be replaced in the record's line.
     fn find_in_line(&self, scope: &[bool], in_key: bool, record: &Record, arena: &[u8]) -> Vec<Hit> {
         let mut hits = Vec::new();

@@ -1,0 +1,90 @@
+//! `nodewick explain`: log lines through every stage.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use nodewick::inspect::{self, MAX_INPUT, Pipeline, Who};
+
+use super::{ConfigArgs, Output, print};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// File with the lines: CRI, docker json-file or bare; `-` is standard input. Below /var/log/pods its path says
+    /// who wrote them.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// Output format; JSON is one array with an object a record.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+    /// Records that are explained, from the first one on.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Namespace of the pod that wrote the lines.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Name of the pod.
+    #[arg(long)]
+    pod: Option<String>,
+    /// Name of the container.
+    #[arg(long)]
+    container: Option<String>,
+    /// Service name; default: guessed from the pod's name.
+    #[arg(long)]
+    service: Option<String>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let loaded = args.config.load()?;
+    let pipeline = Pipeline::new(&loaded.config)?;
+    let known = Who::of_path(&args.file).unwrap_or_default();
+    let who = Who {
+        namespace: args.namespace.clone().or(known.namespace),
+        pod: args.pod.clone().or(known.pod),
+        container: args.container.clone().or(known.container),
+        service: args.service.clone(),
+        ..known
+    };
+    let input = read(&args.file)?;
+    if input.len() > MAX_INPUT {
+        eprintln!("nodewick: notice: only the first 1MiB is read");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let mut stories = pipeline.run(&who, &input, now);
+    if stories.is_empty() {
+        anyhow::bail!("no line to explain in {}", named(&args.file));
+    }
+    if stories.len() > args.limit {
+        eprintln!("nodewick: notice: {} of {} records; --limit shows more", args.limit, stories.len());
+        stories.truncate(args.limit);
+    }
+    match args.output {
+        Output::Text => print(&inspect::explain::text(&pipeline, &stories)),
+        Output::Json => {
+            let json = inspect::explain::json(&pipeline, &stories);
+            print(&format!("{}\n", serde_json::to_string_pretty(&json)?))
+        }
+    }
+}
+
+/// At most one byte more than is explained.
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = MAX_INPUT as u64 + 1;
+    if file == Path::new("-") {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
+    } else {
+        let open = File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+        open.with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    Ok(bytes)
+}
+
+fn named(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
+}

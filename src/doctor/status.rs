@@ -1,0 +1,379 @@
+//! `nodewick status`: the running agent on one screen.
+//!
+//! In: its health pages, its metrics and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
+//! Invariant: three requests, nothing else; what the agent does not say is not shown.
+
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::agent::sum;
+use super::report::{Colour, Status, printable};
+use crate::admin::client::{Client, Sample};
+use crate::config::memory::Human;
+
+/// How the agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does its work.
+    Ok,
+    /// It runs, and something keeps it from its work: a sink is down, it is not ready, logs are about to be lost.
+    Degraded,
+    /// It does not answer, or hangs.
+    Down,
+}
+
+/// Logs are about to be lost when the kubelet deletes unread bytes sooner.
+const DANGER_SECONDS: f64 = 600.0;
+/// Shown as time to loss when there is none: see `nodewick_log_time_to_loss_min_seconds`.
+const NO_DANGER_SECONDS: f64 = 31_536_000.0;
+
+/// A backend as the agent sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sink {
+    /// Kind and name.
+    pub sink: String,
+    /// Its backend answers.
+    pub up: bool,
+    /// Records that it took since the agent's start.
+    pub delivered: u64,
+    /// Records that it refused for good.
+    pub lost: u64,
+    /// Bytes that wait for it.
+    pub queue_bytes: u64,
+}
+
+/// A log that is behind, as `/ledger` tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Name of the container.
+    pub container: String,
+    /// Bytes not yet read.
+    pub waiting_bytes: u64,
+    /// Seconds until they are deleted; absent when nothing is written.
+    pub time_to_loss_seconds: Option<f64>,
+}
+
+/// The agent on one screen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Screen {
+    /// How it is.
+    pub state: State,
+    /// Where it was asked.
+    pub address: String,
+    /// What is wrong; empty when nothing is.
+    pub problems: Vec<String>,
+    /// Its version; absent when it does not answer.
+    pub version: Option<String>,
+    /// Seconds since its start.
+    pub up_seconds: u64,
+    /// Logs that are followed.
+    pub logs: u64,
+    /// Log bytes by what became of them: `written`, `sent`, `in_flight`, `waiting`, `dropped`, `lost`.
+    pub bytes: Vec<(String, u64)>,
+    /// Bytes that nobody can explain.
+    pub unexplained_bytes: i64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Log data in memory, and how much may be.
+    pub budget_bytes: (u64, u64),
+    /// Bytes in the spill.
+    pub spill_bytes: u64,
+    /// Seconds since the checkpoint was last made durable; absent before the first.
+    pub checkpoint_age_seconds: Option<u64>,
+    /// The sinks.
+    pub sinks: Vec<Sink>,
+    /// The logs that are most behind, at most three.
+    pub behind: Vec<Behind>,
+}
+
+/// Looks at the agent behind `client`.
+pub fn look(client: Client) -> Screen {
+    let mut screen = Screen {
+        state: State::Down,
+        address: client.address().to_string(),
+        problems: Vec::new(),
+        version: None,
+        up_seconds: 0,
+        logs: 0,
+        bytes: Vec::new(),
+        unexplained_bytes: 0,
+        resident_bytes: 0,
+        budget_bytes: (0, 0),
+        spill_bytes: 0,
+        checkpoint_age_seconds: None,
+        sinks: Vec::new(),
+        behind: Vec::new(),
+    };
+    let metrics = match client.metrics() {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            screen.problems.push(format!("no agent answers: {error}"));
+            return screen;
+        }
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    screen.fill(&metrics, now);
+    screen.state = State::Ok;
+    for (path, worst, name) in
+        [("/health/live", State::Down, "alive"), ("/health/ready", State::Degraded, "ready")]
+    {
+        match client.get(&format!("{path}?verbose")) {
+            Ok(page) if page.status == 200 => {
+                let notes = page.body.lines().filter_map(|line| line.strip_prefix("[!]"));
+                screen.problems.extend(notes.map(str::to_owned));
+            }
+            Ok(page) => {
+                screen.state = screen.state.max(worst);
+                let failed = page.body.lines().filter_map(|line| line.strip_prefix("[-]"));
+                screen
+                    .problems
+                    .extend(failed.map(|line| format!("not {name}: {}", line.replacen(" failed:", ":", 1))));
+            }
+            Err(error) => {
+                screen.state = State::Down;
+                screen.problems.push(format!("{path} does not answer: {error}"));
+            }
+        }
+        if screen.state == State::Down {
+            return screen;
+        }
+    }
+    screen.judge(&metrics);
+    if let Ok(page) = client.get("/ledger?worst=3")
+        && let Ok(mut behind) = serde_json::from_str::<Vec<Behind>>(&page.body)
+    {
+        behind.retain(|log| log.waiting_bytes > 0);
+        screen.behind = behind;
+    }
+    screen
+}
+
+impl Screen {
+    fn fill(&mut self, metrics: &[Sample], now: f64) {
+        let value = |name: &str| sum(metrics, name, |_| true);
+        let info = metrics.iter().find(|sample| sample.name == "nodewick_build_info");
+        self.version = info.map(|info| info.label("version").to_owned());
+        self.up_seconds = (now - value("process_start_time_seconds")).max(0.0) as u64;
+        self.logs = value("nodewick_logs_open") as u64;
+        for state in ["written", "sent", "in_flight", "waiting", "dropped", "lost"] {
+            let bytes = sum(metrics, "nodewick_ledger_bytes", |sample| sample.label("state") == state);
+            self.bytes.push((state.to_owned(), bytes as u64));
+        }
+        self.unexplained_bytes = value("nodewick_ledger_unexplained_bytes") as i64;
+        self.resident_bytes = value("process_resident_memory_bytes") as u64;
+        self.budget_bytes =
+            (value("nodewick_budget_held_bytes") as u64, value("nodewick_budget_limit_bytes") as u64);
+        self.spill_bytes = value("nodewick_spill_bytes") as u64;
+        let saved = value("nodewick_checkpoint_timestamp_seconds");
+        self.checkpoint_age_seconds = (saved > 0.0).then_some((now - saved).max(0.0) as u64);
+        let mut names: Vec<&str> = metrics
+            .iter()
+            .filter(|sample| {
+                matches!(sample.name.as_str(), "nodewick_sink_records_total" | "nodewick_sink_up")
+            })
+            .map(|sample| sample.label("sink"))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let records = |outcome: &str| {
+                let of = |sample: &Sample| sample.label("sink") == name && sample.label("outcome") == outcome;
+                sum(metrics, "nodewick_sink_records_total", of) as u64
+            };
+            let of = |sample: &Sample| sample.label("sink") == name;
+            self.sinks.push(Sink {
+                sink: name.to_owned(),
+                up: !metrics.iter().any(|s| s.name == "nodewick_sink_up" && of(s) && s.value == 0.0),
+                delivered: records("delivered"),
+                lost: records("lost"),
+                queue_bytes: sum(metrics, "nodewick_sink_queue_bytes", of) as u64,
+            });
+        }
+    }
+
+    /// What keeps it from its work, beyond what its readiness says.
+    fn judge(&mut self, metrics: &[Sample]) {
+        for sink in self.sinks.iter().filter(|sink| !sink.up) {
+            self.problems.push(format!("{} is down; its lines are kept and tried again", sink.sink));
+        }
+        let left = sum(metrics, "nodewick_log_time_to_loss_min_seconds", |_| true);
+        let is_behind = sum(metrics, "nodewick_log_generation_lag_max", |_| true) > 0.0;
+        if is_behind && left < DANGER_SECONDS {
+            self.problems.push(format!("unread logs are deleted in {} at this rate", age(left as u64)));
+        }
+        if !self.problems.is_empty() {
+            self.state = self.state.max(State::Degraded);
+        }
+    }
+
+    /// The screen for people.
+    pub fn text(&self, colour: Colour) -> String {
+        let (status, word) = match self.state {
+            State::Ok => (Status::Ok, "ok"),
+            State::Degraded => (Status::Warning, "degraded"),
+            State::Down => (Status::Failure, "down"),
+        };
+        let mut out = String::new();
+        let word = colour.paint(status, word);
+        let _ = match &self.version {
+            Some(version) => {
+                writeln!(
+                    out,
+                    "{word}  nodewick {} at {}, up {}",
+                    printable(version),
+                    self.address,
+                    age(self.up_seconds)
+                )
+            }
+            None => writeln!(out, "{word}  {}", self.address),
+        };
+        for problem in &self.problems {
+            let _ = writeln!(out, "{} {}", colour.paint(status, status.mark()), printable(problem));
+        }
+        if self.version.is_none() {
+            return out;
+        }
+        let bytes =
+            |state: &str| self.bytes.iter().find(|(name, _)| name == state).map_or(0, |(_, bytes)| *bytes);
+        let _ = writeln!(
+            out,
+            "\nlogs        {} followed; since the start {} written, {} sent, {} in flight, {} waiting",
+            self.logs,
+            Human(bytes("written")),
+            Human(bytes("sent")),
+            Human(bytes("in_flight")),
+            Human(bytes("waiting")),
+        );
+        let losses = match (bytes("lost"), self.unexplained_bytes) {
+            (0, 0) => "nothing".to_owned(),
+            (lost, 0) => Human(lost).to_string(),
+            (lost, unexplained) => format!("{}, {unexplained} bytes unexplained", Human(lost)),
+        };
+        let _ = writeln!(out, "lost        {losses}; dropped by rules {}", Human(bytes("dropped")));
+        let (held, limit) = self.budget_bytes;
+        let _ = writeln!(
+            out,
+            "memory      {} resident, {} of {} for log data",
+            Human(self.resident_bytes),
+            Human(held),
+            Human(limit)
+        );
+        let checkpoint = match self.checkpoint_age_seconds {
+            Some(seconds) => format!("saved {} ago", age(seconds)),
+            None => "not saved yet".to_owned(),
+        };
+        let _ = writeln!(out, "state       {checkpoint}; spill {}", Human(self.spill_bytes));
+        let width = self.sinks.iter().map(|sink| sink.sink.chars().count()).max().unwrap_or(0);
+        for (at, sink) in self.sinks.iter().enumerate() {
+            let head = if at == 0 { "sinks" } else { "" };
+            let mark = if sink.up { Status::Ok } else { Status::Failure };
+            let mut line = format!("{} delivered, {} queued", lines(sink.delivered), Human(sink.queue_bytes));
+            if sink.lost > 0 {
+                let _ = write!(line, ", {} refused for good", lines(sink.lost));
+            }
+            let mark = colour.paint(mark, mark.mark());
+            let _ = writeln!(out, "{head:<11} {mark} {:width$}  {line}", printable(&sink.sink));
+        }
+        for (at, log) in self.behind.iter().enumerate() {
+            let head = if at == 0 { "behind" } else { "" };
+            let left = match log.time_to_loss_seconds {
+                Some(seconds) if seconds < NO_DANGER_SECONDS => {
+                    format!(", deleted in {}", age(seconds as u64))
+                }
+                _ => String::new(),
+            };
+            let name = printable(&format!("{}/{}/{}", log.namespace, log.pod, log.container));
+            let _ = writeln!(out, "{head:<11} {name}: {} unread{left}", Human(log.waiting_bytes));
+        }
+        out
+    }
+
+    /// The screen for programs.
+    pub fn json(&self) -> String {
+        let mut json = serde_json::to_value(self).unwrap_or_default();
+        json["bytes"] = self
+            .bytes
+            .iter()
+            .map(|(state, bytes)| (state.clone(), (*bytes).into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        json["budget_bytes"] = serde_json::json!({"held": self.budget_bytes.0, "limit": self.budget_bytes.1});
+        format!("{json:#}\n")
+    }
+}
+
+/// A count with its noun.
+fn lines(count: u64) -> String {
+    if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
+}
+
+/// A span of time in its two largest units: `3d 4h`, `5m 3s`.
+pub fn age(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(3);
+    let (name, unit) = units[first];
+    let mut out = format!("{}{name}", seconds / unit);
+    if let Some((name, smaller)) = units.get(first + 1)
+        && seconds % unit / smaller > 0
+    {
+        let _ = write!(out, " {}{name}", seconds % unit / smaller);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::samples;
+
+    #[test]
+    fn time_is_shown_in_two_units() {
+        for (seconds, shown) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (303, "5m 3s"), (86_400 * 3 + 3600 * 4 + 59, "3d 4h")]
+        {
+            assert_eq!(age(seconds), shown);
+        }
+    }
+
+    #[test]
+    fn a_screen_shows_what_is_wrong_first() {
+        let page = "nodewick_build_info{version=\"0.1.0\",revision=\"x\",rustc=\"y\"} 1\n\
+                    process_start_time_seconds 1000\nnodewick_logs_open 2\n\
+                    process_resident_memory_bytes 33554432\n\
+                    nodewick_ledger_bytes{state=\"written\"} 2048\nnodewick_ledger_bytes{state=\"sent\"} 1024\n\
+                    nodewick_ledger_bytes{state=\"waiting\"} 1024\n\
+                    nodewick_budget_limit_bytes 33554432\nnodewick_checkpoint_timestamp_seconds 1098\n\
+                    nodewick_sink_up{sink=\"loki.main\"} 0\n\
+                    nodewick_sink_records_total{sink=\"loki.main\",outcome=\"delivered\"} 1\n\
+                    nodewick_log_time_to_loss_min_seconds 90\nnodewick_log_generation_lag_max 1\n";
+        let mut screen = look(Client::new("127.0.0.1:1".parse().expect("an address")));
+        assert_eq!(screen.state, State::Down);
+        assert_eq!(screen.text(Colour(false)).lines().next(), Some("down  127.0.0.1:1"));
+        screen.problems.clear();
+        screen.state = State::Ok;
+        screen.fill(&samples(page), 1100.0);
+        screen.judge(&samples(page));
+        assert_eq!(screen.state, State::Degraded);
+        assert_eq!(
+            screen.text(Colour(false)),
+            "degraded  nodewick 0.1.0 at 127.0.0.1:1, up 1m 40s\n\
+             ‼ loki.main is down; its lines are kept and tried again\n\
+             ‼ unread logs are deleted in 1m 30s at this rate\n\
+             \n\
+             logs        2 followed; since the start 2 KiB written, 1 KiB sent, 0B in flight, 1 KiB waiting\n\
+             lost        nothing; dropped by rules 0B\n\
+             memory      32 MiB resident, 0B of 32 MiB for log data\n\
+             state       saved 2s ago; spill 0B\n\
+             sinks       × loki.main  1 line delivered, 0B queued\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&screen.json()).expect("JSON");
+        assert_eq!((&json["state"], &json["bytes"]["sent"]), (&"degraded".into(), &1024.into()));
+    }
+}

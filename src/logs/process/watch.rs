@@ -1,0 +1,99 @@
+//! What each rule decided about each record, for a person who asks (`nodewick explain`, `nodewick test`).
+//!
+//! In: notes of the [`Chain`](super::Chain) while it does its work on a state that is
+//! [watched](super::LogState::watch). Out: [`Step`]s in the order in which they were taken. Invariant: a state that is
+//! not watched pays one test for each rule that is compiled, and decides alike.
+
+/// Which kind of rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `[process.drop.<name>]`.
+    Drop,
+    /// `[process.sample.<name>]`.
+    Sample,
+    /// `[process.dedup]`.
+    Dedup,
+    /// `[process.limit.<name>]`.
+    Limit,
+    /// `[process.redact]`.
+    Redact,
+}
+
+impl Kind {
+    /// Its name in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Sample => "sample",
+            Self::Dedup => "dedup",
+            Self::Limit => "limit",
+            Self::Redact => "redact",
+        }
+    }
+}
+
+/// What a rule said of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its conditions about containers do not hold here.
+    OtherContainer,
+    /// Its other conditions do not hold for this record.
+    NoMatch,
+    /// It is about this record and lets it pass.
+    Kept,
+    /// It dropped the record.
+    Dropped,
+    /// A copy of the line before, held back until it is known how many follow.
+    Held,
+    /// A copy that the one held back stands for.
+    Folded,
+    /// It replaced text in so many places.
+    Redacted(u32),
+}
+
+/// One decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Offset of the record that it is about.
+    pub offset: u64,
+    /// Kind of the rule.
+    pub kind: Kind,
+    /// Which one of its kind: the rules of the config by name; for redaction, what
+    /// [`Chain::redaction`](super::Chain::redaction) names.
+    pub rule: usize,
+    /// The decision.
+    pub verdict: Verdict,
+}
+
+/// Steps that are remembered; more than any input of a person's size takes.
+const MAX_STEPS: usize = 1 << 20;
+
+/// The notes of one log, while somebody watches.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Option<Vec<Step>>);
+
+impl Notes {
+    /// Begins to take notes.
+    pub(super) fn begin(&mut self) {
+        self.0.get_or_insert_default();
+    }
+
+    /// True while notes are taken.
+    #[inline]
+    pub(super) fn wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Takes a note.
+    #[inline]
+    pub(super) fn add(&mut self, offset: u64, kind: Kind, rule: usize, verdict: Verdict) {
+        if let Some(steps) = self.0.as_mut().filter(|steps| steps.len() < MAX_STEPS) {
+            steps.push(Step { offset, kind, rule, verdict });
+        }
+    }
+
+    /// The notes so far.
+    pub(super) fn take(&mut self) -> Vec<Step> {
+        self.0.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
