@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 50
 DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 
-.PHONY: help demo check test soak bench fuzz render fmt clean
+.PHONY: help demo check test soak bench fuzz image sbom render fmt clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -47,8 +47,17 @@ bench: ## nodewick beside a floor program: CPU, memory, latency (docs/how-to/ben
 fuzz: ## Look for inputs that break a property, FUZZ_SECONDS a target (docs/how-to/fuzz.md)
 	@fuzz/run.py --seconds $(FUZZ_SECONDS) $(ARGS)
 
-render: ## Write the generated files anew: config/agent.toml, docs/reference
+image: ## The container image, an OCI archive in target/image (docs/how-to/install.md); PROFILE=release is faster
+	@deploy/image/build
+
+sbom: ## What the image is made of: CycloneDX, target/image/sbom.cdx.json
+	@mkdir -p target/image
+	@deploy/image/sbom.py >target/image/sbom.cdx.json
+	@echo target/image/sbom.cdx.json
+
+render: ## Write the generated files anew: config/agent.toml, docs/reference, the chart's schema, the kustomize base
 	@NODEWICK_RENDER=1 cargo test --locked --quiet --test render >/dev/null
+	@cp deploy/daemonset.yaml deploy/kustomize/base/daemonset.yaml
 
 fmt: ## Format the code
 	cargo fmt

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nodewick::config::{Config, Sources, load, render};
+use nodewick::config::{Config, Sources, load, render, schema};
 
 fn committed(path: &str, rendered: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -74,4 +74,32 @@ fn every_key_has_a_doc_line() {
     for line in render::config_reference().lines().filter(|line| line.starts_with("| `")) {
         assert!(!line.ends_with("|  |"), "no doc comment: {line}");
     }
+}
+
+/// Which keys a table of the config may have, as JSON Schema. Values pass: their form is the agent's to check, and any of
+/// them may be a reference such as `${env:VAR}`. `null` takes a key of the chart's defaults away.
+fn keys_schema(shape: schema::Shape) -> serde_json::Value {
+    let keys = |shape: schema::Shape| -> serde_json::Map<String, serde_json::Value> {
+        shape
+            .keys()
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), keys_schema(shape.key(key)?))))
+            .collect()
+    };
+    if !shape.is_table() {
+        return serde_json::json!({"not": {"type": "object"}});
+    }
+    let others = shape.named().map_or(false.into(), keys_schema);
+    serde_json::json!({"type": ["object", "null"], "properties": keys(shape), "additionalProperties": others})
+}
+
+#[test]
+fn committed_chart_schema_knows_the_keys_of_the_config() {
+    let path = "deploy/helm/nodewick/values.schema.json";
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("it is there");
+    let mut values: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    values["properties"]["config"] = keys_schema(schema::root());
+    values["properties"]["config"]["type"] = "object".into();
+    committed(path, &format!("{}\n", serde_json::to_string_pretty(&values).expect("JSON")));
 }
