@@ -233,7 +233,7 @@ fn the_variables_are_the_ones_that_the_agent_reads() {
         ]
     );
     let sources = sources();
-    for name in ["NODE_NAME", "POD_NAME", "POD_NAMESPACE"] {
+    for name in ["NODE_IP", "NODE_NAME", "POD_NAME", "POD_NAMESPACE"] {
         assert!(sources.contains(&format!("\"{name}\"")), "nothing reads {name}");
     }
 }
