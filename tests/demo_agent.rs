@@ -38,6 +38,7 @@ fn start(site: &Site) -> Running {
         Fanout::new(vec![Box::new(outlet)]),
         budget,
         signal,
+        std::sync::Arc::default(),
         Ok(state),
         || {},
     )

@@ -336,7 +336,7 @@ mod tests {
     }
 
     fn payloads(dir: &Path) -> Vec<String> {
-        read(dir).lines().map(|line| line.splitn(2, ' ').nth(1).expect("a stamp").to_owned()).collect()
+        read(dir).lines().map(|line| line.split_once(' ').expect("a stamp").1.to_owned()).collect()
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn row_19_backlog_of_the_first_run_in_64_mib() {
     // What must be configured down for so little memory: data in flight, the spill's index, requests.
     let agent = Settings {
         agent: "memory = \"8MiB\"".to_owned(),
-        rest: "[logs.spill]\nbudget = \"64MiB\"\n".to_owned(),
+        logs: "spill.budget = \"64MiB\"".to_owned(),
         under: group.under(),
         ..Settings::default()
     };

@@ -229,7 +229,7 @@ fn content(key: &str, ordinal: u64, range: Range<u64>) -> Vec<u8> {
 }
 
 fn config(budget: u64) -> Config {
-    Config { budget: ByteSize(budget), ..Config::default() }
+    Config { budget: ByteSize(budget), min_free: Percent::whole(0), ..Config::default() }
 }
 
 fn key(name: &str) -> Arc<str> {
