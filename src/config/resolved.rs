@@ -183,7 +183,7 @@ impl Loaded {
         for (key, inner, node, default) in inner_tables {
             path.push(Step::Key(key));
             // A section that may be left out and is left out has nothing to show.
-            if node.is_some() || default.is_some() {
+            if node.is_some() || default.is_some_and(|value| !value.is_null()) {
                 self.walk(inner, node, default, path, found);
             }
             path.pop();

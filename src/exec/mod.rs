@@ -7,6 +7,7 @@
 
 pub mod child;
 pub mod place;
+mod queue;
 pub mod spool;
 
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,10 +28,8 @@ use crate::data::position::Position;
 use crate::logs::files::Spool;
 use child::Child;
 use place::Place;
+use queue::{Empty, Entrance, Exit, queue};
 use spool::{Lost, Writer};
-
-/// Chunks between who reads and who writes the spool: 4 MiB at most.
-const QUEUE: usize = 64;
 
 /// Bytes read from standard input at once.
 const CHUNK: usize = 64 << 10;
@@ -121,7 +120,7 @@ pub fn stdin(config: Config, options: &Options, say: &mut dyn FnMut(&str)) -> io
     Ok(if delivered && read.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn read_stdin(entrance: &SyncSender<Chunk>) -> io::Result<()> {
+fn read_stdin(entrance: &Entrance) -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -133,7 +132,7 @@ fn read_stdin(entrance: &SyncSender<Chunk>) -> io::Result<()> {
         };
         let bytes = buffer[..read].to_vec();
         let chunk = Chunk { stream: Stream::Stdout, bytes, time_unix_nano: now(), before: Lost::default() };
-        if entrance.send(chunk).is_err() {
+        if !entrance.send(chunk) {
             return Ok(());
         }
     }
@@ -164,19 +163,16 @@ fn asked(runtime: &tokio::runtime::Runtime) -> Arc<AtomicBool> {
 }
 
 /// Hands chunks to the spool's writer; what it cannot take at once is lost, and counted.
-fn copier(entrance: Option<SyncSender<Chunk>>) -> child::Copy {
+fn copier(entrance: Option<Entrance>) -> child::Copy {
     let mut before = Lost::default();
     Box::new(move |stream, bytes| {
         let Some(entrance) = &entrance else { return };
         let chunk = Chunk { stream, bytes: bytes.to_vec(), time_unix_nano: now(), before };
-        before = match entrance.try_send(chunk) {
-            Ok(()) => Lost::default(),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                let mut lost = before;
-                lost.add(Lost::of(bytes));
-                lost
-            }
-        };
+        if entrance.try_send(chunk) {
+            before = Lost::default();
+        } else {
+            before.add(Lost::of(bytes));
+        }
     })
 }
 
@@ -200,7 +196,7 @@ impl Delivered {
 /// The spool with its writer, and the agent that delivers it.
 struct Keeping {
     place: Place,
-    entrance: SyncSender<Chunk>,
+    entrance: Entrance,
     writer: JoinHandle<Writer>,
     ending: Arc<AtomicBool>,
     delivered: Delivered,
@@ -243,7 +239,7 @@ impl Keeping {
             }
         };
         let delivered = Delivered { registry: agent.registry(), key };
-        let (entrance, exit) = sync_channel(QUEUE);
+        let (entrance, exit) = queue();
         let ending = Arc::<AtomicBool>::default();
         let (end, far) = (Arc::clone(&ending), delivered.clone());
         let writer = std::thread::Builder::new()
@@ -308,19 +304,13 @@ impl Keeping {
 }
 
 /// Writes the spool until both streams have ended.
-fn write(
-    mut spool: Writer,
-    exit: &Receiver<Chunk>,
-    ending: &AtomicBool,
-    delivered: &Delivered,
-    waits: bool,
-) -> Writer {
+fn write(mut spool: Writer, exit: &Exit, ending: &AtomicBool, delivered: &Delivered, waits: bool) -> Writer {
     let mut looked = Instant::now();
     loop {
         // Whoever holds the streams open beyond the end of the process is not waited for.
-        let chunk = match exit.recv_timeout(LOOK) {
+        let chunk = match exit.take(LOOK) {
             Ok(chunk) => Some(chunk),
-            Err(RecvTimeoutError::Timeout) if !ending.load(Ordering::Acquire) => None,
+            Err(Empty::Timeout) if !ending.load(Ordering::Acquire) => None,
             Err(_) => break,
         };
         if looked.elapsed() >= LOOK {

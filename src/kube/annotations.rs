@@ -110,7 +110,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         key: "multiline",
-        values: "`auto`, `off`, `start=<regular expression>`",
+        values: "`auto`, `off`, a language, `start=<regular expression>`",
         default: "`[logs.multiline]`",
         what: "Which lines become one record: stack traces, none, or all up to the next line that matches.",
         read: read_multiline,
@@ -519,6 +519,10 @@ fn read_sample(value: &str, _: &[String]) -> Result<Value, Wrong> {
     }
 }
 
+/// Ways to join lines that have a name, as the log side spells them; a test holds both together.
+const MULTILINE: [&str; 10] =
+    ["auto", "off", "java", "python", "go", "node", "dotnet", "ruby", "rust", "php"];
+
 fn read_multiline(value: &str, _: &[String]) -> Result<Value, Wrong> {
     if let Some(pattern) = value.strip_prefix(START) {
         // Loose where the config is strict would mean a mode that is accepted here and refused there.
@@ -527,8 +531,9 @@ fn read_multiline(value: &str, _: &[String]) -> Result<Value, Wrong> {
                 "correct it; the syntax is that of the regex crate, without look-around and back-references";
             return Err(Wrong::new("its regular expression is malformed or too large", fix));
         }
-    } else if !["auto", "off"].contains(&value) {
-        let fix = "write auto, off, or start= and a regular expression of a record's first line";
+    } else if !MULTILINE.contains(&value) {
+        let fix = "write auto, off, a language (java, python, go, node, dotnet, ruby, rust, php), or start= and a regular \
+                   expression of a record's first line";
         return Err(Wrong::new("is not a way to join lines", fix));
     }
     Ok(Value::Multiline(value.to_owned()))

@@ -339,9 +339,10 @@ fn a_quarter_of_a_mebibyte_of_annotations_is_not_kept() {
 
 #[test]
 fn what_is_accepted_here_is_accepted_where_it_is_used() {
-    for mode in
-        ["auto", "off", "start=^x", " auto ", "java", "start=(", "start=", "Auto", r"start=(\w{200}){200}"]
-    {
+    let languages = crate::logs::multiline::Language::NAMED.map(crate::logs::multiline::Language::name);
+    let others =
+        ["auto", "off", "start=^x", " auto ", "cobol", "start=(", "start=", "Auto", r"start=(\w{200}){200}"];
+    for mode in others.into_iter().chain(languages) {
         let here = read_multiline(mode.trim(), &[]).is_ok();
         assert_eq!(here, mode.parse::<crate::logs::multiline::Mode>().is_ok(), "{mode}");
     }
