@@ -10,8 +10,9 @@
 //! once the new one is durable. A start begins a new file too; where none can be made, as on a full disk, it goes
 //! on in the older slot of the file that it found.
 //!
-//! A payload (version 2) is a table of what records carry, then one entry a log, each with its length before it, so
-//! that a later version may append: `count, traits…, entries…`, numbers as LEB128. An entry is the log's key and some 30
+//! A payload (version 2) is its plain length and then, packed by zstd to half or less, a table of what records carry and
+//! one entry a log, each with its length before it, so that a later version may append: `count, traits…, entries…`,
+//! numbers as LEB128. An entry is the log's key and some 30
 //! bytes, and 30 for each file that waits; the traits of a workload are in the table once, however many of its
 //! containers share them, in about 300 bytes, in 14 KiB at most. Version 1, which kept the service name and the
 //! environment in each entry and nothing else, is read.
@@ -35,7 +36,7 @@ const VERSION: u32 = 2;
 /// The oldest that is read.
 const FIRST_VERSION: u32 = 1;
 const HEADER: usize = 28;
-/// Slot size of a new file; grown by doubling. 64 KiB hold about 400 container logs.
+/// Slot size of a new file; grown by doubling. 64 KiB hold about 1,000 container logs.
 const MIN_SLOT: u64 = 64 << 10;
 /// No store counts as far as this, in sequences or files; what claims more is damaged.
 const MAX_COUNT: u64 = u64::MAX / 2;
@@ -308,9 +309,15 @@ fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, o
         entries.extend_from_slice(&entry);
         entry.clear();
     }
-    put_number(out, table.len() as u64);
-    out.extend_from_slice(&traits);
-    out.extend_from_slice(&entries);
+    let mut plain = Vec::with_capacity(10 + traits.len() + entries.len());
+    put_number(&mut plain, table.len() as u64);
+    plain.append(&mut traits);
+    plain.append(&mut entries);
+    put_number(out, plain.len() as u64);
+    out.resize(out.len() + zstd::zstd_safe::compress_bound(plain.len()), 0);
+    let begin = out.len() - zstd::zstd_safe::compress_bound(plain.len());
+    let packed = zstd::bulk::compress_to_buffer(&plain, &mut out[begin..], 1);
+    out.truncate(begin + packed.expect("a buffer of the bound's size takes everything"));
     let len = (out.len() - HEADER) as u32;
     out[12..16].copy_from_slice(&len.to_le_bytes());
     let crc = checksum(out);
@@ -333,8 +340,16 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
         return None;
     }
     let mut rest = &slot[HEADER..];
-    let marks = if number(8)? == 1 { decode_first(&mut rest) } else { decode_marks(&mut rest) }?;
-    Some((sequence, marks))
+    if number(8)? == FIRST_VERSION {
+        return Some((sequence, decode_first(&mut rest)?));
+    }
+    let len = take_number(&mut rest)?;
+    // Text and numbers pack to a third or a fourth; what claims much more is damaged.
+    if len > MAX_SLOT {
+        return None;
+    }
+    let plain = zstd::bulk::decompress(rest, len as usize).ok()?;
+    Some((sequence, decode_marks(&mut plain.as_slice())?))
 }
 
 fn decode_marks(rest: &mut &[u8]) -> Option<Marks> {
@@ -646,13 +661,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let (mut store, _) = open(&dir);
         write(&mut store, &marks(10));
+        // Uids do not pack.
+        let uid = |n: u64| xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes());
         let many: Marks =
-            (0..2000).map(|n| (format!("ns_pod-{n}_uid/container/0"), Mark::default())).collect();
+            (0..5000).map(|n| (format!("ns_pod-{n}_{:032x}/container/0", uid(n)), Mark::default())).collect();
         write(&mut store, &many);
         assert_eq!(store.file_number(), Some(1));
         assert!(!dir.path().join("positions.0").exists());
         let (_, opened) = open(&dir);
-        assert_eq!(opened.marks.len(), 2000);
+        assert_eq!(opened.marks.len(), 5000);
     }
 
     /// A disk on which nothing new can be made.
