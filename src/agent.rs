@@ -7,11 +7,13 @@
 //!
 //! The order of the end: reading stops, the sinks' entrances drop, the sinks run dry, the last checkpoint is written.
 //!
-//! Listener, health and the state directory's lock live as long as the process. Everything else is the [`Pipeline`],
-//! which a new config ends in that same order and starts again ([`reload`]).
+//! Listener, health and the state directory's lock live as long as the process, the watch of the node's pods as long as
+//! configs say the same of it ([`node_pods`]). Everything else is the [`Pipeline`], which a new config ends in that same
+//! order and starts again ([`reload`]).
 
 pub mod harden;
 pub mod keys;
+mod node_pods;
 pub mod reload;
 
 use std::convert::Infallible;
@@ -31,10 +33,9 @@ use crate::config::{self, Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Outlet};
-use crate::data::pods::{self, Reader};
+use crate::data::pods::{Pods, Reader};
 use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
-use crate::kube;
 use crate::logs::driver::{Driver, StateDir, Status};
 use crate::logs::ingest::Settings;
 use crate::logs::multiline::Rules;
@@ -46,6 +47,7 @@ use crate::metrics;
 use crate::sink::{loki, otlp, said, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
 
+use node_pods::NodePods;
 use reload::Reloads;
 
 /// The agent cannot start, or ended by a failure.
@@ -172,6 +174,15 @@ struct Lasting {
     health: Health,
     /// The logs that are being followed, for the page `/ledger`.
     registry: Known,
+    /// The watch of the node's pods, while one is wanted.
+    node_pods: NodePods,
+}
+
+impl Lasting {
+    fn new(registry: Known) -> Self {
+        let health = Health::new();
+        Self { node_pods: NodePods::new(health.clone()), health, registry }
+    }
 }
 
 /// Why a pipeline is to end.
@@ -201,7 +212,7 @@ async fn run_known(
     config.memory_bound().fits(cgroup_limit())?;
     compile(&config)?;
     let mut attendants = Supervisor::new();
-    let lasting = Lasting { health: Health::new(), registry };
+    let mut lasting = Lasting::new(registry);
     // Before anyone can ask: not ready until they have been looked at.
     for name in ["state_dir", "logs_root"] {
         lasting.health.check(name);
@@ -224,13 +235,15 @@ async fn run_known(
         _ = &mut asked => return Ok(Outcome { flushed: true, aborted: Vec::new() }),
     };
     reloads.report_to(&lasting.health);
-    let mut pipeline = Pipeline::start(&config, Legacy { state, marks: None }, &lasting, false)?;
+    let pods = lasting.node_pods.follow(&config).await?;
+    let mut pipeline = Pipeline::start(&config, pods, Legacy { state, marks: None }, &lasting, false)?;
     let outcome = loop {
         let turn = pipeline.supervisor.until(async {
             tokio::select! {
                 reason = &mut asked => Ok(Turn::End(reason)),
                 next = reloads.next(&config) => Ok(Turn::Reload(next)),
                 Err(failure) = attendants.until(std::future::pending::<Infallible>()) => Err(failure),
+                failure = lasting.node_pods.failure() => Err(failure),
             }
         });
         match turn.await.and_then(|turn| turn) {
@@ -245,7 +258,7 @@ async fn run_known(
                 if outcome.is_err() || (&mut asked).now_or_never().is_some() {
                     break outcome;
                 }
-                (config, pipeline) = replace(config, *next, legacy, &lasting, &mut reloads).await?;
+                (config, pipeline) = replace(config, *next, legacy, &mut lasting, &mut reloads).await?;
                 info!(took = ?begun.elapsed(), "reading goes on");
             }
             Err(failure) => {
@@ -255,9 +268,11 @@ async fn run_known(
             }
         }
     };
+    let watched = lasting.node_pods.end().await;
     // The listener leaves last, so that the end can be watched.
     let attended = attendants.end(Deadlines::default()).await;
     let mut outcome = outcome?;
+    outcome.aborted.extend(watched?.aborted);
     outcome.aborted.extend(attended?.aborted);
     Ok(outcome)
 }
@@ -267,7 +282,7 @@ async fn replace(
     config: Config,
     next: Config,
     legacy: Option<Legacy>,
-    lasting: &Lasting,
+    lasting: &mut Lasting,
     reloads: &mut Reloads,
 ) -> Result<(Config, Pipeline), Error> {
     let path = config.agent.state_dir.clone();
@@ -276,7 +291,8 @@ async fn replace(
         None => Legacy { state: lock_state(&path, &lasting.health).await, marks: None },
     };
     let marks = legacy.marks.clone();
-    match Pipeline::start(&next, legacy, lasting, true) {
+    let pods = lasting.node_pods.follow(&next).await?;
+    match Pipeline::start(&next, pods, legacy, lasting, true) {
         Ok(pipeline) => {
             forget_sinks(&config, &next);
             reloads.applied();
@@ -285,7 +301,8 @@ async fn replace(
         Err(error) => {
             reloads.refused(&error.to_string());
             let state = lock_state(&path, &lasting.health).await;
-            let pipeline = Pipeline::start(&config, Legacy { state, marks }, lasting, true)?;
+            let pods = lasting.node_pods.follow(&config).await?;
+            let pipeline = Pipeline::start(&config, pods, Legacy { state, marks }, lasting, true)?;
             Ok((config, pipeline))
         }
     }
@@ -303,9 +320,15 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts sinks and reading. `again` when an earlier pipeline of this process has ended: then what was ready
-    /// stays ready until there is something to say against it.
-    fn start(config: &Config, legacy: Legacy, lasting: &Lasting, again: bool) -> Result<Self, Error> {
+    /// Starts sinks and reading; logs are of `pods` where there are any. `again` when an earlier pipeline of this
+    /// process has ended: then what was ready stays ready until there is something to say against it.
+    fn start(
+        config: &Config,
+        pods: Option<Pods>,
+        legacy: Legacy,
+        lasting: &Lasting,
+        again: bool,
+    ) -> Result<Self, Error> {
         let (chain, multiline) = compile(config)?;
         let mut supervisor = Supervisor::new();
         let outlets = start_sinks(config, &mut supervisor)?;
@@ -321,8 +344,12 @@ impl Pipeline {
         let (ended, reading_ended) = oneshot::channel::<()>();
         let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
         let config::Agent { cluster, node, environment, .. } = &config.agent;
-        let pods = identify(config, paths, &mut supervisor, &lasting.health);
-        let identity = logs::files::Identity::new(pods, Arc::clone(&sources), cluster, node, environment);
+        // Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+        let said: Box<dyn Identify> = match pods {
+            Some(pods) => Box::new(Reader::new(pods, paths, config.kube.wait.0)),
+            None => Box::new(paths),
+        };
+        let identity = logs::files::Identity::new(said, Arc::clone(&sources), cluster, node, environment);
         let driver = logs::spawn(
             &config.logs,
             settings,
@@ -367,37 +394,6 @@ impl Pipeline {
         let legacy = driver.stop_checkpoints();
         (outcome, legacy)
     }
-}
-
-/// Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
-fn identify(
-    config: &Config,
-    paths: PathIdentity,
-    supervisor: &mut Supervisor,
-    health: &Health,
-) -> Box<dyn Identify> {
-    // A sidecar and a host without Kubernetes have files only: there is nobody to ask.
-    if config.kube.effective_mode() == kube::Mode::Path || !config.logs.reads_pods() {
-        // What an earlier config's watch had to say is over.
-        health.note(kube::NOTE, None);
-        return Box::new(paths);
-    }
-    let (writer, pods) = pods::directory();
-    let following = kube::Following {
-        config: config.kube.clone(),
-        node: config.agent.node.clone(),
-        log_root: config.logs.root.clone(),
-        patience: kube::Patience::default(),
-    };
-    let health = health.clone();
-    supervisor.attend("kube", |leave| async move {
-        tokio::select! {
-            () = leave.cancelled() => {}
-            () = following.run(writer, health) => {}
-        }
-        Ok::<_, Infallible>(())
-    });
-    Box::new(Reader::new(pods, paths, config.kube.wait.0))
 }
 
 /// Takes the series of sinks that are no more off the metrics page.

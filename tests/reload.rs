@@ -15,6 +15,7 @@ mod support;
 
 use support::agent::{Agent, Settings};
 use support::cri_writer::{ContainerLog, Pipe};
+use support::fake_kube::{Cut, FakeKube, PodSpec};
 use support::fake_loki::{FakeLoki, Fault, Limits, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -365,4 +366,122 @@ fn what_a_stuck_backend_holds_goes_to_its_successor() {
     let begun = Instant::now();
     assert!(rig.agent.terminate().success());
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+}
+
+/// An API server that knows the rig's pod, and a rig whose agent asks it. `[kube]` has further keys in front.
+struct Cluster {
+    rig: Rig,
+    kube: FakeKube,
+    backend: FakeLoki,
+    kubeconfig: PathBuf,
+}
+
+/// Under the pod's own label, rather than under what its name says.
+const TILL: &str = "service_name=\"till\"";
+
+impl Cluster {
+    fn start(keys: &str, away: bool) -> Self {
+        let (kube, backend) = (FakeKube::start(), FakeLoki::start(Limits::default()));
+        kube.set(PodSpec { name: "api-1", uid: "u1", ..PodSpec::default() }.object());
+        kube.behave(|behaviour| behaviour.away = away);
+        let rig = Rig::prepare("");
+        let kubeconfig = kube.kubeconfig(&rig.agent.directory().join("kube"));
+        let mut cluster = Self { rig, kube, backend, kubeconfig };
+        cluster.rig.write(&cluster.config(keys, 0));
+        cluster.rig.agent.launch();
+        cluster.rig.agent.wait_ready();
+        cluster
+    }
+
+    /// Another `round`, another config.
+    fn config(&self, keys: &str, round: usize) -> String {
+        let (kubeconfig, loki) = (&self.kubeconfig, loki("one", &self.backend));
+        let rule = format!("[process.drop.x]\ncontains = [\"never said {round}\"]\n");
+        format!("[kube]\nkubeconfig = {kubeconfig:?}\n{keys}\n{loki}{rule}")
+    }
+
+    /// Time until a line has arrived under these labels.
+    fn arrival(&self, labels: &str, line: &str) -> Duration {
+        let begun = Instant::now();
+        let there = || self.backend.lines(labels).iter().any(|found| found == line);
+        let (streams, seen) = (self.backend.streams(), self.kube.seen());
+        assert!(wait_until(PATIENCE, there), "{line:?} is not under {labels}: {streams:?}\n{seen:?}");
+        begun.elapsed()
+    }
+
+    /// The same of a line that an instance of the pod's container writes as its first.
+    fn first_arrival(&self, restart: u32, labels: &str) -> Duration {
+        let root = self.rig.log.live().parent().and_then(Path::parent).and_then(Path::parent);
+        let log = ContainerLog::create(root.expect("a log root"), "shop_api-1_u1", "api", restart);
+        let line = format!("first of {restart}");
+        log.expect("a log").write_line(Pipe::Stdout, line.as_bytes()).expect("written");
+        self.arrival(labels, &line)
+    }
+
+    fn health(&self) -> String {
+        self.rig.agent.get("/health/ready?verbose").expect("answers").1
+    }
+}
+
+#[test]
+fn reloads_keep_the_pod_watch_and_no_line_waits() {
+    let cluster = Cluster::start("", false);
+    cluster.rig.log.write_line(Pipe::Stdout, b"before").expect("written");
+    cluster.arrival(TILL, "before");
+    for round in 1..=3 {
+        // From the second one on nobody would answer.
+        cluster.kube.behave(|behaviour| behaviour.away = round > 1);
+        cluster.rig.reload(&cluster.config("", round as usize));
+        let took = cluster.first_arrival(round, TILL);
+        assert!(took < RELOAD, "round {round}: {took:?}");
+    }
+    cluster.kube.behave(|behaviour| behaviour.away = false);
+    cluster.kube.set(PodSpec { name: "new", uid: "u2", ..PodSpec::default() }.object());
+    let known = || cluster.rig.agent.metric("nodewick_kube_pods").is_some_and(|pods| pods >= 2.0);
+    assert!(wait_until(PATIENCE, known), "{:?}", cluster.kube.seen());
+    assert_eq!(cluster.kube.lists("pods"), 1, "{:?}", cluster.kube.seen());
+    assert_eq!(cluster.kube.lists("namespaces"), 1, "{:?}", cluster.kube.seen());
+}
+
+#[test]
+fn a_log_that_went_by_its_path_does_not_wait_again_after_a_reload() {
+    let cluster = Cluster::start("wait = \"5s\"", true);
+    cluster.rig.log.write_line(Pipe::Stdout, b"before").expect("written");
+    let by_path = "service_name=\"api\"";
+    let waited = cluster.arrival(by_path, "before");
+    assert!(waited > Duration::from_secs(3), "it waits for its pod: {waited:?}");
+    for round in 1..=2 {
+        cluster.rig.reload(&cluster.config("wait = \"5s\"", round));
+        let line = format!("after {round}");
+        cluster.rig.log.write_line(Pipe::Stdout, line.as_bytes()).expect("written");
+        let took = cluster.arrival(by_path, &line);
+        assert!(took < RELOAD, "round {round}: {took:?}");
+    }
+    assert!(cluster.health().contains("[!]kube"), "the watch still says what is wrong");
+}
+
+#[test]
+fn a_reload_that_changes_what_is_watched_begins_anew_and_one_without_kubernetes_ends_the_watch() {
+    let cluster = Cluster::start("", false);
+    assert!(cluster.first_arrival(0, TILL) < RELOAD);
+    cluster.rig.reload(&cluster.config("pod_labels = [\"app\"]", 0));
+    assert!(cluster.first_arrival(1, TILL) < RELOAD);
+    let entries = cluster.backend.entries(TILL);
+    let entry = entries.iter().find(|entry| entry.line == "first of 1").expect("it came");
+    assert!(entry.metadata.iter().any(|(name, value)| name.contains("app") && value == "till"), "{entry:?}");
+    assert_eq!(cluster.kube.lists("pods"), 2, "{:?}", cluster.kube.seen());
+    // How long logs wait is nothing that the watch needs to know.
+    cluster.rig.reload(&cluster.config("pod_labels = [\"app\"]\nwait = \"4s\"", 0));
+    assert_eq!(cluster.kube.lists("pods"), 2, "{:?}", cluster.kube.seen());
+
+    cluster.kube.behave(|behaviour| behaviour.forbidden = vec!["pods", "namespaces"]);
+    cluster.kube.cut(Cut::Clean);
+    assert!(wait_until(PATIENCE, || cluster.health().contains("[!]kube")), "{}", cluster.health());
+    cluster.rig.reload(&cluster.config("mode = \"path\"", 0));
+    assert!(!cluster.health().contains("[!]kube"), "{}", cluster.health());
+    cluster.kube.forget_seen();
+    assert!(cluster.first_arrival(2, "service_name=\"api\"") < RELOAD);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(cluster.kube.seen().len(), 0, "{:?}", cluster.kube.seen());
+    assert!(!cluster.health().contains("[!]kube"), "{}", cluster.health());
 }

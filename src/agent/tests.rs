@@ -46,9 +46,9 @@ fn a_config_that_does_not_start_gives_way_to_the_last_good_one() {
     let mut bad = good.clone();
     bad.sink.loki.insert("broken".into(), loki::Config { url: "no url".into(), ..loki::Config::default() });
     run(async {
-        let lasting = Lasting { health: Health::new(), registry: Arc::default() };
+        let mut lasting = Lasting::new(Arc::default());
         let state = lock_state(&good.agent.state_dir, &lasting.health).await;
-        let pipeline = Pipeline::start(&good, Legacy { state, marks: None }, &lasting, false)
+        let pipeline = Pipeline::start(&good, None, Legacy { state, marks: None }, &lasting, false)
             .unwrap_or_else(|error| panic!("{error}"));
         wait_for(|| stored(dir.path()).len() == 1).await;
         wait_for(|| lasting.health.ready().is_ok()).await;
@@ -56,7 +56,7 @@ fn a_config_that_does_not_start_gives_way_to_the_last_good_one() {
         assert_eq!(outcome.expect("drains"), Outcome { flushed: true, aborted: Vec::new() });
         let marks = legacy.as_ref().and_then(|legacy| legacy.marks.clone()).expect("where it stopped");
         assert_eq!(marks.keys().collect::<Vec<_>>(), ["shop_api-1_u1/api/0"]);
-        let (runs, pipeline) = replace(good.clone(), bad, legacy, &lasting, &mut Reloads::none())
+        let (runs, pipeline) = replace(good.clone(), bad, legacy, &mut lasting, &mut Reloads::none())
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         assert!(runs.sink.loki.is_empty(), "the last good one runs");
@@ -85,11 +85,11 @@ fn positions_survive_a_hand_over_without_a_state_directory() {
         local::Config { dir: Some(dir.path().join("store")), ..local::Config::default() },
     );
     run(async {
-        let lasting = Lasting { health: Health::new(), registry: Arc::default() };
+        let lasting = Lasting::new(Arc::default());
         let state = lock_state(&config.agent.state_dir, &lasting.health).await;
         assert!(state.is_err());
         let start = |legacy, again| {
-            Pipeline::start(&config, legacy, &lasting, again).unwrap_or_else(|error| panic!("{error}"))
+            Pipeline::start(&config, None, legacy, &lasting, again).unwrap_or_else(|error| panic!("{error}"))
         };
         let pipeline = start(Legacy { state, marks: None }, false);
         let sent = || lasting.registry.load().as_ref().map_or(0, |all| all.accounts().1.sent);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::workload::{ContainerRef, Exit, Handling, Identify, Identity, PathIdentity, Workload};
 
@@ -94,6 +94,8 @@ struct Shared {
     synced: AtomicBool,
     /// A log has asked for a pod that is not known.
     missed: AtomicBool,
+    /// Since when a log has been without its pod. Whoever reads anew, after a reload, lets no log wait a second time.
+    waiting: Mutex<HashMap<String, Duration>>,
 }
 
 /// The pods as the watch writes them. There is one.
@@ -228,14 +230,12 @@ pub struct Reader {
     pods: Pods,
     paths: PathIdentity,
     longest_wait: Duration,
-    /// Since when a log waits for its pod.
-    waiting: HashMap<String, Duration>,
 }
 
 impl Reader {
     /// A reader that lets a log wait for its pod for `longest_wait`.
     pub fn new(pods: Pods, paths: PathIdentity, longest_wait: Duration) -> Self {
-        Self { pods, paths, longest_wait, waiting: HashMap::new() }
+        Self { pods, paths, longest_wait }
     }
 
     /// The pod's container, if the pod is the one that the path names: a name may come again with another uid, and
@@ -251,17 +251,15 @@ impl Reader {
 impl Identify for Reader {
     fn identify(&mut self, container: &ContainerRef, now: Duration) -> Identity {
         let known = self.container(container, now, |found| Arc::clone(&found.traits));
-        if known.is_none() {
-            let since = *self.waiting.entry(container.key()).or_insert(now);
+        let Some(traits) = known else {
+            let since = *self.pods.shared.waiting.lock().entry(container.key()).or_insert(now);
             if now < since + self.longest_wait {
                 self.pods.shared.missed.store(true, Ordering::Release);
                 return Identity::Pending;
             }
-        }
-        self.waiting.remove(&container.key());
-        let Some(traits) = known else {
             return self.paths.identify(container, now);
         };
+        self.pods.shared.waiting.lock().remove(&container.key());
         Identity::Known(Arc::new(Workload {
             container: container.clone(),
             cluster: self.paths.cluster.clone(),
@@ -300,7 +298,7 @@ impl Identify for Reader {
     }
 
     fn forget(&mut self, is_there: &dyn Fn(&str) -> bool) {
-        self.waiting.retain(|key, _| is_there(key));
+        self.pods.shared.waiting.lock().retain(|key, _| is_there(key));
     }
 }
 
@@ -349,6 +347,22 @@ mod tests {
         assert_eq!(service(reader.identify(&log, secs(15))), Some(("checkout".into(), true)));
         writer.enter(pod("u1", "till"));
         assert_eq!(service(reader.identify(&log, secs(16))), Some(("till".into(), false)));
+    }
+
+    #[test]
+    fn who_reads_anew_lets_no_log_wait_a_second_time() {
+        let (_writer, pods) = directory();
+        let mut first = reader(pods.clone());
+        let (log, other) = (container("u1"), container("u2"));
+        assert_eq!(service(first.identify(&log, secs(5))), None);
+        assert_eq!(service(first.identify(&log, secs(15))), Some(("checkout".into(), true)));
+        assert_eq!(service(first.identify(&other, secs(15))), None);
+        let mut second = reader(pods);
+        assert_eq!(service(second.identify(&log, secs(16))), Some(("checkout".into(), true)));
+        assert_eq!(service(second.identify(&other, secs(24))), None);
+        assert_eq!(service(second.identify(&other, secs(25))), Some(("checkout".into(), true)));
+        second.forget(&|key| key == other.key());
+        assert_eq!(service(second.identify(&log, secs(26))), None, "a log that was gone begins anew");
     }
 
     #[test]

@@ -109,6 +109,32 @@ fn the_last_state_of_a_pod_tells_how_its_containers_ended() {
 }
 
 #[test]
+fn a_rollout_leaves_no_bad_ends_of_containers_that_were_told_to_end() {
+    let (mut directory, pods) = directory(false);
+    let ended = |code: i32| {
+        let pod = String::from_utf8(pod(UID)).expect("UTF-8");
+        let pod = pod.replace(
+            r#""resourceVersion""#,
+            r#""deletionTimestamp":"2026-11-23T01:00:30Z","resourceVersion""#,
+        );
+        pod.replace(
+            r#""phase":"Running""#,
+            &format!(
+                r#""phase":"Running","containerStatuses":[{{"name":"api","restartCount":0,"image":"","imageID":"","ready":false,
+                "containerID":"containerd://a","state":{{"terminated":{{"exitCode":{code},"reason":"Error","containerID":"containerd://a"}}}}}}]"#
+            ),
+        )
+    };
+    let exits = || pods.get(UID, secs(3)).expect("a pod").containers[0].exits.len();
+    directory.pod(ended(143).as_bytes(), secs(1)).expect("a pod");
+    assert_eq!(exits(), 0);
+    directory.pod(ended(1).as_bytes(), secs(1)).expect("a pod");
+    assert_eq!(exits(), 1, "a crash at the end is one");
+    directory.pod_deleted(ended(137).as_bytes(), secs(2)).expect("a pod");
+    assert_eq!(exits(), 0);
+}
+
+#[test]
 fn the_mirror_of_a_static_pod_is_known_by_the_uid_of_its_logs() {
     let (mut directory, pods) = directory(false);
     let hash = "4fb9a1d1f5b4c3e2a1908f7e6d5c4b3a";

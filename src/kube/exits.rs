@@ -13,7 +13,14 @@ const MAX_REASON: usize = 64;
 /// Source: `k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go`, `convertToAPIContainerStatuses`.
 const UNKNOWN: &str = "ContainerStatusUnknown";
 
-/// Exits that a status tells of. `deleted`: the pod is being deleted.
+/// Exit codes of who was told to end and did, or was made to: 128 + SIGTERM, 128 + SIGKILL.
+const TOLD_TO_END: [i32; 2] = [143, 137];
+/// The kernel's doing, whoever asked for the pod's end. Source: `containerd/internal/cri/server/events.go`.
+const OUT_OF_MEMORY: &str = "OOMKilled";
+
+/// Exits that a status tells of. `deleted`: the pod is being deleted. Its containers are told to end then, so the signals
+/// that this takes are no news: nothing is said of who ended by them. An instance that ended before that is another
+/// matter: the kubelet has started the next one since, or waits to.
 ///
 /// `state.terminated` is of the newest instance, number `restartCount`. `lastState.terminated` is of the one before it,
 /// except where the newest one waits to be started again: the kubelet then moves its end there without counting on
@@ -23,14 +30,22 @@ pub(super) fn of(status: &ContainerStatus, deleted: bool) -> Vec<(u32, Exit)> {
     let mut exits = Vec::new();
     if let Some(end) = terminated(status.last_state.as_ref())
         && let Some(restart) = instance_of_last(status, end, newest, deleted)
+        && !(deleted && end.reason.as_deref() == Some(UNKNOWN) && is_as_told(end))
     {
         exits.push((restart, exit(end)));
     }
     if let Some(end) = terminated(status.state.as_ref()) {
         exits.retain(|(restart, _)| *restart != newest);
-        exits.push((newest, exit(end)));
+        if !(deleted && is_as_told(end)) {
+            exits.push((newest, exit(end)));
+        }
     }
     exits
+}
+
+/// True when the end is what comes of being told to end.
+fn is_as_told(end: &ContainerStateTerminated) -> bool {
+    TOLD_TO_END.contains(&end.exit_code) && end.reason.as_deref() != Some(OUT_OF_MEMORY)
 }
 
 fn terminated(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
@@ -124,7 +139,31 @@ mod tests {
         let status = format!(r#""restartCount":1,"state":{{"waiting":{{}}}},"lastState":{last}"#);
         assert_eq!(exits(&status, false), [said(0, 137, "ContainerStatusUnknown")]);
         let status = status.replace(":1,", ":0,");
-        assert_eq!(exits(&status, true), [said(0, 137, "ContainerStatusUnknown")]);
+        assert_eq!(exits(&status, true), [], "what vanished with its pod was told to");
+        let status = status.replace("137", "1");
+        assert_eq!(exits(&status, true), [said(0, 1, "ContainerStatusUnknown")]);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_has_no_bad_end_by_the_signals_that_this_takes() {
+        let ended = |code: i32, reason: &str| {
+            let end = format!(r#"{{"exitCode":{code},"reason":"{reason}","containerID":"containerd://b"}}"#);
+            format!(
+                r#""containerID":"containerd://b","restartCount":3,"state":{{"terminated":{end}}},"lastState":{{}}"#
+            )
+        };
+        for code in [143, 137] {
+            assert_eq!(exits(&ended(code, "Error"), true), [], "{code}");
+            assert_eq!(exits(&ended(code, "Error"), false), [said(3, code, "Error")]);
+        }
+        // A crash while it ends, the kernel's doing, and a good end stay what they are.
+        assert_eq!(exits(&ended(1, "Error"), true), [said(3, 1, "Error")]);
+        assert_eq!(exits(&ended(137, "OOMKilled"), true), [said(3, 137, "OOMKilled")]);
+        assert_eq!(exits(&ended(0, "Completed"), true), [said(3, 0, "Completed")]);
+        // So does what happened to the instance before: nobody had asked for the pod's end yet.
+        let killed = r#"{"terminated":{"exitCode":137,"reason":"Error","containerID":"containerd://a"}}"#;
+        let status = ended(143, "Error").replace("\"lastState\":{}", &format!("\"lastState\":{killed}"));
+        assert_eq!(exits(&status, true), [said(2, 137, "Error")]);
     }
 
     #[test]

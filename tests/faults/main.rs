@@ -19,6 +19,7 @@ mod rows_backend;
 mod rows_clients;
 mod rows_files;
 mod rows_hostile;
+mod rows_kube;
 mod rows_process;
 mod rows_state;
 mod secure;

@@ -34,6 +34,9 @@ const OWN_RESOURCE_KEYS: [&str; 12] = [
     "service.instance.id",
 ];
 
+/// Resource attributes that are lists of strings. Source: OpenTelemetry semantic conventions, "Container".
+const LISTS: [&str; 1] = ["container.image.tags"];
+
 /// Protobuf tags: field number and wire type in one byte.
 mod tag {
     pub(super) const REQUEST_RESOURCE_LOGS: u8 = 1 << 3 | 2;
@@ -59,6 +62,8 @@ mod tag {
     pub(super) const BOOL: u8 = 2 << 3;
     pub(super) const INT: u8 = 3 << 3;
     pub(super) const DOUBLE: u8 = 4 << 3 | 1;
+    pub(super) const LIST: u8 = 5 << 3 | 2;
+    pub(super) const ENTRY: u8 = 1 << 3 | 2;
 }
 
 /// The encoder with its reused buffers.
@@ -160,6 +165,12 @@ fn write_resource_logs(resource: &[u8], records: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(records);
 }
 
+/// Writes an attribute in the type that the conventions give it.
+fn write_resource_attribute(key: &str, value: &str, out: &mut Vec<u8>) {
+    let write = if LISTS.contains(&key) { write_list_attribute } else { write_string_attribute };
+    write(tag::RESOURCE_ATTRIBUTES, key.as_bytes(), value.as_bytes(), out);
+}
+
 /// Who wrote the log, by the semantic conventions for Kubernetes and services. `service.namespace` and
 /// `service.instance.id` default as "Specify resource attributes using Kubernetes annotations" of those says.
 fn write_resource(workload: &Workload, fields: Fields, out: &mut Vec<u8>, text: &mut Vec<u8>) {
@@ -167,7 +178,7 @@ fn write_resource(workload: &Workload, fields: Fields, out: &mut Vec<u8>, text: 
     let own = |key: &str| workload.attributes.iter().any(|(name, value)| name == key && !value.is_empty());
     let mut put = |key: &str, value: &str| {
         if !value.is_empty() {
-            write_string_attribute(tag::RESOURCE_ATTRIBUTES, key.as_bytes(), value.as_bytes(), out);
+            write_resource_attribute(key, value, out);
         }
     };
     put("service.name", &workload.service_name);
@@ -252,7 +263,7 @@ fn write_file_resource(workload: &Workload, fields: Fields, out: &mut Vec<u8>) {
     });
     for (key, value) in own.chain(of_others.map(|(_, pair)| pair)) {
         if !key.is_empty() && !value.is_empty() {
-            write_string_attribute(tag::RESOURCE_ATTRIBUTES, key.as_bytes(), value.as_bytes(), out);
+            write_resource_attribute(key, value, out);
         }
     }
     if workload.service_name_guessed {
@@ -408,6 +419,18 @@ fn write_key(tag: u8, key: &[u8], value_len: usize, out: &mut Vec<u8>) {
 #[inline]
 fn write_string_attribute(tag: u8, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
     write_key(tag, key, 1 + len_of_varint(value.len()) + value.len(), out);
+    write_bytes(tag::STRING, value, out);
+}
+
+/// Appends an attribute that is a list of one string.
+fn write_list_attribute(tag: u8, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let entry = 1 + len_of_varint(value.len()) + value.len();
+    let list = 1 + len_of_varint(entry) + entry;
+    write_key(tag, key, 1 + len_of_varint(list) + list, out);
+    out.push(tag::LIST);
+    write_varint(list as u64, out);
+    out.push(tag::ENTRY);
+    write_varint(entry as u64, out);
     write_bytes(tag::STRING, value, out);
 }
 

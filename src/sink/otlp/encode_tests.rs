@@ -241,6 +241,28 @@ fn annotations_may_name_the_instance_and_the_namespace_of_a_service() {
 }
 
 #[test]
+fn an_images_tags_are_a_list_as_the_conventions_have_them() {
+    let mut workload = workload();
+    // Long enough for lengths of two bytes.
+    let tag = "v".repeat(128);
+    workload.attributes = vec![
+        ("container.image.name".into(), "registry.example/shop".into()),
+        ("container.image.tags".into(), tag.clone()),
+    ];
+    let request = decoded(&[parcel(&Arc::new(workload), b"x", vec![Record::default()])], Fields::ALL);
+    let resource = request.resource_logs[0].resource.as_ref().expect("resource");
+    let value = |key: &str| {
+        let pair = resource.attributes.iter().find(|pair| pair.key == key);
+        pair.and_then(|pair| pair.value.clone()).and_then(|value| value.value)
+    };
+    assert_eq!(value("container.image.name"), Some(Value::StringValue("registry.example/shop".into())));
+    let Some(Value::ArrayValue(list)) = value("container.image.tags") else { panic!("no list") };
+    let entries: Vec<_> = list.values.into_iter().filter_map(|entry| entry.value).collect();
+    assert_eq!(entries, [Value::StringValue(tag)]);
+    assert!(value("service.instance.id").is_some(), "what follows is in its place");
+}
+
+#[test]
 fn neighbours_of_one_workload_share_a_resource() {
     let (one, equal) = (Arc::new(workload()), Arc::new(workload()));
     let other = Arc::new(Workload { service_name: "orders".into(), ..workload() });

@@ -68,6 +68,7 @@ fn text(value: AnyValue) -> String {
         Some(Value::BoolValue(flag)) => flag.to_string(),
         Some(Value::IntValue(number)) => number.to_string(),
         Some(Value::DoubleValue(number)) => number.to_string(),
+        Some(Value::ArrayValue(list)) => list.values.into_iter().map(text).collect::<Vec<_>>().join(", "),
         _ => String::new(),
     }
 }
