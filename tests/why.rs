@@ -252,8 +252,17 @@ fn a_doctor_beside_a_running_agent_touches_nothing() {
     );
 }
 
-const SECRETS: [&str; 5] =
-    ["CANARY-TOKEN-1", "CANARY-HEADER-2", "CANARY-ENV-3", "CANARY-FILE-4", "CANARY-LINE"];
+const SECRETS: [&str; 9] = [
+    "CANARY-TOKEN-1",
+    "CANARY-HEADER-2",
+    "CANARY-ENV-3",
+    "CANARY-FILE-4",
+    "CANARY-CLIENT-5",
+    "CANARY-PARAM-6",
+    "CANARY-CLIENTFILE-7",
+    "CANARY-PROXY-8",
+    "CANARY-LINE",
+];
 
 #[test]
 fn a_support_bundle_has_neither_secrets_nor_lines() {
@@ -261,8 +270,19 @@ fn a_support_bundle_has_neither_secrets_nor_lines() {
     let dir = tempfile::tempdir().expect("a directory");
     let token = dir.path().join("token");
     std::fs::write(&token, "CANARY-FILE-4\n").expect("written");
+    // The URL of the tokens repeats what is secret: it is masked by the secrets' own texts.
+    let client = dir.path().join("client");
+    std::fs::write(&client, "CANARY-CLIENTFILE-7\n").expect("written");
     let node = Node::start(
-        "[sink.otlp.other]\nendpoint = \"http://user:CANARY-TOKEN-1@127.0.0.1:1\"\noptional = true\n",
+        &format!(
+            "[sink.otlp.other]\nendpoint = \"http://user:CANARY-TOKEN-1@127.0.0.1:1\"\noptional = true\n\
+             [sink.otlp.granted]\nendpoint = \"http://127.0.0.1:1\"\noptional = true\n\
+             proxy = \"http://p:CANARY-PROXY-8@127.0.0.1:1\"\n\
+             auth.oauth2 = {{ token_url = \"http://127.0.0.1:1/CANARY-CLIENT-5/CANARY-PARAM-6/CANARY-CLIENTFILE-7\", \
+             client_id = \"c\", client_secret = \"CANARY-CLIENT-5\", endpoint_params = {{ resource = \"CANARY-PARAM-6\" }} }}\n\
+             [sink.otlp.filed]\nendpoint = \"http://127.0.0.1:1\"\noptional = true\n\
+             auth.oauth2 = {{ token_url = \"http://127.0.0.1:1\", client_id = \"c\", client_secret_file = {client:?} }}\n"
+        ),
         &secret.replace("TOKEN_FILE", token.to_str().expect("UTF-8")),
     );
     node.loki.limit(|limits| limits.poison = Some("poisoned"));
@@ -297,7 +317,9 @@ fn a_support_bundle_has_neither_secrets_nor_lines() {
         match names.last().expect("a name").as_str() {
             "environment.txt" => assert_eq!(text, "MY_PASSWORD\n"),
             "config.toml" => {
-                assert!(text.contains("cluster = \"test\"") && text.contains("<redacted>"), "{text}")
+                assert!(text.contains("cluster = \"test\"") && text.contains("<redacted>"), "{text}");
+                let masked = "http://127.0.0.1:1/<redacted>/<redacted>/<redacted>";
+                assert!(text.contains(masked), "{text}");
             }
             "ledger.json" => assert!(text.contains("\"pod\":\"checkout-0\""), "{text}"),
             "checkpoint.txt" => assert!(text.contains("checkout-0"), "{text}"),
