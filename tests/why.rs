@@ -131,6 +131,44 @@ fn lines_that_flow_are_told_with_the_query_that_finds_them() {
 }
 
 #[test]
+fn a_log_file_is_found_by_its_path_and_by_its_source() {
+    let app = tempfile::tempdir().expect("a directory");
+    let (live, late) = (app.path().join("app.log"), app.path().join("late.log"));
+    std::fs::write(&live, "level=info msg=one\nlevel=warn msg=two\n").expect("written");
+    let shown = app.path().display();
+    let node = Node::start(
+        &format!(
+            "[logs.files.app]\npaths = [\"{shown}/*.log\"]\nexclude = [\"{shown}/x*\"]\nservice = \"till\"\n"
+        ),
+        "",
+    );
+    let path = live.to_str().expect("UTF-8");
+    let said = node.until(&["why", path], "flowing: 2 lines sent");
+    assert_eq!(said.code, 0, "{}", said.out);
+    said.line("[logs.files.app]")
+        .line(&format!("√ {path}: flowing: 2 lines sent, none waiting"))
+        .line("    lines     logfmt; of the last 2: level 100%, trace id 0%, request id 0% (no trace can be followed to these lines)")
+        .line(&format!(
+            "    find      {{cluster=\"test\", service_name=\"till\", job=\"app\"}} | filename=\"{path}\""
+        ));
+    for question in ["app", &format!("file:{path}")] {
+        let said = node.run(&["why", question]);
+        assert_eq!(said.code, 0, "{question}: {}", said.out);
+        said.line(&format!("√ {path}: flowing: 2 lines sent, none waiting"));
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&node.run(&["why", "app", "-o", "json"]).out).expect("JSON");
+    assert_eq!(json["pods"][0]["source"], "app");
+    assert_eq!(json["pods"][0]["containers"][0]["account"]["uid"], format!("file:{path}"));
+    let gone = node.run(&["why", late.to_str().expect("UTF-8")]);
+    assert_eq!(gone.code, 1);
+    gone.line(&format!("× {shown}/late.log is not there; [logs.files.app] will follow it"));
+    let other = node.run(&["why", &format!("{shown}/x.log")]);
+    assert_eq!(other.code, 1);
+    other.line(&format!("× {shown}/x.log matches no source of [logs.files], or is excluded there"));
+}
+
+#[test]
 fn a_pod_that_is_not_here_is_asked_back() {
     let node = Node::start("", "");
     write(&node.log("api"), &["one"]);
