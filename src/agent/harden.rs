@@ -270,14 +270,12 @@ fn restrict(
 
 /// Every path that the config names, with its key.
 fn named(config: &Config, tree: &Table) -> Vec<Named> {
-    let mut found = vec![
-        Named {
-            key: "agent.state_dir".into(),
-            path: config.agent.state_dir.clone(),
-            file: None,
-            writes: true,
-        },
-    ];
+    let mut found = vec![Named {
+        key: "agent.state_dir".into(),
+        path: config.agent.state_dir.clone(),
+        file: None,
+        writes: true,
+    }];
     // A sidecar reads no pods' logs.
     if !config.logs.root.as_os_str().is_empty() {
         let path = config.logs.root.clone();
