@@ -65,7 +65,7 @@ enum Verb {
     Demo(demo::Args),
     /// Show the local store's logs for people: levels, messages, traces.
     Tail(tail::Args),
-    /// Validate the config; print what it comes to, where each value is from, and the memory bound.
+    /// Validate the config; print its values, where each is from, and the memory bound.
     Check(CheckArgs),
     /// Take log lines through every stage and say what happens to them, and why.
     Explain(explain::Args),
@@ -86,7 +86,7 @@ enum Verb {
     Man,
     /// What is wrong with this installation, and how to mend it.
     Doctor(doctor::DoctorArgs),
-    /// Where are the logs of a pod? Found, read, sent, dropped, and why.
+    /// Where are the logs of a pod or file? Found, read, sent, dropped, and why.
     Why(why::WhyArgs),
     /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
     Status(doctor::StatusArgs),
