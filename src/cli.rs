@@ -34,9 +34,11 @@ const BAD_CONFIG: u8 = 78;
 /// What the first screen says of the verbs that it does not list.
 const MORE: &str = "\
 More verbs (`nodewick <verb> --help`):
-  config       Show the effective config, its JSON schema, or write a first one
+  exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
+  config       Show the effective config, its JSON schema, or write a first one
   migrate      Translate a Promtail or Fluent Bit config
+  support      Collect one archive for those who help: `support bundle`
   completions  Print a completion script for bash, zsh or fish
   man          Print the manual page
   version      Print version, revision and compiler";
@@ -57,12 +59,13 @@ enum Verb {
     /// Follow the node's logs and ship them (the default).
     Run(exec::RunArgs),
     /// Run a command and ship what it prints.
+    #[command(hide = true)]
     Exec(exec::ExecArgs),
     /// Show the agent at work on a make-believe node: no cluster, no backend.
     Demo(demo::Args),
     /// Show the local store's logs for people: levels, messages, traces.
     Tail(tail::Args),
-    /// Validate the config; print what it comes to, where each value is from, and the memory bound.
+    /// Validate the config; print its values, where each is from, and the memory bound.
     Check(CheckArgs),
     /// Take log lines through every stage and say what happens to them, and why.
     Explain(explain::Args),
@@ -83,7 +86,7 @@ enum Verb {
     Man,
     /// What is wrong with this installation, and how to mend it.
     Doctor(doctor::DoctorArgs),
-    /// Where are the logs of a pod? Found, read, sent, dropped, and why.
+    /// Where are the logs of a pod or file? Found, read, sent, dropped, and why.
     Why(why::WhyArgs),
     /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
     Status(doctor::StatusArgs),

@@ -213,6 +213,37 @@ fn a_root_that_is_not_mounted_is_named_with_the_mount() {
 }
 
 #[test]
+fn log_files_are_looked_for_and_no_pods_are_missed_beside_them() {
+    let place = Place::new();
+    std::fs::remove_dir(place.root()).expect("removed");
+    let app = place.path().join("app");
+    std::fs::create_dir(&app).expect("made");
+    std::fs::write(app.join("a.log"), "one\n").expect("written");
+    std::fs::write(app.join("a.log.1"), "zero\n").expect("written");
+    std::fs::hard_link(app.join("a.log"), app.join("b.out")).expect("linked");
+    let shown = app.display();
+    let said = place.doctor(&format!(
+        "[sink.stdout.main]\n[logs.files.app]\npaths = [\"{shown}/*.log\"]\n[logs.files.late]\npaths = [\"{shown}/*.txt\"]\n\
+         [logs.files.unmounted]\npaths = [\"{shown}/deep/*.log\"]\n[logs.files.twice]\npaths = [\"{shown}/*.out\"]\n"
+    ));
+    assert!(!said.out.contains("log-root"), "{}", said.out);
+    // One of its names is that of another file: neither is followed.
+    let found = said.block("logs.files.twice");
+    assert!(found[0].starts_with("× ") && found[0].contains("1 of 1 file cannot be read: "), "{found:?}");
+    let found = said.block("logs.files.late");
+    assert!(
+        found[0].starts_with("‼ ") && found[0].contains(&format!("no file matches {shown}/*.txt")),
+        "{found:?}"
+    );
+    let found = said.block("logs.files.unmounted");
+    assert!(found[0].contains(&format!("{shown}/deep does not exist")), "{found:?}");
+    std::fs::remove_file(app.join("b.out")).expect("removed");
+    let said = place.doctor(&format!("[sink.stdout.main]\n[logs.files.app]\npaths = [\"{shown}/*.log\"]\n"));
+    let found = said.block("logs.files.app");
+    assert!(found[0].starts_with("√ ") && found[0].contains("1 readable file of "), "{found:?}");
+}
+
+#[test]
 fn a_root_with_another_layout_is_told_from_an_empty_one() {
     let place = Place::new();
     assert_eq!(

@@ -346,6 +346,63 @@ fn documents_name_metrics_that_exist() {
     none(findings, "metrics that are not in the table of src/metrics.rs");
 }
 
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut documents = files("docs", &[".md"]);
+    documents.extend(files("deploy", &[".md"]));
+    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
+    documents.extend(top.map(PathBuf::from));
+    let mut findings = Vec::new();
+    for path in documents.into_iter().filter(|path| root().join(path).exists()) {
+        let document = text(&path);
+        for (link, line) in links(&document) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
+            let missing = if !root().join(&target).exists() {
+                true
+            } else if anchor.is_empty() || target.extension().is_none_or(|ending| ending != "md") {
+                false
+            } else {
+                !anchors(&text(&target)).contains(anchor)
+            };
+            if missing {
+                findings.push(format!("{}:{line}: {link}", path.display()));
+            }
+        }
+    }
+    none(findings, "links that lead nowhere");
+}
+
+/// The lines of a document outside its blocks of code, numbered from 1.
+fn prose(document: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut code = false;
+    document.lines().enumerate().filter_map(move |(number, line)| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        (!fence && !code).then_some((number + 1, line))
+    })
+}
+
+/// The links of a document into this repository, with their lines.
+fn links(document: &str) -> Vec<(String, usize)> {
+    static LINK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\]\(([^)\s]+)\)").expect("a regex"));
+    let found = prose(document)
+        .flat_map(|(number, line)| LINK.captures_iter(line).map(move |found| (found[1].to_owned(), number)));
+    found.filter(|(link, _)| !link.contains("://") && !link.starts_with("mailto:")).collect()
+}
+
+/// The anchors that GitHub makes of a document's headings.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings = prose(document).filter(|(_, line)| line.starts_with('#'));
+    headings
+        .map(|(_, line)| {
+            let words = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
 /// Names that look like the agent's metrics and are none of `known`; the value says that it is a histogram.
 fn unknown_metrics(document: &str, known: &BTreeMap<&str, bool>) -> Vec<(String, usize)> {
     static NAME: LazyLock<Regex> =
@@ -432,4 +489,11 @@ fn a_prefixed_test_is_found_and_an_unknown_metric_too() {
     let document =
         "`nodewick_wait_seconds_bucket` nodewick_logs_open\nnodewick_logs_open_count nodewick_logs";
     assert_eq!(unknown_metrics(document, &known), [("nodewick_logs_open_count".to_owned(), 2)]);
+}
+
+#[test]
+fn links_and_anchors_of_a_document_are_found() {
+    let document = "# One `two`: three\n[a](b.md#c) [d](https://e.f) and\n```\n# no [g](h)\n```\n[i](#j)\n";
+    assert_eq!(links(document), [("b.md#c".to_owned(), 2), ("#j".to_owned(), 6)]);
+    assert_eq!(anchors(document), BTreeSet::from(["one-two-three".to_owned()]));
 }

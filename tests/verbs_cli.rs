@@ -201,6 +201,94 @@ fn sampling_limits_and_deduplication_are_told_apart() {
 }
 
 #[test]
+fn annotations_of_a_case_are_those_of_its_pod() {
+    let config = file(".toml", "[sink.loki.main]\nurl = \"http://l\"\n");
+    let cases = file(
+        ".toml",
+        r#"[[case]]
+name = "off"
+container = "api"
+annotations = { "nodewick.dev/logs" = "on", "nodewick.dev/logs.api" = "off" }
+lines = ["one", "two"]
+expect = [{ dropped_by = "annotation", service = "" }, { kept = false }]
+
+[[case]]
+name = "level"
+lines = ['{"level":"info","sev":"error"}']
+annotations = { "nodewick.dev/level-field" = "sev", "resource.opentelemetry.io/service.name" = "till" }
+expect = { level = "error", service = "till" }
+
+[[case]]
+name = "text"
+annotations = { "nodewick.dev/parser" = "text" }
+lines = ['{"level":"info","sev":"error"}']
+expect = { level = "", kept = true }
+
+[[case]]
+name = "share"
+annotations = { "nodewick.dev/sample" = "0.0000001" }
+lines = ["one"]
+expect = { dropped_by = "sample.annotation" }
+
+[[case]]
+name = "joined"
+annotations = { "nodewick.dev/multiline" = "start=^BEGIN" }
+lines = ["BEGIN 1", "x", "BEGIN 2"]
+expect = [{ lines = 2, contains = ["x"] }, { lines = 1 }]
+
+[[case]]
+name = "misspelt"
+annotations = { "nodewick.dev/parser" = "jsno" }
+lines = ['{"level":"info"}']
+expect = { level = "info" }
+"#,
+    );
+    let output = run(&["test", "-c", name(&config), name(&cases)]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    assert!(said.ends_with("6 cases, 0 failed\n"), "{said}");
+    assert_eq!(said.matches("‼").count(), 1, "{said}");
+    assert!(said.contains("      ‼ default/example: nodewick.dev/parser = \"jsno\" "), "{said}");
+    let bad = file(
+        ".toml",
+        "[[case]]\nlines = [\"x\"]\nexpect = { kept = true }\nannotations = { \"nodewick.dev/sample\" = 0.5 }\n",
+    );
+    let output = run(&["test", "-c", name(&config), name(&bad)]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("expected text"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_explanation_follows_the_pods_annotations() {
+    let line = "{\"sev\":\"error\",\"m\":1}\n";
+    let explain = |annotations: &[&str]| {
+        let mut args = vec!["explain", "--set", "sink.loki.main.url=http://l"];
+        for annotation in annotations {
+            args.extend(["--annotation", annotation]);
+        }
+        nodewick(&args).write_stdin(line).output().expect("runs")
+    };
+    let said = explain(&["nodewick.dev/level-field=sev", "nodewick.dev/sample=99.99999999999999%"]);
+    let out = text(&said.stdout);
+    assert!(out.contains("\n           level = error  (key sev: error at byte 9)\n"), "{out}");
+    assert!(out.contains("\n  process  sample.annotation: matches, kept\n"), "{out}");
+    assert_eq!(text(&said.stderr), "");
+    let off = explain(&["nodewick.dev/logs=off", "nodewick.dev/sampel=1"]);
+    let out = text(&off.stdout);
+    assert!(
+        out.contains(
+            "  process  annotation: switches the logs of this container off: they are not read\n  sinks    nothing is sent: \
+             dropped by annotation\n"
+        ),
+        "{out}"
+    );
+    let told = text(&off.stderr);
+    assert!(told.starts_with("‼ default/example: nodewick.dev/sampel = \"1\" "), "{told}");
+    assert!(told.lines().nth(1).is_some_and(|fix| fix.starts_with("  → ")), "{told}");
+    assert_eq!(explain(&["nodewick.dev/logs"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_bad_file_of_cases_exits_78_with_line_and_caret() {
     for (cases, place, said) in [
         (
@@ -313,7 +401,24 @@ fn the_first_screen_shows_eight_verbs_at_most() {
     let verbs = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list");
     let named = verbs.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")).count();
     assert!((1..=8).contains(&named), "{help}");
-    assert!(help.contains("More verbs") && help.contains("\n  migrate "), "{help}");
+    assert!(help.contains("More verbs"), "{help}");
+    // What completions know is on the first screen too, listed or under more.
+    let all = [
+        "run",
+        "exec",
+        "demo",
+        "tail",
+        "check",
+        "explain",
+        "config",
+        "test",
+        "migrate",
+        "completions",
+        "man",
+    ];
+    for verb in all.iter().chain(&["doctor", "why", "status", "support", "version"]) {
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb}: {help}");
+    }
 }
 
 #[test]

@@ -131,6 +131,44 @@ fn lines_that_flow_are_told_with_the_query_that_finds_them() {
 }
 
 #[test]
+fn a_log_file_is_found_by_its_path_and_by_its_source() {
+    let app = tempfile::tempdir().expect("a directory");
+    let (live, late) = (app.path().join("app.log"), app.path().join("late.log"));
+    std::fs::write(&live, "level=info msg=one\nlevel=warn msg=two\n").expect("written");
+    let shown = app.path().display();
+    let node = Node::start(
+        &format!(
+            "[logs.files.app]\npaths = [\"{shown}/*.log\"]\nexclude = [\"{shown}/x*\"]\nservice = \"till\"\n"
+        ),
+        "",
+    );
+    let path = live.to_str().expect("UTF-8");
+    let said = node.until(&["why", path], "flowing: 2 lines sent");
+    assert_eq!(said.code, 0, "{}", said.out);
+    said.line("[logs.files.app]")
+        .line(&format!("√ {path}: flowing: 2 lines sent, none waiting"))
+        .line("    lines     logfmt; of the last 2: level 100%, trace id 0%, request id 0% (no trace can be followed to these lines)")
+        .line(&format!(
+            "    find      {{cluster=\"test\", service_name=\"till\", job=\"app\"}} | filename=\"{path}\""
+        ));
+    for question in ["app", &format!("file:{path}")] {
+        let said = node.run(&["why", question]);
+        assert_eq!(said.code, 0, "{question}: {}", said.out);
+        said.line(&format!("√ {path}: flowing: 2 lines sent, none waiting"));
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&node.run(&["why", "app", "-o", "json"]).out).expect("JSON");
+    assert_eq!(json["pods"][0]["source"], "app");
+    assert_eq!(json["pods"][0]["containers"][0]["account"]["uid"], format!("file:{path}"));
+    let gone = node.run(&["why", late.to_str().expect("UTF-8")]);
+    assert_eq!(gone.code, 1);
+    gone.line(&format!("× {shown}/late.log is not there; [logs.files.app] will follow it"));
+    let other = node.run(&["why", &format!("{shown}/x.log")]);
+    assert_eq!(other.code, 1);
+    other.line(&format!("× {shown}/x.log matches no source of [logs.files], or is excluded there"));
+}
+
+#[test]
 fn a_pod_that_is_not_here_is_asked_back() {
     let node = Node::start("", "");
     write(&node.log("api"), &["one"]);
@@ -252,8 +290,17 @@ fn a_doctor_beside_a_running_agent_touches_nothing() {
     );
 }
 
-const SECRETS: [&str; 5] =
-    ["CANARY-TOKEN-1", "CANARY-HEADER-2", "CANARY-ENV-3", "CANARY-FILE-4", "CANARY-LINE"];
+const SECRETS: [&str; 9] = [
+    "CANARY-TOKEN-1",
+    "CANARY-HEADER-2",
+    "CANARY-ENV-3",
+    "CANARY-FILE-4",
+    "CANARY-CLIENT-5",
+    "CANARY-PARAM-6",
+    "CANARY-CLIENTFILE-7",
+    "CANARY-PROXY-8",
+    "CANARY-LINE",
+];
 
 #[test]
 fn a_support_bundle_has_neither_secrets_nor_lines() {
@@ -261,8 +308,19 @@ fn a_support_bundle_has_neither_secrets_nor_lines() {
     let dir = tempfile::tempdir().expect("a directory");
     let token = dir.path().join("token");
     std::fs::write(&token, "CANARY-FILE-4\n").expect("written");
+    // The URL of the tokens repeats what is secret: it is masked by the secrets' own texts.
+    let client = dir.path().join("client");
+    std::fs::write(&client, "CANARY-CLIENTFILE-7\n").expect("written");
     let node = Node::start(
-        "[sink.otlp.other]\nendpoint = \"http://user:CANARY-TOKEN-1@127.0.0.1:1\"\noptional = true\n",
+        &format!(
+            "[sink.otlp.other]\nendpoint = \"http://user:CANARY-TOKEN-1@127.0.0.1:1\"\noptional = true\n\
+             [sink.otlp.granted]\nendpoint = \"http://127.0.0.1:1\"\noptional = true\n\
+             proxy = \"http://p:CANARY-PROXY-8@127.0.0.1:1\"\n\
+             auth.oauth2 = {{ token_url = \"http://127.0.0.1:1/CANARY-CLIENT-5/CANARY-PARAM-6/CANARY-CLIENTFILE-7\", \
+             client_id = \"c\", client_secret = \"CANARY-CLIENT-5\", endpoint_params = {{ resource = \"CANARY-PARAM-6\" }} }}\n\
+             [sink.otlp.filed]\nendpoint = \"http://127.0.0.1:1\"\noptional = true\n\
+             auth.oauth2 = {{ token_url = \"http://127.0.0.1:1\", client_id = \"c\", client_secret_file = {client:?} }}\n"
+        ),
         &secret.replace("TOKEN_FILE", token.to_str().expect("UTF-8")),
     );
     node.loki.limit(|limits| limits.poison = Some("poisoned"));
@@ -297,7 +355,9 @@ fn a_support_bundle_has_neither_secrets_nor_lines() {
         match names.last().expect("a name").as_str() {
             "environment.txt" => assert_eq!(text, "MY_PASSWORD\n"),
             "config.toml" => {
-                assert!(text.contains("cluster = \"test\"") && text.contains("<redacted>"), "{text}")
+                assert!(text.contains("cluster = \"test\"") && text.contains("<redacted>"), "{text}");
+                let masked = "http://127.0.0.1:1/<redacted>/<redacted>/<redacted>";
+                assert!(text.contains(masked), "{text}");
             }
             "ledger.json" => assert!(text.contains("\"pod\":\"checkout-0\""), "{text}"),
             "checkpoint.txt" => assert!(text.contains("checkout-0"), "{text}"),

@@ -37,6 +37,17 @@ pub(super) struct Args {
     /// Service name; default: guessed from the pod's name.
     #[arg(long)]
     service: Option<String>,
+    /// Annotation of the pod, again for each one: --annotation nodewick.dev/parser=json.
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
+    annotations: Vec<(String, String)>,
+}
+
+/// Reads `key=value`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, such as nodewick.dev/parser=json".to_owned()),
+    }
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -48,9 +59,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         pod: args.pod.clone().or(known.pod),
         container: args.container.clone().or(known.container),
         service: args.service.clone(),
+        annotations: args.annotations.clone(),
         ..known
     };
     let input = read(&args.file)?;
+    eprint!("{}", inspect::explain::problems(&pipeline.problems(&who), ""));
     if input.len() > MAX_INPUT {
         eprintln!("nodewick: notice: only the first 1MiB is read");
     }

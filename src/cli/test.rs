@@ -52,7 +52,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             count += 1;
             failed += usize::from(!differences.is_empty());
             if !args.quiet || !differences.is_empty() {
-                out.push_str(&cases::report(name, case, &differences));
+                let problems = pipeline.problems(&case.who);
+                out.push_str(&cases::report(name, case, &problems, &differences));
             }
         }
     }

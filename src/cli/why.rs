@@ -12,7 +12,7 @@ use super::{Output, print};
 /// `nodewick why`.
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
-    /// Pod: name, namespace/name, uid, or the beginning of a name.
+    /// Pod: name, namespace/name, uid, or the beginning of a name; or a log file's path, or its source in [logs.files].
     pod: String,
     /// Namespace of the pod.
     #[arg(short, long)]

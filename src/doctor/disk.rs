@@ -4,16 +4,18 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use rustix::fs::{Access, FlockOperation, StatVfs, StatVfsMountFlags};
+use rustix::fs::{Access as Mode, FlockOperation, StatVfs, StatVfsMountFlags};
 
 use super::{Check, Finding, Site, Stage};
 use crate::config::memory::Human;
+use crate::logs::private::{self, Access, Open};
 
 pub(super) const STATE_DIR: Check = Check {
     name: "state-dir",
-    looks_at: "`[agent] state_dir` can be written and lies on a disk that survives the pod.",
+    looks_at: "`[agent] state_dir` can be written, lies on a disk that survives the pod, and is nobody else's to read.",
     means: "It holds the checkpoint and the spill. Without it the agent reads every log again after a restart. On tmpfs or \
-            in the container's own layer it is lost with the node's or the pod's next restart: mount a hostPath.",
+            in the container's own layer it is lost with the node's or the pod's next restart: mount a hostPath. Others \
+            may look into a directory with a mode wider than 0700; the agent changes the mode of one that is its own alone.",
     pre: false,
     stage: Stage::Local,
     run: state_dir,
@@ -80,13 +82,34 @@ fn state_dir(site: &Site) -> Vec<Finding> {
         )];
     }
     let holder = if held { "held by the running agent" } else { "no agent holds it" };
-    match kind {
-        Some(kind) => {
-            let text = format!("{shown} is on {kind}: positions do not survive");
-            vec![Finding::warning(text, &mount("mount a directory of the node's disk:"))]
-        }
-        None => vec![Finding::ok(format!("{shown} is writable, {holder}"))],
+    let mut findings = Vec::new();
+    if let Some(kind) = kind {
+        let text = format!("{shown} is on {kind}: positions do not survive");
+        findings.push(Finding::warning(text, &mount("mount a directory of the node's disk:")));
     }
+    findings.extend(open_to_others(dir));
+    if findings.is_empty() {
+        findings.push(Finding::ok(format!("{shown} is writable, {holder}")));
+    }
+    findings
+}
+
+/// Others may look into the directory, and the agent leaves its mode as it is.
+fn open_to_others(dir: &Path) -> Option<Finding> {
+    let shown = dir.display();
+    // What is the agent's alone it makes private at its start.
+    let Ok(Access::Open(mode, why)) = private::access(dir) else { return None };
+    let (why, fix) = match why {
+        Open::Owner(uid) => (
+            format!("it belongs to uid {uid}"),
+            format!("chown {} {shown} && chmod 0700 {shown}", rustix::process::geteuid().as_raw()),
+        ),
+        Open::Shared(name) => (
+            format!("{name} in it is not the agent's"),
+            format!("give the agent a directory of its own, mode 0700; or chmod 0700 {shown}"),
+        ),
+    };
+    Some(Finding::warning(format!("{shown} has mode {mode:04o} and stays so: {why}"), &fix))
 }
 
 fn missing(site: &Site, dir: &Path) -> Finding {
@@ -94,7 +117,7 @@ fn missing(site: &Site, dir: &Path) -> Finding {
     let Some(parent) = dir.ancestors().skip(1).find(|parent| parent.exists()) else {
         return Finding::failure(format!("{shown} does not exist"), "change [agent] state_dir");
     };
-    match rustix::fs::access(parent, Access::WRITE_OK) {
+    match rustix::fs::access(parent, Mode::WRITE_OK) {
         Ok(()) if !site.in_pod() => Finding::ok(format!("{shown} does not exist yet; the agent makes it")),
         Ok(()) => Finding::warning(format!("{shown} is not mounted"), HOST_PATH),
         Err(_) => Finding::failure(
@@ -115,7 +138,7 @@ fn writable(dir: &Path, held: bool) -> std::io::Result<()> {
     if flags.contains(StatVfsMountFlags::RDONLY) {
         return Err(std::io::Error::from(ErrorKind::ReadOnlyFilesystem));
     }
-    rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK)?;
+    rustix::fs::access(dir, Mode::WRITE_OK | Mode::EXEC_OK)?;
     if held {
         return Ok(());
     }
@@ -239,6 +262,23 @@ mod tests {
         assert_eq!(
             look(5 << 10, 7, 0),
             (Status::Failure, "7 free inodes are left on the state directory's disk".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_directory_that_others_may_look_into_is_a_warning_where_it_is_not_ours_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let loose = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), loose).expect("ours");
+        assert!(open_to_others(dir.path()).is_none(), "the agent makes it private");
+        std::fs::write(dir.path().join("agent.toml"), "").expect("written");
+        let found = open_to_others(dir.path()).expect("a warning");
+        assert_eq!(found.status, Status::Warning);
+        let shown = dir.path().display();
+        assert_eq!(
+            found.text,
+            format!("{shown} has mode 0755 and stays so: agent.toml in it is not the agent's")
         );
     }
 

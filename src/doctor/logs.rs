@@ -1,14 +1,15 @@
 //! Checks of the log root: that it is there, is the kubelet's, and that every log can be opened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::report::several;
 use super::{Check, Finding, Site, Stage};
 use crate::logs::discover::{self, Candidate};
 use crate::logs::env::{Env, LogFile, OpenError};
+use crate::logs::files::{self, Around, Sources};
 use crate::logs::os::Os;
 
 pub(super) const LOG_ROOT: Check = Check {
@@ -30,6 +31,17 @@ pub(super) const LOG_LINKS: Check = Check {
     pre: true,
     stage: Stage::Local,
     run: log_links,
+};
+
+pub(super) const LOG_FILES: Check = Check {
+    name: "log-files",
+    looks_at: "The patterns of each `[logs.files]` source match files, and these can be read.",
+    means: "A source without files ships nothing: see the paths, and that the volume is mounted in this container too. Files \
+            of another user need its uid (`runAsUser`), or a volume whose `fsGroup` makes them readable. Links and files \
+            with several names are never followed.",
+    pre: false,
+    stage: Stage::Local,
+    run: log_files,
 };
 
 /// Logs that are opened to see what they are; more would take long on a crowded node.
@@ -71,6 +83,10 @@ fn denied(site: &Site) -> &'static str {
 }
 
 fn log_root(site: &Site) -> Vec<Finding> {
+    // Files or a process are what this agent is for.
+    if !site.config().logs.reads_pods() {
+        return Vec::new();
+    }
     let root = &site.config().logs.root;
     let shown = root.display();
     let (os, found) = logs(site);
@@ -171,6 +187,72 @@ fn empty(site: &Site, root: &Path) -> Finding {
         "on a node with pods, see that the kubelet writes there (podLogsDir)".to_owned()
     };
     Finding::warning(text, &fix)
+}
+
+fn log_files(site: &Site) -> Vec<Finding> {
+    let files = site.config().logs.files.iter();
+    files
+        .filter_map(|(name, config)| Some(source(name, config)?.about(format!("logs.files.{name}"))))
+        .collect()
+}
+
+/// One source of log files.
+fn source(name: &str, config: &files::Config) -> Option<Finding> {
+    let one = BTreeMap::from([(name.to_owned(), config.clone())]);
+    // One that cannot be compiled is the config's finding.
+    let sources = Sources::compile(&one, Around::default()).ok()?;
+    let roots = sources.roots();
+    let os = Os::new(PathBuf::new(), Vec::new(), Arc::default()).with_file_roots(roots.clone());
+    let mut found = discover::Found::default();
+    sources.find(&os, &HashSet::new(), &|_| false, &mut found);
+    let paths = config.paths.join(", ");
+    // What cannot be listed may have files all the same.
+    let unlisted = roots.iter().find_map(|root| Some((root, std::fs::read_dir(root).err()?)));
+    if found.logs.is_empty() {
+        let (text, fix) = match unlisted {
+            Some((root, error)) if error.kind() == ErrorKind::NotFound => (
+                format!("no file matches {paths}: {} does not exist", root.display()),
+                "mount the application's volume in this container too, at the same path; or mend the path"
+                    .to_owned(),
+            ),
+            Some((root, error)) => (
+                format!("no file matches {paths}: cannot list {}: {error}", root.display()),
+                readable().to_owned(),
+            ),
+            None => (
+                format!("no file matches {paths}"),
+                format!("has the application written yet? else mend [logs.files.{name}] paths and exclude"),
+            ),
+        };
+        return Some(Finding::warning(text, &fix));
+    }
+    let opened = found.logs.iter().take(OPENED);
+    let refused: Vec<(&Candidate, String)> = opened
+        .filter_map(|log| match os.open(&log.path) {
+            Ok(_) | Err(OpenError::Missing) => None,
+            Err(error) => Some((log, error.to_string())),
+        })
+        .collect();
+    let Some((first, error)) = refused.first() else {
+        return Some(Finding::ok(format!("{} of {paths}", several(found.logs.len(), "readable file"))));
+    };
+    let all = found.logs.len().min(OPENED);
+    let text = format!(
+        "{} of {} cannot be read: {}: {error}",
+        refused.len(),
+        several(all, "file"),
+        first.path.display()
+    );
+    Some(if refused.len() == all {
+        Finding::failure(text, readable())
+    } else {
+        Finding::warning(text, readable())
+    })
+}
+
+/// What makes files of others readable.
+const fn readable() -> &'static str {
+    "run as the application's user, or let a group read them:\nsecurityContext: {runAsUser: <its uid>} or {fsGroup: <its group>}"
 }
 
 fn log_links(site: &Site) -> Vec<Finding> {

@@ -65,6 +65,7 @@ pub const CHECKS: &[Check] = &[
     agent::AGENT,
     logs::LOG_ROOT,
     logs::LOG_LINKS,
+    logs::LOG_FILES,
     disk::STATE_DIR,
     disk::STATE_SPACE,
     host::USER,

@@ -16,7 +16,7 @@ use super::{Site, examine};
 use crate::config::memory::cgroup_limit;
 use crate::config::{Config, render};
 use crate::logs::checkpoint;
-use crate::sink::http::Auth;
+use crate::sink::http::{Auth, Secret};
 use crate::version;
 
 /// Lines of a listing.
@@ -124,8 +124,13 @@ fn secrets(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     let mut of_auth = |auth: &Auth| {
         found.extend(auth.password.iter().chain(&auth.token).map(|secret| secret.expose().to_owned()));
-        for file in auth.password_file.iter().chain(&auth.token_file) {
-            found.extend(std::fs::read_to_string(file).map(|text| text.trim().to_owned()));
+        let oauth2 = auth.oauth2.as_ref();
+        let granted =
+            oauth2.into_iter().flat_map(|of| of.client_secret.iter().chain(of.endpoint_params.values()));
+        found.extend(granted.map(|secret| secret.expose().to_owned()));
+        let files = auth.password_file.iter().chain(&auth.token_file);
+        for file in files.chain(oauth2.and_then(|of| of.client_secret_file.as_ref())) {
+            found.extend(read_file(file));
         }
     };
     config.sink.loki.values().for_each(|sink| of_auth(&sink.auth));
@@ -135,16 +140,24 @@ fn secrets(config: &Config) -> Vec<String> {
     found.extend(headers.flat_map(|headers| headers.values()).map(|secret| secret.expose().to_owned()));
     let urls = config.sink.loki.values().map(|sink| sink.url.as_str());
     let urls = urls.chain(config.sink.otlp.values().map(|sink| sink.endpoint.as_str()));
-    for url in urls {
+    let proxies = config.sink.loki.values().filter_map(|sink| sink.proxy.as_ref());
+    let proxies = proxies.chain(config.sink.otlp.values().filter_map(|sink| sink.proxy.as_ref()));
+    for url in urls.chain(proxies.map(Secret::expose)) {
         if let Ok((_, Some((user, password)))) = crate::sink::http::parse_url(url) {
             found.push(password.expose().to_owned());
             found.push(format!("{user}:{}", password.expose()));
         }
     }
+    found.extend(read_file(&config.kube.kubelet.token_file));
     found.retain(|secret| secret.chars().count() >= 4);
     found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     found.dedup();
     found
+}
+
+/// The secret in a file, where it can be read.
+fn read_file(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 /// Names, sizes and times below a directory; nothing is opened but directories, and no link is followed.

@@ -11,6 +11,7 @@ use super::{NO_HEADER, Pipeline, Story, Who, fields_of, text_of};
 use crate::config::diagnostics::{Diagnostic, Diagnostics, Spot, nearest};
 use crate::config::tree::{self, Entry, Node, Place, Table, Value};
 use crate::data::batch::Marks;
+use crate::kube::resolve::Problem;
 
 /// Cases of one file, at most.
 const MAX_CASES: usize = 10_000;
@@ -74,8 +75,19 @@ pub struct Difference {
     pub got: String,
 }
 
-const CASE_KEYS: [&str; 10] =
-    ["name", "namespace", "pod", "container", "service", "labels", "stream", "lines", "input", "expect"];
+const CASE_KEYS: [&str; 11] = [
+    "name",
+    "namespace",
+    "pod",
+    "container",
+    "service",
+    "labels",
+    "annotations",
+    "stream",
+    "lines",
+    "input",
+    "expect",
+];
 
 /// Expectations about fields, as `[record] fields` and the docs name them.
 const FIELDS: [&str; 17] = [
@@ -189,7 +201,11 @@ impl Reader<'_> {
                 "stdout"
             }
         };
-        let labels = table.get("labels").map(|entry| self.labels(entry)).unwrap_or_default();
+        let mut pairs = |key: &str, example: &str| {
+            table.get(key).map(|entry| self.pairs(key, example, entry)).unwrap_or_default()
+        };
+        let labels = pairs("labels", "{ app = \"x\" }");
+        let annotations = pairs("annotations", "{ \"nodewick.dev/parser\" = \"json\" }");
         let line = self.line(&item.place);
         let name = name.unwrap_or_else(|| format!("case at line {line}"));
         let lines = match (table.get("lines"), table.get("input")) {
@@ -231,7 +247,7 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
-        Some(Case { name, line, who: Who { labels, ..who }, stream, lines, expect })
+        Some(Case { name, line, who: Who { labels, annotations, ..who }, stream, lines, expect })
     }
 
     fn expect(&mut self, item: &Node) -> Option<Expect> {
@@ -271,14 +287,11 @@ impl Reader<'_> {
         Some(Expect { line: self.line(&item.place), wants })
     }
 
-    fn labels(&mut self, entry: &Entry) -> Vec<(String, String)> {
+    /// A table of texts.
+    fn pairs(&mut self, key: &str, example: &str, entry: &Entry) -> Vec<(String, String)> {
         let Value::Table(table) = &entry.node.value else {
-            self.fail(
-                "labels",
-                "expected a table",
-                &entry.node.place,
-                Some("labels = { app = \"x\" }".to_owned()),
-            );
+            let help = Some(format!("{key} = {example}"));
+            self.fail(key, "expected a table", &entry.node.place, help);
             return Vec::new();
         };
         table.iter().filter_map(|(key, entry)| Some((key.clone(), self.text(key, entry)?))).collect()
@@ -464,10 +477,12 @@ fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// What is printed of one case that ran: `file` is how the operator called its file.
-pub fn report(file: &str, case: &Case, differences: &[Difference]) -> String {
+/// What is printed of one case that ran: `file` is how the operator called its file, `problems` are those of its
+/// annotations.
+pub fn report(file: &str, case: &Case, problems: &[Problem], differences: &[Difference]) -> String {
     let mark = if differences.is_empty() { "ok  " } else { "FAIL" };
     let mut out = format!("{mark}  {}  ({file}:{})\n", case.name, case.line);
+    out.push_str(&super::explain::problems(problems, "      "));
     for difference in differences {
         let _ = write!(
             out,

@@ -6,11 +6,23 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
-use super::{Decision, Pipeline, Sent, Story, Verdict, fields_of, text_of, time};
+use super::{Decision, Kind, Pipeline, Sent, Story, Verdict, fields_of, text_of, time};
 use crate::config::Config;
 use crate::data::batch::{Batch, Fields, Marks, Record};
+use crate::kube::resolve::Problem;
 use crate::sink::json::write_json;
 use crate::sink::{loki, otlp};
+
+/// What is wrong with annotations, as `nodewick doctor` says it: a line with the fix below, each behind `indent`.
+pub fn problems(found: &[Problem], indent: &str) -> String {
+    let mut out = String::new();
+    for problem in found {
+        let Problem { namespace, pod, annotation, value, what, fix, .. } = problem;
+        let _ = writeln!(out, "{indent}‼ {namespace}/{pod}: {annotation} = \"{value}\" {what}");
+        let _ = writeln!(out, "{indent}  → {fix}");
+    }
+    out
+}
 
 /// A value longer than this is shown cut.
 const SHOWN: usize = 400;
@@ -91,7 +103,7 @@ fn origin(story: &Story, field: &str, record: &Record) -> String {
     match (found, field) {
         (Some(source), _) => {
             let place = source.span.start + 1;
-            match source.key {
+            match story.key_of(source) {
                 Some(key) if source.span.is_empty() => format!("key {key}"),
                 Some(key) => format!(
                     "key {key}: {} at byte {place}",
@@ -119,6 +131,9 @@ fn process(out: &mut String, config: &Config, story: &Story) {
 }
 
 fn words(step: &Decision) -> String {
+    if step.kind == Kind::Annotation {
+        return "switches the logs of this container off: they are not read".to_owned();
+    }
     match step.verdict {
         Verdict::OtherContainer => "not about this container".to_owned(),
         Verdict::NoMatch => "does not match".to_owned(),
@@ -226,7 +241,7 @@ fn story_json(config: &Config, story: &Story) -> Json {
         let byte = source.filter(|source| !source.span.is_empty()).map(|source| source.span.start + 1);
         fields.insert(
             field.to_owned(),
-            json!({"value": value, "key": source.and_then(|source| source.key), "byte": byte,
+            json!({"value": value, "key": source.and_then(|source| story.key_of(source)), "byte": byte,
                 "from": origin(story, field, record)}),
         );
     }

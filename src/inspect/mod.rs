@@ -4,25 +4,33 @@
 //! that it was framed from, what was found in it, what each rule decided, and the record as it would be sent.
 //! Invariant: frame, join, parse, process and encode are the agent's own code; nothing here decides anything.
 
+mod annotations;
 pub mod cases;
 pub mod explain;
 
 use std::sync::Arc;
 
+use annotations::Said;
+
 use crate::config::Config;
 use crate::data::batch::{Batch, Marks, Record, Span};
 use crate::data::budget::{Budget, Signal};
 use crate::data::position::Position;
-use crate::data::workload::{ContainerRef, Identify, Identity, PathIdentity, Workload};
+use crate::data::workload::{ContainerRef, Handling, Identify, Identity, PathIdentity, Workload};
+use crate::kube::resolve::Problem;
+use crate::logs::annotated::Annotated;
 use crate::logs::frame;
 use crate::logs::ingest::{LineState, Seen, Settings};
 use crate::logs::multiline::{Kind as Joined, Rules};
-use crate::logs::parse::{self, sources::Source};
+use crate::logs::parse::{self, Format, sources::Source};
 use crate::logs::process::watch::{Kind, Step, Verdict};
 use crate::logs::process::{self, Chain};
 
 /// Bytes of input that are taken.
 pub const MAX_INPUT: usize = 1 << 20;
+
+/// What the share that an annotation names is called among the rules, as in the agent's metrics.
+const ANNOTATION: &str = "annotation";
 
 /// The form of a line that no runtime has written: it is taken whole.
 const NO_HEADER: &str = "no runtime header";
@@ -40,6 +48,8 @@ pub struct Who {
     pub service: Option<String>,
     /// Pod labels that the records carry.
     pub labels: Vec<(String, String)>,
+    /// Annotations of the pod.
+    pub annotations: Vec<(String, String)>,
     /// The pod's uid, where a path told it.
     pub uid: Option<String>,
     /// The restart count, where a path told it.
@@ -63,15 +73,19 @@ impl Who {
         })
     }
 
-    fn workload(&self, config: &Config) -> Arc<Workload> {
+    fn container(&self) -> ContainerRef {
         let or = |given: &Option<String>, made_up: &str| given.clone().unwrap_or_else(|| made_up.to_owned());
-        let container = ContainerRef {
+        ContainerRef {
             namespace: or(&self.namespace, "default"),
             pod: or(&self.pod, "example"),
             uid: or(&self.uid, "00000000-0000-4000-8000-000000000000"),
             container: or(&self.container, "main"),
             restart: self.restart,
-        };
+        }
+    }
+
+    fn workload(&self, config: &Config, said: &Said) -> Arc<Workload> {
+        let container = self.container();
         let mut paths = PathIdentity {
             cluster: config.agent.cluster.clone(),
             node: config.agent.node.clone(),
@@ -80,6 +94,7 @@ impl Who {
         match paths.identify(&container, std::time::Duration::ZERO) {
             Identity::Known(workload) => {
                 let mut workload = Arc::unwrap_or_clone(workload);
+                said.apply(&mut workload);
                 if let Some(service) = &self.service {
                     workload.service_name.clone_from(service);
                     workload.service_name_guessed = false;
@@ -110,12 +125,13 @@ pub struct Physical {
     pub full: bool,
 }
 
-/// What one rule decided.
+/// What one rule or annotation decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Kind of the rule.
     pub kind: Kind,
-    /// Its name; empty for deduplication, of which there is one.
+    /// Its name, `annotation` for the share that an annotation names; empty for deduplication, of which there is one,
+    /// and for an annotation that switches logs off.
     pub rule: String,
     /// The decision.
     pub verdict: Verdict,
@@ -159,13 +175,30 @@ pub struct Story {
     pub format: parse::Format,
     /// Where its fields were found.
     pub sources: Vec<Source>,
-    /// What each rule decided, in order.
+    /// What each rule decided, in order; what the pod's annotations did stands first.
     pub decisions: Vec<Decision>,
+    /// How the pod's annotations want its lines handled.
+    pub handling: Arc<Handling>,
     /// What goes to the sinks; `None` when a rule dropped it.
     pub sent: Option<Sent>,
 }
 
 impl Story {
+    /// Adds what the annotations decided: a log that is switched off is not read, and the share that is kept is drawn
+    /// before any rule.
+    fn follow_annotations(&mut self) {
+        if self.handling.off {
+            self.sent = None;
+            self.decisions =
+                vec![Decision { kind: Kind::Annotation, rule: String::new(), verdict: Verdict::Dropped }];
+        } else if self.handling.sample.is_some() {
+            let is_out = self.sent.is_none() && self.dropped_by().is_none();
+            let verdict = if is_out { Verdict::Dropped } else { Verdict::Kept };
+            let decision = Decision { kind: Kind::Sample, rule: ANNOTATION.to_owned(), verdict };
+            self.decisions.insert(0, decision);
+        }
+    }
+
     /// The rule that dropped it.
     pub fn dropped_by(&self) -> Option<String> {
         if self.sent.is_some() {
@@ -189,6 +222,16 @@ impl Story {
             Joined::Joined(language) => Some(format!("{language:?}")),
             Joined::Passed | Joined::Alone => None,
         }
+    }
+
+    /// The key under which a field was found.
+    pub fn key_of(&self, source: &Source) -> Option<&str> {
+        let named = match source.field {
+            "level" => self.handling.level_field.as_deref(),
+            "trace_id" => self.handling.trace_field.as_deref(),
+            _ => None,
+        };
+        source.key.or_else(|| named.filter(|_| matches!(self.format, Format::Json | Format::Logfmt)))
     }
 
     /// True when it has this mark.
@@ -227,10 +270,17 @@ impl<'a> Pipeline<'a> {
         self.config
     }
 
+    /// What is wrong with the annotations of who wrote the lines.
+    pub fn problems(&self, who: &Who) -> Vec<Problem> {
+        annotations::read(&who.container(), &who.annotations, self.config).problems
+    }
+
     /// Takes the lines of one container log through all stages. Lines without a stamp get `now_unix_nano`. Only the
     /// first [`MAX_INPUT`] bytes are read.
     pub fn run(&self, who: &Who, input: &[u8], now_unix_nano: u64) -> Vec<Story> {
-        let workload = who.workload(self.config);
+        let said = annotations::read(&who.container(), &who.annotations, self.config);
+        let workload = who.workload(self.config, &said);
+        let handling = Arc::new(said.handling);
         let input = &input[..input.len().min(MAX_INPUT)];
         let mut bytes = input.to_vec();
         if bytes.last().is_some_and(|last| *last != b'\n') {
@@ -240,6 +290,10 @@ impl<'a> Pipeline<'a> {
         let length = bytes.len() as u64;
         let mut state = LineState::new(self.settings.max_line);
         state.watch();
+        state.set_annotated(Annotated::of(&handling));
+        if let Some(Ok(mode)) = handling.multiline.as_deref().map(str::parse) {
+            state.set_multiline(mode);
+        }
         state.set_first_time(
             physical.iter().map(|line| line.time_unix_nano).find(|time| *time > 0).unwrap_or(now_unix_nano),
         );
@@ -249,7 +303,7 @@ impl<'a> Pipeline<'a> {
         state.finish(&self.settings, &workload, &mut rest, length, &mut late);
         let (seen, steps) = state.take_seen();
         let batches = [batch(&workload, bytes, records), batch(&workload, rest, late)];
-        self.stories(physical, seen, &steps, &batches)
+        self.stories(physical, seen, &steps, &batches, &handling)
     }
 
     fn stories(
@@ -258,8 +312,10 @@ impl<'a> Pipeline<'a> {
         seen: Vec<Seen>,
         steps: &[Step],
         batches: &[Arc<Batch>],
+        handling: &Arc<Handling>,
     ) -> Vec<Story> {
-        let mut stories: Vec<Story> = seen.into_iter().map(|seen| self.story(seen, steps, batches)).collect();
+        let story = |seen| self.story(seen, steps, batches, handling);
+        let mut stories: Vec<Story> = seen.into_iter().map(story).collect();
         stories.sort_by_key(|story| story.seen.record.offset);
         // A physical line belongs to the last record of its stream that begins at it or before.
         for line in physical {
@@ -273,9 +329,13 @@ impl<'a> Pipeline<'a> {
         stories
     }
 
-    fn story(&self, seen: Seen, steps: &[Step], batches: &[Arc<Batch>]) -> Story {
-        let (parsed, sources) =
-            parse::sources::parse_with_sources(seen.record.body.of(&seen.text), self.settings.want);
+    fn story(&self, seen: Seen, steps: &[Step], batches: &[Arc<Batch>], handling: &Arc<Handling>) -> Story {
+        let annotated = Annotated::of(handling);
+        let annotated = annotated.as_deref();
+        let (want, body) = (self.settings.want, seen.record.body.of(&seen.text));
+        let want = annotated.map_or(want, |annotated| annotated.wants(want));
+        let hints = annotated.and_then(Annotated::hints);
+        let (parsed, sources) = parse::sources::parse_with_sources(body, want, hints);
         let offset = seen.record.offset;
         let decide = |step: &Step| Decision {
             kind: step.kind,
@@ -287,7 +347,11 @@ impl<'a> Pipeline<'a> {
             let index = batch.records.iter().position(|record| record.offset == offset)?;
             Some(Sent { batch: Arc::clone(batch), index: index as u32 })
         });
-        Story { lines: Vec::new(), seen, format: parsed.format, sources, decisions, sent }
+        let handling = Arc::clone(handling);
+        let mut story =
+            Story { lines: Vec::new(), seen, format: parsed.format, sources, decisions, handling, sent };
+        story.follow_annotations();
+        story
     }
 
     /// Name of a rule: the chain has them in the order of the config's tables.
@@ -297,7 +361,7 @@ impl<'a> Pipeline<'a> {
             Kind::Drop => process.drop.keys().nth(rule).map(String::as_str),
             Kind::Sample => process.sample.keys().nth(rule).map(String::as_str),
             Kind::Limit => process.limit.keys().nth(rule).map(String::as_str),
-            Kind::Dedup => None,
+            Kind::Dedup | Kind::Annotation => None,
             Kind::Redact => Some(self.settings.chain.redaction(rule)),
         };
         name.unwrap_or_default().to_owned()

@@ -45,6 +45,11 @@ impl Annotated {
         if self.sample.is_some() { want.with(needs) } else { want }
     }
 
+    /// How lines are read, where annotations say it.
+    pub fn hints(&self) -> Option<&Hints> {
+        self.hints.as_ref()
+    }
+
     /// Reads one line.
     pub fn parse(&self, line: &[u8], want: Fields) -> Parsed {
         match &self.hints {

@@ -19,6 +19,7 @@ use super::env::Env;
 use super::files::Sources;
 use super::keeper::Keeper;
 use super::os::Os;
+use super::private;
 use super::registry::Registry;
 use super::spill::Spill;
 use super::tail::{Next, Options, Start, Tail};
@@ -79,7 +80,8 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Creates the directory, mode 0700, and takes its lock. `Ok(None)` when another agent holds it.
+    /// Creates the directory, mode 0700, and takes its lock. `Ok(None)` when another agent holds it. A directory that
+    /// others may look into is made private where it is nobody else's.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -93,7 +95,10 @@ impl StateDir {
             // A directory that has become read-only still tells where reading stopped.
             .or_else(|error| std::fs::File::open(&name).map_err(|_| error))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { path: path.to_owned(), _lock: lock })),
+            Ok(()) => {
+                private::tighten(path);
+                Ok(Some(Self { path: path.to_owned(), _lock: lock }))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -24,6 +24,7 @@ pub mod multiline;
 pub mod notice;
 pub mod os;
 pub mod parse;
+pub mod private;
 pub mod process;
 pub mod publish;
 pub mod registry;

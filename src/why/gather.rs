@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::find::{Found, Known, Question};
 use super::verdict::{Facts, judge};
-use super::{Account, Answer, Container, Files, Flow, Pod, Sink, letters, lines};
+use super::{Account, Answer, Container, Files, Flow, Pod, Sink, files, letters, lines};
 use crate::admin::client::Client;
 use crate::config::Config;
 use crate::data::workload::ContainerRef;
@@ -32,10 +32,10 @@ struct Said {
 
 /// What the agent says.
 #[derive(Default)]
-struct Agent {
-    answers: bool,
-    accounts: Vec<Account>,
-    sinks: Vec<Sink>,
+pub(super) struct Agent {
+    pub(super) answers: bool,
+    pub(super) accounts: Vec<Account>,
+    pub(super) sinks: Vec<Sink>,
 }
 
 /// Files of a container instance: by container and restart.
@@ -48,7 +48,14 @@ pub fn ask(site: &Site, question: &Question) -> Answer {
     let agent = client.map(listen).unwrap_or_default();
     let root = &config.logs.root;
     let mut known: BTreeSet<Known> = on_disk(root);
-    known.extend(agent.accounts.iter().map(|of| (of.namespace.clone(), of.pod.clone(), of.uid.clone())));
+    let of_pods = agent.accounts.iter().filter(|of| ContainerRef::path_of_key(&of.uid).is_none());
+    known.extend(of_pods.map(|of| (of.namespace.clone(), of.pod.clone(), of.uid.clone())));
+    let is_pod = known.iter().any(|(_, pod, _)| *pod == question.pod);
+    if files::is_about(site, question, is_pod)
+        && let Some(answer) = files::ask(site, question, &agent)
+    {
+        return answer;
+    }
     let mut answer = Answer {
         flowing: false,
         pods: Vec::new(),
@@ -59,6 +66,10 @@ pub fn ask(site: &Site, question: &Question) -> Answer {
     let mut pods = match question.find(&known) {
         Found::Pods(pods) => pods,
         Found::None(near) => {
+            // The pod of a sidecar.
+            if let Some(answer) = files::ask(site, question, &agent) {
+                return answer;
+            }
             answer.did_you_mean = near;
             answer.note = Some(nowhere(site, question, root, agent.answers));
             return answer;
@@ -125,7 +136,7 @@ fn accounts(client: Client) -> Option<Vec<Account>> {
 }
 
 /// A second look after a while, where the pod has a backlog: the accounts, and the seconds between.
-fn again(client: Option<Client>, agent: &Agent, pods: &[Known]) -> Option<(Vec<Account>, f64)> {
+pub(super) fn again(client: Option<Client>, agent: &Agent, pods: &[Known]) -> Option<(Vec<Account>, f64)> {
     let is_behind = |of: &&Account| of.waiting_bytes + of.in_flight_bytes > 0;
     let uids: Vec<&str> = pods.iter().map(|(.., uid)| uid.as_str()).collect();
     agent.accounts.iter().filter(is_behind).find(|of| uids.contains(&of.uid.as_str()))?;
@@ -157,6 +168,7 @@ fn of_pod(
         namespace: namespace.clone(),
         name: name.clone(),
         uid: uid.clone(),
+        source: None,
         notes: Vec::new(),
         containers: Vec::new(),
     };
@@ -184,9 +196,8 @@ fn of_pod(
         }
         let facts = Facts {
             agent: agent.answers,
-            address: site
-                .client()
-                .map_or_else(|| "[admin] listen = \"off\"".to_owned(), |client| client.address().to_string()),
+            address: address(site),
+            is_file: false,
             excluded: own(site, namespace, name)
                 .or_else(|| said.off.iter().find(|(of, _)| of == container).map(|(_, why)| why.clone())),
             files: on_disk.as_ref(),
@@ -211,6 +222,12 @@ fn of_pod(
         });
     }
     pod
+}
+
+/// Where the agent is asked.
+pub(super) fn address(site: &Site) -> String {
+    let off = || "[admin] listen = \"off\"".to_owned();
+    site.client().map_or_else(off, |client| client.address().to_string())
 }
 
 /// The agent's own pod is left out by default.
@@ -291,8 +308,22 @@ fn logql(config: &Config, account: &Account) -> String {
     )
 }
 
+/// The query that finds a file's lines.
+pub(super) fn logql_of_file(config: &Config, account: &Account, path: &str) -> String {
+    let cluster = &config.agent.cluster;
+    let pairs = [
+        ("cluster", cluster),
+        ("namespace", &account.namespace),
+        ("service_name", &account.service_name),
+        ("job", &account.container),
+    ];
+    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+    let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+    format!("{{{}}} | filename={}", pairs.join(", "), quoted(path))
+}
+
 /// The command that asks the first Loki, without its credentials.
-fn curl(config: &Config, account: Option<&Account>, logql: &str) -> Option<String> {
+pub(super) fn curl(config: &Config, account: Option<&Account>, logql: &str) -> Option<String> {
     let (_, sink) = config.sink.loki.iter().next()?;
     let client = sink.client().ok()?;
     let base = client.shown_url().strip_suffix("/loki/api/v1/push")?.to_owned();

@@ -1,9 +1,10 @@
-//! `nodewick why <pod>`: where are my logs?
+//! `nodewick why <pod or file>`: where are my logs?
 //!
 //! In: the running agent's account of its logs, the log files' names and sizes, and the config. Out: an [`Answer`] for
 //! each container of the pod: found, read, dropped, sent, and what keeps its lines. Invariants: nothing is changed; of log
 //! files at most the last [`SAMPLE`] bytes are looked at, to tell their format, and no line is ever shown.
 
+mod files;
 mod find;
 mod gather;
 mod letters;
@@ -188,6 +189,9 @@ pub struct Pod {
     pub name: String,
     /// Its uid.
     pub uid: String,
+    /// Where it stands for log files of an application: their source in `[logs.files]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// What Kubernetes says that matters here: annotations, problems with them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

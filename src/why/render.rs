@@ -27,9 +27,17 @@ impl Answer {
             if at > 0 {
                 out.push('\n');
             }
-            let name = colour.bold(&printable(&format!("{}/{}", pod.namespace, pod.name)));
-            let older = if at > 0 { ", an older pod of this name" } else { "" };
-            let _ = writeln!(out, "{name} {}", colour.dim(&format!("uid {}{older}", printable(&pod.uid))));
+            let full_name = printable(&format!("{}/{}", pod.namespace, pod.name));
+            if let Some(source) = &pod.source {
+                let of =
+                    if pod.name.is_empty() { String::new() } else { colour.dim(&format!(" {full_name}")) };
+                let _ = writeln!(out, "{}{of}", colour.bold(&printable(&format!("[logs.files.{source}]"))));
+            } else {
+                let name = colour.bold(&full_name);
+                let older = if at > 0 { ", an older pod of this name" } else { "" };
+                let _ =
+                    writeln!(out, "{name} {}", colour.dim(&format!("uid {}{older}", printable(&pod.uid))));
+            }
             for note in &pod.notes {
                 let _ = writeln!(
                     out,
@@ -216,6 +224,7 @@ mod tests {
             namespace: "shop".into(),
             name: "checkout-0".into(),
             uid: "u1".into(),
+            source: None,
             notes: Vec::new(),
             containers: vec![container],
         };

@@ -15,6 +15,8 @@ pub(super) struct Facts<'a> {
     pub(super) address: String,
     /// Why its logs are left out, and what to do.
     pub(super) excluded: Option<(String, String)>,
+    /// It is a log file of an application, and no container's.
+    pub(super) is_file: bool,
     /// Its files.
     pub(super) files: Option<&'a Files>,
     /// What the agent says of it.
@@ -54,7 +56,11 @@ pub(super) fn judge(facts: &Facts<'_>) -> Verdict {
         return verdict(
             Flow::Stopped,
             format!("its log file is not read: {refused}"),
-            "nodewick doctor says what to do (log-root, log-links)",
+            if facts.is_file {
+                "nodewick doctor says what to do (log-files)"
+            } else {
+                "nodewick doctor says what to do (log-root, log-links)"
+            },
         );
     }
     let Some(account) = facts.account else { return unknown(facts) };
@@ -69,6 +75,11 @@ fn unknown(facts: &Facts<'_>) -> Verdict {
             Flow::Stopped,
             "found on disk, and not read yet: it may wait for its labels, ten seconds at most",
             "ask again in a moment; `nodewick doctor` tells whether the Kubernetes API answers",
+        ),
+        Some(_) if facts.is_file => verdict(
+            Flow::Stopped,
+            "found on disk, and the agent does not follow it",
+            "does the running agent have this source? compare its config, and see its log for this path",
         ),
         Some(_) => verdict(
             Flow::Stopped,

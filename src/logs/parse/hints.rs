@@ -40,7 +40,12 @@ impl Hints {
 
     /// Reads one line, as [`parse`](super::parse) does for logs without annotations.
     pub fn parse(&self, line: &[u8], want: Fields) -> Parsed {
-        let mut picks = Picks::new(line, want);
+        self.read(Picks::new(line, want))
+    }
+
+    /// Reads the line of these picks.
+    pub(super) fn read(&self, mut picks: Picks<'_>) -> Parsed {
+        let line = picks.line();
         match self.format {
             LineFormat::Auto => {
                 let _ = FORMATS.iter().any(|read| read(line, &mut picks));

@@ -280,6 +280,9 @@ impl<'a> Picks<'a> {
         let taken = self.want.intersects(pick.serves()) && self.take(pick, SYNTAX, value);
         if taken {
             self.ranks[pick.goal() as usize] = SYNTAX;
+            if self.seen.is_some() {
+                self.note(pick, SYNTAX, value);
+            }
         }
         taken
     }

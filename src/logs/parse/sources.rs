@@ -5,7 +5,7 @@
 
 use super::keys::RULES;
 use super::pick::{Pick, Picks, Seen};
-use super::{Format, Parsed};
+use super::{Format, Hints, Parsed};
 use crate::data::batch::{Fields, Span};
 
 /// Where a field comes from.
@@ -34,10 +34,15 @@ impl Format {
     }
 }
 
-/// Reads a line as [`parse`](super::parse) does, and says where it found what.
-pub fn parse_with_sources(line: &[u8], want: Fields) -> (Parsed, Vec<Source>) {
+/// Reads a line as [`parse`](super::parse) does, or as annotations say, and tells where it found what. What was found
+/// under a key that an annotation names has no key here.
+pub fn parse_with_sources(line: &[u8], want: Fields, hints: Option<&Hints>) -> (Parsed, Vec<Source>) {
     let mut seen = Vec::new();
-    let parsed = super::read(Picks::new(line, want).note_in(&mut seen));
+    let picks = Picks::new(line, want).note_in(&mut seen);
+    let parsed = match hints {
+        Some(hints) => hints.read(picks),
+        None => super::read(picks),
+    };
     let mut sources: Vec<Source> = Vec::new();
     for found in seen {
         let Some(field) = field(found.pick) else { continue };
@@ -95,7 +100,7 @@ mod tests {
     use super::*;
 
     fn keys(line: &str) -> Vec<(&'static str, Option<&'static str>, String)> {
-        let (_, sources) = parse_with_sources(line.as_bytes(), Fields::ALL);
+        let (_, sources) = parse_with_sources(line.as_bytes(), Fields::ALL, None);
         let shown = |source: &Source| String::from_utf8_lossy(source.span.of(line.as_bytes())).into_owned();
         sources.iter().map(|source| (source.field, source.key, shown(source))).collect()
     }

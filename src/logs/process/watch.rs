@@ -17,6 +17,8 @@ pub enum Kind {
     Limit,
     /// `[process.redact]`.
     Redact,
+    /// An annotation of the pod, which stands before all rules.
+    Annotation,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Self::Dedup => "dedup",
             Self::Limit => "limit",
             Self::Redact => "redact",
+            Self::Annotation => "annotation",
         }
     }
 }
