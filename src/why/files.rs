@@ -49,8 +49,6 @@ pub(super) fn is_about(site: &Site, question: &Question, is_pod: bool) -> bool {
 pub(super) fn ask(site: &Site, question: &Question, agent: &Agent) -> Option<Answer> {
     let logs = &site.config().logs;
     let sources = logs.sources().unwrap_or_default();
-    let os = Os::new(logs.root.clone(), logs.symlink_roots.clone(), Arc::default())
-        .with_file_roots(sources.roots());
     let asked = path(question);
     let (namespace, name) = question.parts();
     let of_pod = |of: &Account| of.pod == name && namespace.is_none_or(|namespace| namespace == of.namespace);
@@ -64,6 +62,10 @@ pub(super) fn ask(site: &Site, question: &Question, agent: &Agent) -> Option<Ans
             found.insert(log, Some(of));
         }
     }
+    // What the agent follows it was told to follow, perhaps on its command line.
+    let followed = found.keys().filter_map(|log| Some(Path::new(&log.path).parent()?.to_owned()));
+    let roots = sources.roots().into_iter().chain(followed).collect();
+    let os = Os::new(logs.root.clone(), logs.symlink_roots.clone(), Arc::default()).with_file_roots(roots);
     let mut on_disk = Found::default();
     sources.find(&os, &HashSet::new(), &|_| false, &mut on_disk);
     for candidate in on_disk.logs {
