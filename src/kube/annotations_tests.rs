@@ -168,7 +168,7 @@ fn a_malformed_value_is_told_with_its_place_and_fix() {
         ("sample", "%"),
         ("sample", "0.0000%"),
         ("parser", "yaml"),
-        ("multiline", "java"),
+        ("multiline", "cobol"),
         ("multiline", "start=("),
         ("multiline", r"start=(\w{200}){200}"),
         ("tenant", "a/b"),
