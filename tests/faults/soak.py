@@ -88,6 +88,7 @@ def board(records):
         f"- Date: {datetime.date.today().isoformat()}",
         f"- Machine: {machine()}",
         f"- Verdicts: {counts or 'none'}",
+        "- A row that is missing here has not been run at this load; all run in CI at a smaller scale.",
         "",
         "| row | injected | lines | lost | duplicated | after dedup | corrupt | misattributed | reordered "
         "| peak RSS | recovery | verdict | note |",
