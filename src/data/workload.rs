@@ -139,6 +139,12 @@ pub struct Workload {
     pub tenant: Option<String>,
 }
 
+/// True for a tenant that Loki accepts. Source: dskit `tenant.ValidTenantID`.
+pub fn is_tenant(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b);
+    (1..=150).contains(&text.len()) && text != "." && text != ".." && text.bytes().all(allowed)
+}
+
 /// What is known of a container.
 #[derive(Debug, Clone)]
 pub enum Identity {

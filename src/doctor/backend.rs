@@ -74,13 +74,7 @@ struct Target<'a> {
 }
 
 fn of_loki(site: &Site, subject: &str, config: &loki::Config) -> Vec<Finding> {
-    let http = outgoing::Config {
-        tls: config.tls.clone(),
-        auth: config.auth.clone(),
-        headers: config.headers.clone(),
-        proxy: config.proxy.clone(),
-        timeouts: hasty(&config.timeouts),
-    };
+    let http = outgoing::Config { timeouts: hasty(&config.timeouts), ..config.http() };
     let client = match config.client().and_then(|_| Ok(outgoing::Client::new(&config.push_url(), &http)?)) {
         Ok(client) => client,
         Err(error) => return vec![unusable(subject, &error)],
@@ -99,13 +93,7 @@ fn of_loki(site: &Site, subject: &str, config: &loki::Config) -> Vec<Finding> {
 }
 
 fn of_otlp(site: &Site, subject: &str, config: &otlp::Config) -> Vec<Finding> {
-    let http = outgoing::Config {
-        tls: config.tls.clone(),
-        auth: config.auth.clone(),
-        headers: config.headers.clone(),
-        proxy: config.proxy.clone(),
-        timeouts: hasty(&config.timeouts),
-    };
+    let http = outgoing::Config { timeouts: hasty(&config.timeouts), ..config.http() };
     let built = otlp::Config { timeouts: hasty(&config.timeouts), ..config.clone() }.build(Fields::NONE);
     let ((mut wire, transport), client) =
         match built.and_then(|built| Ok((built, outgoing::Client::new(&config.url(), &http)?))) {

@@ -12,7 +12,7 @@ use regex::bytes::RegexBuilder;
 
 use super::owners::{MIRROR, SCHEDULED};
 use super::problem::{Place, Problems, Wrong, nearest, shown};
-use crate::data::workload::{Handling, LineFormat};
+use crate::data::workload::{Handling, LineFormat, is_tenant};
 
 /// What the agent's own annotations begin with.
 pub const PREFIX: &str = "nodewick.dev/";
@@ -549,12 +549,6 @@ fn read_tenant(value: &str, tenants: &[String]) -> Result<Value, Wrong> {
         return Err(Wrong::new("the agent's config does not allow this tenant", fix));
     }
     Ok(Value::Tenant(value.to_owned()))
-}
-
-/// True for a tenant that Loki accepts. Source: dskit `tenant.ValidTenantID`.
-fn is_tenant(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b);
-    (1..=150).contains(&text.len()) && text != "." && text != ".." && text.bytes().all(allowed)
 }
 
 #[cfg(test)]

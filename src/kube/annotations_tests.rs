@@ -346,9 +346,11 @@ fn what_is_accepted_here_is_accepted_where_it_is_used() {
         let here = read_multiline(mode.trim(), &[]).is_ok();
         assert_eq!(here, mode.parse::<crate::logs::multiline::Mode>().is_ok(), "{mode}");
     }
-    for tenant in
-        ["a", "team-a", "a/b", ".", "..", "", "a|b", "é", "!-_.*'()", &"x".repeat(150), &"x".repeat(151)]
-    {
-        assert_eq!(is_tenant(tenant), crate::sink::loki::is_tenant(tenant), "{tenant}");
+    // The same function serves both; what it says is held here.
+    for tenant in ["a", "team-a", "!-_.*'()", &"x".repeat(150)] {
+        assert!(is_tenant(tenant), "{tenant}");
+    }
+    for tenant in ["a/b", ".", "..", "", "a|b", "é", &"x".repeat(151)] {
+        assert!(!is_tenant(tenant), "{tenant}");
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::pods::LONGEST_WAIT;
 use crate::data::units::Span;
+use crate::data::workload::is_tenant;
 
 /// Where a pod's service account is mounted.
 /// Source: kubernetes.io, "Accessing the API from within a Pod".
@@ -138,8 +139,7 @@ impl Config {
             }
         }
         for tenant in &self.tenants {
-            let dots = matches!(tenant.as_str(), "" | "." | "..");
-            if dots || tenant.len() > 150 || !tenant.bytes().all(is_tenant) {
+            if !is_tenant(tenant) {
                 let message = format!("{tenant:?} cannot be a tenant");
                 let help = "150 letters, digits and !-_.*'() at most, as Loki wants it";
                 found.push(Problem { key: &["tenants"], message, help });
@@ -206,11 +206,6 @@ fn kubelet_url(url: &str) -> Result<http::Uri, String> {
         Some("http") => Err("the token is not sent over plain http to another machine".to_owned()),
         _ => Err("the scheme is not https".to_owned()),
     }
-}
-
-/// Source: Loki docs, "Manage tenant isolation"; the rules of Mimir's tenant ids.
-fn is_tenant(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!-_.*'()".contains(&byte)
 }
 
 /// True in a pod with a service account.

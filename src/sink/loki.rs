@@ -25,6 +25,7 @@ use super::{Answer, Lesson, Parcel, StreamKey, Verdict, Wire, http as outgoing, 
 use crate::data::batch::{Batch, Fields};
 use crate::data::delivery::Outlet;
 use crate::data::workload::Workload;
+pub use crate::data::workload::is_tenant;
 
 mod entry;
 pub(super) mod judge;
@@ -84,6 +85,17 @@ impl Config {
         if url.ends_with(PUSH_PATH) { url.to_owned() } else { format!("{url}{PUSH_PATH}") }
     }
 
+    /// What the HTTP client is made of.
+    pub fn http(&self) -> outgoing::Config {
+        outgoing::Config {
+            tls: self.tls.clone(),
+            auth: self.auth.clone(),
+            headers: self.headers.clone(),
+            proxy: self.proxy.clone(),
+            timeouts: self.timeouts.clone(),
+        }
+    }
+
     /// Checks everything that can be checked without a connection, and makes the client.
     pub fn client(&self) -> Result<Client, Error> {
         if let Some(tenant) = &self.tenant
@@ -91,14 +103,7 @@ impl Config {
         {
             return Err(Error::Tenant(tenant.clone()));
         }
-        let http = outgoing::Config {
-            tls: self.tls.clone(),
-            auth: self.auth.clone(),
-            headers: self.headers.clone(),
-            proxy: self.proxy.clone(),
-            timeouts: self.timeouts.clone(),
-        };
-        Ok(Client::new(&self.push_url(), &http)?)
+        Ok(Client::new(&self.push_url(), &self.http())?)
     }
 }
 
@@ -115,12 +120,6 @@ pub fn sink(
     let wire = Loki::new(config.tenant.clone(), config.env_as_label, fields);
     let dead = state_dir.map(|dir| DeadLetters::new(dir.join(deliver::DEAD_LETTERS)));
     Ok(deliver::spawn(name, wire, transport, config.limits.clone(), !config.optional, dead, kill))
-}
-
-/// True for a tenant that Loki accepts. Source: dskit `tenant.ValidTenantID`.
-pub fn is_tenant(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b);
-    (1..=150).contains(&text.len()) && text != "." && text != ".." && text.bytes().all(allowed)
 }
 
 /// Posts push requests.

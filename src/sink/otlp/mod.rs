@@ -164,19 +164,23 @@ impl Config {
         vec![("encoding", 2 * message), ("requests in flight", requests), ("answers", 64 << 10)]
     }
 
-    /// The protocol's two halves. Nothing is dialled and no file is read yet.
-    pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), Error> {
-        if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !is_tenant(tenant)) {
-            return Err(Error::Tenant(tenant.to_owned()));
-        }
-        let http = outgoing::Config {
+    /// What the HTTP client is made of.
+    pub fn http(&self) -> outgoing::Config {
+        outgoing::Config {
             tls: self.tls.clone(),
             auth: self.auth.clone(),
             headers: self.headers.clone(),
             proxy: self.proxy.clone(),
             timeouts: self.timeouts.clone(),
-        };
-        let client = outgoing::Client::new(&self.url(), &http)?;
+        }
+    }
+
+    /// The protocol's two halves. Nothing is dialled and no file is read yet.
+    pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), Error> {
+        if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !is_tenant(tenant)) {
+            return Err(Error::Tenant(tenant.to_owned()));
+        }
+        let client = outgoing::Client::new(&self.url(), &self.http())?;
         let transport = match self.protocol {
             Protocol::Grpc => Transport::Grpc(Box::new(grpc::Client::new(client, self.compression))),
             Protocol::HttpProtobuf => {
