@@ -32,8 +32,8 @@ pub use load::{Loaded, Sources, load};
 pub use memory::MemoryBound;
 
 pub use crate::logs::process;
-pub use crate::sink::{local, loki, otlp, stdout};
-pub use crate::{kube, logs, telemetry};
+pub use crate::sink::{local, loki, otlp, remote_write, stdout};
+pub use crate::{host, kube, logs, red, scrape, telemetry};
 
 /// The whole config.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -49,6 +49,12 @@ pub struct Config {
     pub process: process::Config,
     /// How the agent learns of its node's pods, whose labels the lines carry.
     pub kube: kube::Config,
+    /// How metrics are collected from pods and from addresses that you name.
+    pub scrape: scrape::Config,
+    /// Rate, errors and duration of every workload, from its access lines and its own metrics.
+    pub red: red::Config,
+    /// Figures of the node and its containers.
+    pub host: host::Config,
     /// Where records go. Without any sink they go to the embedded local store.
     pub sink: Sinks,
     /// The listener for machines: metrics and health.
@@ -154,6 +160,8 @@ pub struct Sinks {
     pub loki: BTreeMap<String, loki::Config>,
     /// Any OTLP receiver of logs: an OpenTelemetry collector, a vendor's endpoint.
     pub otlp: BTreeMap<String, otlp::Config>,
+    /// Any receiver of Prometheus remote write: Prometheus, Mimir, VictoriaMetrics, Grafana Cloud.
+    pub remote_write: BTreeMap<String, remote_write::Config>,
     /// JSON lines on standard output.
     pub stdout: BTreeMap<String, stdout::Config>,
     /// The embedded store on disk that the status page and `nodewick tail` read.
@@ -198,15 +206,22 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "process" => fields_of::<process::Config>(),
         "kube" => fields_of::<kube::Config>(),
         "kube.kubelet" => fields_of::<kube::Kubelet>(),
+        "scrape" => fields_of::<scrape::Config>(),
+        "scrape.static" => fields_of::<scrape::config::Static>(),
+        "red" => fields_of::<red::Config>(),
+        "host" => fields_of::<host::Config>(),
         "sink" => fields_of::<Sinks>(),
         "sink.loki.main" | "sink.loki.<name>" => fields_of::<loki::Config>(),
         "sink.otlp.main" | "sink.otlp.<name>" => fields_of::<otlp::Config>(),
+        "sink.remote_write.main" | "sink.remote_write.<name>" => fields_of::<remote_write::Config>(),
         "sink.stdout.main" | "sink.stdout.<name>" => fields_of::<stdout::Config>(),
         "sink.local.main" | "sink.local.<name>" => fields_of::<local::Config>(),
         "sink.loki.main.auth.oauth2"
         | "sink.loki.<name>.auth.oauth2"
         | "sink.otlp.main.auth.oauth2"
-        | "sink.otlp.<name>.auth.oauth2" => fields_of::<crate::sink::http::OAuth2>(),
+        | "sink.otlp.<name>.auth.oauth2"
+        | "sink.remote_write.main.auth.oauth2"
+        | "sink.remote_write.<name>.auth.oauth2" => fields_of::<crate::sink::http::OAuth2>(),
         "admin" => fields_of::<admin::Config>(),
         "telemetry" => fields_of::<telemetry::Config>(),
         _ => Vec::new(),

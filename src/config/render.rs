@@ -13,12 +13,18 @@ use super::tree::push_key;
 use crate::metrics::{self, Kind};
 
 /// The sections in the order in which an operator meets them.
-pub const SECTIONS: &[&str] = &["agent", "logs", "record", "process", "kube", "sink", "admin", "telemetry"];
+pub const SECTIONS: &[&str] =
+    &["agent", "logs", "record", "process", "kube", "scrape", "red", "host", "sink", "admin", "telemetry"];
 
 /// Values and names for the commented examples, by path: what an operator would write there. A path that is not in
 /// the schema is never looked up.
 const EXAMPLES: &[(&str, &str)] = &[
     ("sink.loki.main.url", "\"http://loki-gateway.loki.svc\""),
+    ("sink.remote_write.main.url", "\"http://prometheus.monitoring.svc:9090/api/v1/write\""),
+    ("sink.remote_write.main.auth.oauth2.token_url", "\"https://id.example.com/oauth2/token\""),
+    ("sink.remote_write.main.auth.oauth2.client_id", "\"nodewick\""),
+    ("sink.remote_write.main.auth.oauth2.client_secret_file", "\"/etc/nodewick/secrets/client-secret\""),
+    ("scrape.static.targets", "[\"127.0.0.1:3000\"]"),
     ("sink.otlp.main.endpoint", "\"http://otel-collector.observability.svc:4317\""),
     ("sink.loki.main.auth.oauth2.token_url", "\"https://id.example.com/oauth2/token\""),
     ("sink.loki.main.auth.oauth2.client_id", "\"nodewick\""),
@@ -134,7 +140,7 @@ fn write_table(
             // A list of tables: one element as an example.
             if let Some(item) = inner.items() {
                 out.push('\n');
-                comment(out, &inner.doc(), mark);
+                comment(out, &inner.doc(), "# ");
                 let mut block = String::new();
                 write_table(&mut block, &name, item, "", None, true, depth + 1);
                 out.push_str(

@@ -4,6 +4,7 @@
 //! [`Ticket`](delivery::Ticket) is one sink's promise to take it; a [`Ledger`](delivery::Ledger) says how far a
 //! log is done. Everything here builds and tests without tokio.
 
+pub mod access;
 pub mod account;
 pub mod batch;
 pub mod budget;
@@ -11,6 +12,7 @@ pub mod clock;
 pub mod delivery;
 pub mod pods;
 pub mod position;
+pub mod sample;
 pub mod severity;
 pub mod tally;
 pub mod trace;

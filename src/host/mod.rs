@@ -1,0 +1,5 @@
+//! Figures of the node and its containers.
+
+pub mod config;
+
+pub use config::Config;
