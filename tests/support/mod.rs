@@ -8,4 +8,5 @@ pub mod cri_writer;
 pub mod fake_kube;
 pub mod fake_loki;
 pub mod otlp;
+pub mod prometheus;
 pub mod services;
