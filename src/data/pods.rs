@@ -53,6 +53,8 @@ pub struct Pod {
 pub struct Container {
     /// Its name.
     pub name: String,
+    /// Id of its newest instance, as the runtime has it, without the runtime's name.
+    pub id: Option<String>,
     /// What its records carry.
     pub traits: Arc<Traits>,
     /// How its logs are treated.

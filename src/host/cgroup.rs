@@ -226,7 +226,10 @@ mod tests {
             ),
             ("cpu.max", "50000 100000\n"),
             ("memory.current", "1000000\n"),
-            ("memory.stat", "anon 600000\nfile 300000\nfile_mapped 100000\ninactive_file 250000\npgmajfault 7\n"),
+            (
+                "memory.stat",
+                "anon 600000\nfile 300000\nfile_mapped 100000\ninactive_file 250000\npgmajfault 7\n",
+            ),
             ("memory.max", "max\n"),
             ("memory.events", "low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\n"),
             ("pids.current", "12\n"),

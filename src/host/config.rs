@@ -30,13 +30,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            enabled: false,
-            interval: Span::secs(15),
-            root: "/host".into(),
-            node: true,
-            containers: true,
-        }
+        Self { enabled: false, interval: Span::secs(15), root: "/host".into(), node: true, containers: true }
     }
 }
 

@@ -36,17 +36,25 @@ const ROWS: &[Row] = &[
     (counter("container_cpu_cfs_periods_total", "Periods in which the CPU limit was enforced."), |it| {
         it.quota.and(it.throttling[0])
     }),
-    (counter("container_cpu_cfs_throttled_periods_total", "Periods in which the CPU limit was reached."), |it| {
-        it.quota.and(it.throttling[1])
-    }),
-    (counter("container_cpu_cfs_throttled_seconds_total", "Time that threads stood still for the CPU limit."), |it| {
-        it.quota.and(it.throttling[2])
-    }),
+    (
+        counter("container_cpu_cfs_throttled_periods_total", "Periods in which the CPU limit was reached."),
+        |it| it.quota.and(it.throttling[1]),
+    ),
+    (
+        counter(
+            "container_cpu_cfs_throttled_seconds_total",
+            "Time that threads stood still for the CPU limit.",
+        ),
+        |it| it.quota.and(it.throttling[2]),
+    ),
     (gauge("container_spec_cpu_quota", "CPU time that is granted in a period, microseconds."), |it| it.quota),
     (gauge("container_spec_cpu_period", "The period of the CPU limit, microseconds."), |it| it.period),
     (gauge("container_memory_usage_bytes", "Memory in use, page cache included."), |it| it.memory[0]),
     (
-        gauge("container_memory_working_set_bytes", "Memory in use less page cache that can be given back at once."),
+        gauge(
+            "container_memory_working_set_bytes",
+            "Memory in use less page cache that can be given back at once.",
+        ),
         |it| it.memory[1],
     ),
     (gauge("container_memory_rss", "Anonymous memory, bytes."), |it| it.memory[2]),
@@ -56,24 +64,40 @@ const ROWS: &[Row] = &[
     (gauge("container_spec_memory_limit_bytes", "Memory limit; 0 without one."), |it| it.memory_limit),
     (counter("container_oom_events_total", "Processes killed for lack of memory."), |it| it.oom_kills),
     (gauge("container_threads", "Threads."), |it| it.threads),
-    (counter("container_pressure_cpu_waiting_seconds_total", "Time in which some thread waited for a CPU."), |it| {
-        it.pressure[0]
-    }),
-    (counter("container_pressure_cpu_stalled_seconds_total", "Time in which every thread waited for a CPU."), |it| {
-        it.pressure[1]
-    }),
-    (counter("container_pressure_io_waiting_seconds_total", "Time in which some thread waited for I/O."), |it| {
-        it.pressure[2]
-    }),
-    (counter("container_pressure_io_stalled_seconds_total", "Time in which every thread waited for I/O."), |it| {
-        it.pressure[3]
-    }),
     (
-        counter("container_pressure_memory_waiting_seconds_total", "Time in which some thread waited for memory."),
+        counter(
+            "container_pressure_cpu_waiting_seconds_total",
+            "Time in which some thread waited for a CPU.",
+        ),
+        |it| it.pressure[0],
+    ),
+    (
+        counter(
+            "container_pressure_cpu_stalled_seconds_total",
+            "Time in which every thread waited for a CPU.",
+        ),
+        |it| it.pressure[1],
+    ),
+    (
+        counter("container_pressure_io_waiting_seconds_total", "Time in which some thread waited for I/O."),
+        |it| it.pressure[2],
+    ),
+    (
+        counter("container_pressure_io_stalled_seconds_total", "Time in which every thread waited for I/O."),
+        |it| it.pressure[3],
+    ),
+    (
+        counter(
+            "container_pressure_memory_waiting_seconds_total",
+            "Time in which some thread waited for memory.",
+        ),
         |it| it.pressure[4],
     ),
     (
-        counter("container_pressure_memory_stalled_seconds_total", "Time in which every thread waited for memory."),
+        counter(
+            "container_pressure_memory_stalled_seconds_total",
+            "Time in which every thread waited for memory.",
+        ),
         |it| it.pressure[5],
     ),
 ];

@@ -105,11 +105,10 @@ fn mount_of(mounts: &str, (major, minor): (u32, u32)) -> Option<Mount> {
         }
         let mut behind = line.split_once(" - ")?.1.split(' ');
         let (fstype, source) = (behind.next()?, behind.next()?);
-        Some(((root != "/", point.len()), Mount {
-            device: unescape(source),
-            fstype: fstype.to_owned(),
-            point: unescape(point),
-        }))
+        Some((
+            (root != "/", point.len()),
+            Mount { device: unescape(source), fstype: fstype.to_owned(), point: unescape(point) },
+        ))
     });
     found.min_by_key(|(rank, _)| *rank).map(|(_, mount)| mount)
 }
@@ -146,7 +145,10 @@ mod tests {
                       41 35 98:0 / /v rw shared:3 - ext4 /dev/vda1 rw\n\
                       42 35 0:22 / /proc rw - proc proc rw\n";
         let found = mount_of(mounts, (98, 0)).expect("a mount");
-        assert_eq!((found.device.as_str(), found.fstype.as_str(), found.point.as_str()), ("/dev/vda1", "ext4", "/v"));
+        assert_eq!(
+            (found.device.as_str(), found.fstype.as_str(), found.point.as_str()),
+            ("/dev/vda1", "ext4", "/v")
+        );
         assert_eq!(mount_of(mounts, (98, 1)), None);
         assert_eq!(unescape("/a\\040b\\134c\\"), "/a b\\c\\");
     }

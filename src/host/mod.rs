@@ -52,13 +52,7 @@ pub struct Collector {
 impl Collector {
     /// A collector for this node. Containers have names as `pods` has them; without it they have none and are left out.
     /// `paths` lie on the file systems whose room is told: the log root, the state directory.
-    pub fn new(
-        config: &Config,
-        cluster: &str,
-        node: &str,
-        pods: Option<Pods>,
-        paths: Vec<PathBuf>,
-    ) -> Self {
+    pub fn new(config: &Config, cluster: &str, node: &str, pods: Option<Pods>, paths: Vec<PathBuf>) -> Self {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut labels = vec![pair("cluster", cluster), pair("instance", node), pair("job", "nodewick/host")];
         labels.push(pair("node", node));

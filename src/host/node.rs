@@ -88,16 +88,26 @@ const PRESSURE: [(&str, bool, Metric); 5] = [
         false,
         counter("node_pressure_io_waiting_seconds_total", "Time in which some process waited for I/O."),
     ),
-    ("io", true, counter("node_pressure_io_stalled_seconds_total", "Time in which every process waited for I/O.")),
+    (
+        "io",
+        true,
+        counter("node_pressure_io_stalled_seconds_total", "Time in which every process waited for I/O."),
+    ),
     (
         "memory",
         false,
-        counter("node_pressure_memory_waiting_seconds_total", "Time in which some process waited for memory."),
+        counter(
+            "node_pressure_memory_waiting_seconds_total",
+            "Time in which some process waited for memory.",
+        ),
     ),
     (
         "memory",
         true,
-        counter("node_pressure_memory_stalled_seconds_total", "Time in which every process waited for memory."),
+        counter(
+            "node_pressure_memory_stalled_seconds_total",
+            "Time in which every process waited for memory.",
+        ),
     ),
 ];
 
@@ -113,12 +123,13 @@ const VMSTAT: [(&str, Metric); 3] = [
 pub(super) struct Node {
     proc: PathBuf,
     cpus: HashMap<u32, [f64; 8]>,
-    system: System,
+    /// `None` where sysinfo knows no such system.
+    system: Option<System>,
 }
 
 impl Node {
     pub(super) fn new(proc: PathBuf) -> Self {
-        Self { proc, cpus: HashMap::new(), system: System::new() }
+        Self { proc, cpus: HashMap::new(), system: System::new().ok() }
     }
 
     pub(super) fn collect(&mut self, page: &mut Page) {
@@ -146,7 +157,8 @@ impl Node {
         }
         self.write_memory(&meminfo, page);
         let loads = ["node_load1", "node_load5", "node_load15"];
-        for (at, (name, span)) in loads.into_iter().zip(["one minute", "five minutes", "fifteen minutes"]).enumerate()
+        for (at, (name, span)) in
+            loads.into_iter().zip(["one minute", "five minutes", "fifteen minutes"]).enumerate()
         {
             let help = format!("Processes that run or wait for a CPU or a disk, averaged over {span}.");
             if let Some(load) = load {
@@ -199,7 +211,9 @@ impl Node {
             name.clear();
             name.push_str("node_memory_");
             // `Active(anon)` becomes `Active_anon`. Source: node_exporter, `collector/meminfo_linux.go`.
-            name.extend(key.chars().filter(|c| *c != ')').map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
+            name.extend(
+                key.chars().filter(|c| *c != ')').map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }),
+            );
             if !key.starts_with("HugePages_") {
                 name.push_str("_bytes");
             }
@@ -210,13 +224,14 @@ impl Node {
         if found {
             return;
         }
-        self.system.refresh_memory();
+        let Some(system) = &mut self.system else { return };
+        system.refresh_memory();
         for (name, value) in [
-            ("node_memory_MemTotal_bytes", self.system.total_memory()),
-            ("node_memory_MemAvailable_bytes", self.system.available_memory()),
-            ("node_memory_MemFree_bytes", self.system.free_memory()),
-            ("node_memory_SwapTotal_bytes", self.system.total_swap()),
-            ("node_memory_SwapFree_bytes", self.system.free_swap()),
+            ("node_memory_MemTotal_bytes", system.total_memory()),
+            ("node_memory_MemAvailable_bytes", system.available_memory()),
+            ("node_memory_MemFree_bytes", system.free_memory()),
+            ("node_memory_SwapTotal_bytes", system.total_swap()),
+            ("node_memory_SwapFree_bytes", system.free_swap()),
         ] {
             page.begin_family(name, MetricKind::Gauge, "Memory as the system tells it.");
             page.push_sample(name, [], value as f64);
@@ -232,11 +247,7 @@ fn single(page: &mut Page, metric: Metric, value: Option<f64>) {
 }
 
 /// A family of samples with one label, where there are any.
-fn family<'a>(
-    page: &mut Page,
-    metric: Metric,
-    samples: impl Iterator<Item = ((&'a str, &'a str), f64)>,
-) {
+fn family<'a>(page: &mut Page, metric: Metric, samples: impl Iterator<Item = ((&'a str, &'a str), f64)>) {
     let mut begun = false;
     for (label, value) in samples {
         if !begun {

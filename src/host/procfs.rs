@@ -136,7 +136,7 @@ pub(super) fn pressure(text: &str) -> (Option<f64>, Option<f64>) {
 }
 
 /// Lines of a name and a number, as in `/proc/vmstat`, `cpu.stat`, `memory.stat`, `memory.events`.
-pub(super) fn flat<'a>(text: &'a str, name: &str) -> Option<f64> {
+pub(super) fn flat(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(' ')?;
         (key == name).then(|| value.trim().parse().ok())?
@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn memory_is_in_bytes_and_counts_of_pages_are_not() {
-        let found: Vec<_> = meminfo("MemTotal:       16 kB\nActive(anon):  1 kB\nHugePages_Total:  3\nx\n").collect();
+        let found: Vec<_> =
+            meminfo("MemTotal:       16 kB\nActive(anon):  1 kB\nHugePages_Total:  3\nx\n").collect();
         assert_eq!(found, [("MemTotal", 16384.0), ("Active(anon)", 1024.0), ("HugePages_Total", 3.0)]);
     }
 
@@ -177,13 +178,13 @@ mod tests {
         assert_eq!((disks[0].number, disks[0].name), ((254, 0), "vda"));
         assert_eq!(disks[0].fields[9], 10.0);
         let text = "Inter-|   Receive\n face |bytes\n  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
-        assert_eq!(netdev(text).map(|(name, f)| (name.to_owned(), f[0], f[8])).collect::<Vec<_>>(), [(
-            "eth0".to_owned(),
-            1.0,
-            9.0
-        )]);
-        let text = "some avg10=4.24 avg60=10.24 avg300=6.35 total=11510898743\nfull avg10=0.00 total=250000\n";
-        assert_eq!(pressure(text), (Some(11510.898_743), Some(0.25)));
+        assert_eq!(
+            netdev(text).map(|(name, f)| (name.to_owned(), f[0], f[8])).collect::<Vec<_>>(),
+            [("eth0".to_owned(), 1.0, 9.0)]
+        );
+        let text =
+            "some avg10=4.24 avg60=10.24 avg300=6.35 total=11510898743\nfull avg10=0.00 total=250000\n";
+        assert_eq!(pressure(text), (Some(11_510.898_743), Some(0.25)));
         assert_eq!(pressure(""), (None, None));
         assert_eq!(flat("oom 1\noom_kill 3\n", "oom_kill"), Some(3.0));
         assert_eq!(flat("oom_killer 3\n", "oom_kill"), None);
