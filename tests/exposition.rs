@@ -2,8 +2,14 @@
 
 #[path = "exposition/dumps.rs"]
 mod dumps;
+#[path = "exposition/messages.rs"]
+mod messages;
 #[path = "exposition/metadata.rs"]
 mod metadata;
+#[path = "exposition/protobuf.rs"]
+mod protobuf;
+#[path = "exposition/random.rs"]
+mod random;
 #[path = "exposition/support.rs"]
 mod support;
 #[path = "exposition/table.rs"]
