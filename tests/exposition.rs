@@ -1,5 +1,7 @@
 //! The exposition parser against what Prometheus does: its own cases as a table, real dumps, and pages made at random.
 
+#[path = "exposition/cost.rs"]
+mod cost;
 #[path = "exposition/dumps.rs"]
 mod dumps;
 #[path = "exposition/messages.rs"]
