@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod exposition;
+pub mod relabel;
 pub mod target;
 
 pub use config::Config;
