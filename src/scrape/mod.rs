@@ -8,8 +8,10 @@
 
 pub mod config;
 pub mod exposition;
+pub mod guard;
 pub mod relabel;
 pub mod target;
+pub mod targets;
 
 pub use config::Config;
 
