@@ -10,6 +10,7 @@ pub mod config;
 pub mod exposition;
 pub mod guard;
 pub mod relabel;
+pub mod status;
 pub mod target;
 pub mod targets;
 
