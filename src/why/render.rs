@@ -229,6 +229,7 @@ mod tests {
             uid: "u1".into(),
             source: None,
             notes: Vec::new(),
+            metrics: Vec::new(),
             containers: vec![container],
         };
         let sinks = vec![Sink { name: "loki.main".into(), up: true, refusal: None }];
