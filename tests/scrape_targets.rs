@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nodewick::admin::Admin;
 use nodewick::admin::client::Client;
-use nodewick::config::load::{Sources, load};
+use nodewick::config::{Sources, load};
 use nodewick::data::pods::{Container, Pod, Traits};
 use nodewick::data::sample::{Label, Page};
 use nodewick::health::Health;
