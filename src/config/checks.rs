@@ -9,6 +9,7 @@ use crate::data::units::ByteSize;
 
 /// Something that is wrong or odd about a key.
 pub(super) struct Finding {
+    /// Keys; `[0]` is a place in a list.
     pub(super) path: Vec<String>,
     pub(super) level: Level,
     pub(super) message: String,
@@ -102,6 +103,11 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     for problem in config.kube.problems() {
         let path: Vec<&str> = std::iter::once("kube").chain(problem.key.iter().copied()).collect();
         add(Level::Error, &path, problem.message, problem.help);
+    }
+    for problem in config.scrape.problems() {
+        let path: Vec<&str> =
+            std::iter::once("scrape").chain(problem.key.iter().map(String::as_str)).collect();
+        add(Level::Error, &path, problem.message, &problem.help);
     }
     if let Err(message) = config.admin.address() {
         let help = "write it like \"0.0.0.0:9464\", or \"off\" for no listener";

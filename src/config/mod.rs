@@ -208,6 +208,7 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "kube.kubelet" => fields_of::<kube::Kubelet>(),
         "scrape" => fields_of::<scrape::Config>(),
         "scrape.static" => fields_of::<scrape::config::Static>(),
+        "scrape.relabel" | "scrape.metric_relabel" => fields_of::<scrape::relabel::Config>(),
         "red" => fields_of::<red::Config>(),
         "host" => fields_of::<host::Config>(),
         "sink" => fields_of::<Sinks>(),

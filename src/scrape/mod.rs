@@ -8,7 +8,11 @@
 
 pub mod config;
 pub mod exposition;
+pub mod guard;
+pub mod relabel;
+pub mod status;
 pub mod target;
+pub mod targets;
 
 pub use config::Config;
 

@@ -100,6 +100,7 @@ pub(super) fn ask(site: &Site, question: &Question, agent: &Agent) -> Option<Ans
                 uid: String::new(),
                 notes: Vec::new(),
                 containers: Vec::new(),
+                metrics: Vec::new(),
             });
         }
         if let Some(pod) = pods.last_mut() {
