@@ -8,6 +8,9 @@
 
 pub mod config;
 pub mod exposition;
+pub mod fetch;
+pub mod guard;
+pub mod pace;
 pub mod target;
 
 pub use config::Config;
