@@ -81,6 +81,7 @@ pub struct Guard {
     own: Vec<IpAddr>,
     api: Vec<IpAddr>,
     ranges: Vec<Range>,
+    host_network: bool,
 }
 
 impl Guard {
@@ -93,7 +94,19 @@ impl Guard {
             api.contains(&server)
         });
         ranges.extend(told);
-        Self { own: own.into_iter().map(plain).collect(), api: api.into_iter().map(plain).collect(), ranges }
+        Self {
+            own: own.into_iter().map(plain).collect(),
+            api: api.into_iter().map(plain).collect(),
+            ranges,
+            host_network: false,
+        }
+    }
+
+    /// Whether pods that share the node's network are scraped too: at the node's address then, for these pods alone.
+    #[must_use]
+    pub fn with_host_network(mut self, is_allowed: bool) -> Self {
+        self.host_network = is_allowed;
+        self
     }
 
     /// The guard of this process: its own addresses from `POD_IP`, `POD_IPS`, `HOST_IP`, `NODE_IP` and the kernel, the API
@@ -115,17 +128,21 @@ impl Guard {
 
     /// Whether a pod may have this address, or why not.
     pub fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
+        self.allows_except(ip, false)
+    }
+
+    fn allows_except(&self, ip: IpAddr, may_be_own: bool) -> Result<(), &'static str> {
         let hidden = match ip {
             IpAddr::V6(ip) => inner_v4(ip),
             IpAddr::V4(_) => None,
         };
         for ip in hidden.map(IpAddr::V4).into_iter().chain([ip]) {
-            self.allows_plain(ip)?;
+            self.allows_plain(ip, may_be_own)?;
         }
         Ok(())
     }
 
-    fn allows_plain(&self, ip: IpAddr) -> Result<(), &'static str> {
+    fn allows_plain(&self, ip: IpAddr, may_be_own: bool) -> Result<(), &'static str> {
         let never = match ip {
             IpAddr::V4(v4) => never_v4(v4),
             IpAddr::V6(v6) => never_v6(v6),
@@ -136,7 +153,7 @@ impl Guard {
         if METADATA.contains(&ip) {
             return Err("the address is a cloud's metadata service");
         }
-        if self.own.contains(&ip) {
+        if !may_be_own && self.own.contains(&ip) {
             return Err("the address is this node's or the agent's own");
         }
         if self.api.contains(&ip) {
@@ -156,12 +173,11 @@ impl Guard {
         if pod.ip != Some(of.ip) || !pod.running {
             return Err(Failure::Moved);
         }
-        if pod.host_network {
-            return Err(Failure::Connect(
-                "the pod shares the node's network; scrape it by [[scrape.static]]".to_owned(),
-            ));
+        if pod.host_network && !self.host_network {
+            let why = "the pod shares the node's network; allow it by [scrape] host_network, or scrape it by [[scrape.static]]";
+            return Err(Failure::Connect(why.to_owned()));
         }
-        self.allows(of.ip).map_err(|why| Failure::Connect(why.to_owned()))?;
+        self.allows_except(of.ip, pod.host_network).map_err(|why| Failure::Connect(why.to_owned()))?;
         path(&target.path).map_err(|why| Failure::Connect(why.to_owned()))?;
         Ok(Some(SocketAddr::new(of.ip, target.port)))
     }

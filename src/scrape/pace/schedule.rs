@@ -260,6 +260,8 @@ impl Schedule {
         }
         slot.state = State::Handing(kept);
         if slot.gone_ms.is_some() && !is_good {
+            // The tick of this scrape is the one that it missed.
+            slot.gone_ms = slot.last_ms;
             self.taken(id);
             return false;
         }
