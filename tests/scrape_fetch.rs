@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nodewick::data::pods::{Pod, Pods, directory};
 use nodewick::data::sample::{Origin, OriginKind};
 use nodewick::data::units::ByteSize;
+use nodewick::scrape::config::Tls;
 use nodewick::scrape::fetch::{Buffers, Fetcher, Kept};
 use nodewick::scrape::guard::Guard;
 use nodewick::scrape::target::{PodAddress, Scheme, Target};
@@ -500,6 +501,34 @@ fn large_bodies_together_hold_no_more_than_allowed() {
     assert_eq!(c.map(|body| body.bytes.len()), Ok(MIB), "a small one is not given up for others' sake");
     let alone = block_on(scrape(at)).map(|body| body.bytes.len());
     assert_eq!(alone, Ok(8 * MIB), "what was given up is held no more");
+}
+
+#[test]
+fn a_static_targets_certificate_is_verified_unless_that_is_switched_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (at, authority) = server::serve_tls(b"a 1\n");
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, authority).expect("written");
+    let of = |tls: Tls| {
+        let config = Config { tls, ..Config::default() };
+        let target = Target { scheme: Scheme::Https, ..target(at, AMPLE) };
+        let fetcher = fetcher(&config);
+        block_on(async {
+            let mut kept = Kept::default();
+            fetcher.scrape(&target, &mut kept).await?;
+            fetcher.scrape(&target, &mut kept).await.map(|body| text(&body).to_owned())
+        })
+    };
+    let unknown = of(Tls::default()).expect_err("nobody knows the authority");
+    assert!(matches!(unknown, Failure::Connect(_)), "{unknown}");
+    assert_eq!(of(Tls { ca_file: Some(ca_file), ..Tls::default() }), Ok("a 1\n".to_owned()));
+    assert_eq!(of(Tls { insecure_skip_verify: true, ..Tls::default() }), Ok("a 1\n".to_owned()));
+    let missing = of(Tls { ca_file: Some("/nowhere/ca.pem".into()), ..Tls::default() }).expect_err("no file");
+    let said = missing.to_string();
+    assert!(
+        said.starts_with("cannot connect: [scrape.tls] ca_file /nowhere/ca.pem cannot be used: "),
+        "{said}"
+    );
 }
 
 const CHILD: &str = "NODEWICK_TEST_BOMB";

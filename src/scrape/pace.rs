@@ -9,7 +9,7 @@ mod schedule;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -20,6 +20,7 @@ use self::schedule::{Schedule, Start};
 use super::fetch::{Fetcher, Kept};
 use super::target::Target;
 use super::{Event, Fetched};
+use crate::data::clock::since_epoch;
 use crate::data::pods::{Pod, Pods};
 use crate::metrics;
 
@@ -174,16 +175,16 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        Self { wall_ms: wall().as_millis() as i64, begin: Instant::now() }
+        Self { wall_ms: since_epoch().as_millis() as i64, begin: Instant::now() }
     }
 
     fn now_ms(&self) -> i64 {
-        wall().as_millis() as i64
+        since_epoch().as_millis() as i64
     }
 
     /// From now until a time; not at all when it has passed.
     fn until(&self, at_ms: i64) -> Duration {
-        Duration::from_millis(at_ms.max(0) as u64).saturating_sub(wall())
+        Duration::from_millis(at_ms.max(0) as u64).saturating_sub(since_epoch())
     }
 
     /// True when the wall clock was set since this was last asked.
@@ -195,8 +196,4 @@ impl Clock {
         *self = now;
         was_set
     }
-}
-
-fn wall() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use flate2::write::GzEncoder;
 use flate2::{Compress, Compression, FlushCompress};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Connections that a server takes at most.
 const CONNECTIONS: usize = 10_000;
@@ -24,8 +26,38 @@ pub(crate) fn serve(treat: impl Fn(TcpStream, usize) + Send + Sync + 'static) ->
     at
 }
 
+/// Starts a server that answers every request over TLS with this body. Returns its authority as PEM too.
+pub(crate) fn serve_tls(body: &'static [u8]) -> (SocketAddr, String) {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let authority = params.self_signed(&key).expect("a certificate").pem();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("PEM");
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a pair");
+    let config = Arc::new(config);
+    let at = serve(move |mut stream, _| {
+        let mut session = rustls::ServerConnection::new(Arc::clone(&config)).expect("a session");
+        let mut stream = rustls::Stream::new(&mut session, &mut stream);
+        while request(&mut stream).is_some() {
+            answer(&mut stream, "text/plain", body);
+        }
+    });
+    (at, authority)
+}
+
 /// Reads a request up to its empty line; `None` when the other side has closed.
-pub(crate) fn request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) fn request(stream: &mut impl Read) -> Option<String> {
     let (mut asked, mut buffer) = (Vec::new(), [0; 1024]);
     while !asked.ends_with(b"\r\n\r\n") {
         let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
@@ -35,7 +67,7 @@ pub(crate) fn request(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Answers 200 with this body.
-pub(crate) fn answer(stream: &mut TcpStream, content_type: &str, body: &[u8]) {
+pub(crate) fn answer(stream: &mut impl Write, content_type: &str, body: &[u8]) {
     let typed =
         if content_type.is_empty() { String::new() } else { format!("content-type: {content_type}\r\n") };
     let mut answer = format!("HTTP/1.1 200 OK\r\n{typed}content-length: {}\r\n\r\n", body.len()).into_bytes();

@@ -240,7 +240,8 @@ impl Schedule {
             let kept = std::mem::take(kept);
             slot.state = State::Fetching;
             let tolerance = TOLERANCE_MS.min(interval_ms(&slot.target) / 100);
-            let time = if now_ms - tick <= tolerance { tick } else { now_ms };
+            // Where the clock was set back a tick may lie ahead.
+            let time = if (0..=tolerance).contains(&(now_ms - tick)) { tick } else { now_ms };
             let time_unix_ms = time.max(slot.last_ms.map_or(i64::MIN, |last| last + 1));
             slot.last_ms = Some(time_unix_ms);
             return Some(Start { id, target: Arc::clone(&slot.target), time_unix_ms, kept });
