@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// The kind of a metric, as Prometheus names it.
@@ -211,6 +211,19 @@ table! {
         "Checkpoints that could not be made durable.";
     counter CHECKPOINT_CORRUPT = "nodewick_checkpoint_corrupt_total" ["file"],
         "State files of which no slot could be read at start.";
+    // scrape
+    gauge SCRAPE_TARGETS = "nodewick_scrape_targets" [],
+        "Targets that are scraped.";
+    counter SCRAPES = "nodewick_scrapes_total" [],
+        "Scrapes that have ended, well or not.";
+    counter SCRAPE_FAILURES = "nodewick_scrape_failures_total" ["reason"],
+        "Scrapes that gave nothing, by reason: connect, timeout, status, body_too_large, body, content_type, malformed, limit, memory, moved.";
+    histogram SCRAPE_SECONDS = "nodewick_scrape_duration_seconds" [],
+        "How long scrapes took, from connecting to the last byte.";
+    counter SCRAPE_BODY_BYTES = "nodewick_scrape_body_bytes_total" [],
+        "Bytes of scraped bodies, decompressed.";
+    counter SCRAPE_TICKS_SKIPPED = "nodewick_scrape_ticks_skipped_total" ["reason"],
+        "Scrapes that were left out because the one before was still running (running), or because what was scraped is not taken over fast enough (behind).";
     // sinks
     counter SINK_RECORDS = "nodewick_sink_records_total" ["sink", "outcome"],
         "Records by sink and outcome (delivered, lost, dropped).";

@@ -207,6 +207,7 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "kube" => fields_of::<kube::Config>(),
         "kube.kubelet" => fields_of::<kube::Kubelet>(),
         "scrape" => fields_of::<scrape::Config>(),
+        "scrape.tls" => fields_of::<scrape::config::Tls>(),
         "scrape.static" => fields_of::<scrape::config::Static>(),
         "scrape.relabel" | "scrape.metric_relabel" => fields_of::<scrape::relabel::Config>(),
         "red" => fields_of::<red::Config>(),

@@ -205,6 +205,13 @@ impl Pods {
         living.map(|entry| Arc::clone(&entry.pod)).collect()
     }
 
+    /// A pod that lives, by the uid in its log path.
+    pub fn living_pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        let pods = self.shared.pods.read();
+        let entry = pods.get(uid).filter(|entry| entry.gone.load(Ordering::Relaxed) == 0)?;
+        Some(Arc::clone(&entry.pod))
+    }
+
     /// Pods that are known, deleted ones that are still kept included.
     pub fn len(&self) -> usize {
         self.shared.pods.read().len()

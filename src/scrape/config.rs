@@ -1,6 +1,7 @@
 //! `[scrape]`: what is scraped, how often, within which limits.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -51,6 +52,14 @@ pub struct Config {
     pub series_limit: u64,
     /// Bodies that are being read at the same time may hold this much together.
     pub memory: ByteSize,
+    /// Ask for Prometheus' protobuf format, the only one with native histograms. It costs targets and agent more than text.
+    pub native_histograms: bool,
+    /// Addresses that no pod's target may have, as ranges: `["10.96.0.0/12"]`. Loopback, link-local and metadata addresses,
+    /// the node's own and the API server are denied in any case, and the cluster's service range where the API server's
+    /// address tells it (kubeadm, k3s, EKS, AKS, GKE, OpenShift, MicroK8s).
+    pub deny: Vec<String>,
+    /// Certificates of static targets with https.
+    pub tls: Tls,
     /// Targets by address, beside the pods: `[[scrape.static]] targets = ["127.0.0.1:3000"]`.
     #[serde(rename = "static")]
     pub fixed: Vec<Static>,
@@ -76,11 +85,25 @@ impl Default for Config {
             label_value_limit: 1024,
             series_limit: 200_000,
             memory: ByteSize::mib(32),
+            native_histograms: false,
+            deny: Vec::new(),
+            tls: Tls::default(),
             fixed: Vec::new(),
             relabel: Vec::new(),
             metric_relabel: Vec::new(),
         }
     }
+}
+
+/// `[scrape.tls]`: whom to trust behind static targets with https. A pod's certificate is rarely for its address and is never
+/// verified; no target is ever sent a credential.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the certificates of the authorities to trust, instead of the platform's.
+    pub ca_file: Option<PathBuf>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
 }
 
 /// `[[scrape.static]]`: targets by address. They are your word: no address is refused.

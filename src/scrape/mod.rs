@@ -8,7 +8,9 @@
 
 pub mod config;
 pub mod exposition;
+pub mod fetch;
 pub mod guard;
+pub mod pace;
 pub mod relabel;
 pub mod status;
 pub mod target;
