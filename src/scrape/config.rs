@@ -35,6 +35,8 @@ pub struct Config {
     pub sample_limit: u64,
     /// Labels of one sample.
     pub label_limit: u64,
+    /// Length of the name of a metric or a label in bytes.
+    pub name_limit: u64,
     /// Length of a label's value in bytes.
     pub label_value_limit: u64,
     /// Series of all targets together. Above it known series go on, and new ones are refused and counted.
@@ -55,6 +57,7 @@ impl Default for Config {
             body_limit: ByteSize::mib(16),
             sample_limit: 20_000,
             label_limit: 64,
+            name_limit: 256,
             label_value_limit: 1024,
             series_limit: 200_000,
             memory: ByteSize::mib(32),
