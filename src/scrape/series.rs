@@ -219,6 +219,7 @@ impl Book {
         page.clear();
         let before = source.known.live() as u64;
         let mut report = Report::default();
+        let body_len = body.as_ref().map_or(0, |body| body.bytes.len());
         let is_text = body.as_ref().is_ok_and(|body| body.dialect != Dialect::Protobuf);
         let mut result = match body {
             Ok(body) => self.parser.parse(body, &self.limits.parse, &mut page),
@@ -247,6 +248,11 @@ impl Book {
             self.work.begin(&source.origin, &mut page);
             let scrape = Some((&self.limits, rules));
             let read = self.work.read(&mut source, &mut page, &manner, scrape, room, &mut report);
+            if is_text && matches!(result, Err(Failure::Limit { key: "sample_limit", .. })) && rules.is_none()
+            {
+                report.scraped = sample_lines(&page.arena[..body_len]);
+                report.kept = report.scraped;
+            }
             match result.and(read) {
                 Ok(()) => self.work.settle(&mut source, &mut page, time_unix_ms, rules.is_some()),
                 Err(failure) => {
@@ -684,6 +690,12 @@ fn date_exemplars(source: &mut Source, page: &mut Page, sample: &mut Sample, has
             }
         }
     }
+}
+
+/// Samples of a body that has too many for all of them to be read: lines that are neither comment nor empty.
+fn sample_lines(body: &[u8]) -> u64 {
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_start);
+    lines.filter(|line| !matches!(line.first(), None | Some(b'#'))).count() as u64
 }
 
 fn too_long(limits: &Limits) -> Failure {

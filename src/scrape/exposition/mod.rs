@@ -63,7 +63,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Reads a body into a page; what the page held before is gone. After a failure the page holds nothing of use.
+    /// Reads a body into a page; what the page held before is gone. After a failure it holds what
+    /// stood before the place that is wrong, for those who count.
     ///
     /// # Errors
     /// [`Failure::Malformed`] with line and column, [`Failure::Limit`] with the key to raise, [`Failure::TooLarge`].
@@ -82,12 +83,10 @@ impl Parser {
             Dialect::OpenMetrics => openmetrics::read(&mut builder),
             Dialect::Protobuf => return Err(Failure::ContentType("protobuf".to_owned())),
         };
-        if let Err(fault) = read {
-            return Err(fault.explain(&bytes));
-        }
+        let read = read.map_err(|fault| fault.explain(&bytes));
         bytes.extend_from_slice(&self.extra);
         page.arena = bytes;
-        Ok(())
+        read
     }
 }
 
