@@ -53,7 +53,7 @@ impl Common {
     }
 }
 
-/// Where a final label comes from.
+/// Where a final label comes from. A label of the origin's counts for the hash only where it does not follow from the rest.
 #[derive(Debug, Clone, Copy)]
 enum From {
     /// The origin: as it stands.
@@ -118,10 +118,11 @@ impl Merge {
         let mut hash = self.seed;
         for (name, from) in &self.slots {
             let value = match *from {
-                From::Common(label) => {
+                From::Common(label) if self.ordinary => {
                     page.labels.push(label);
                     continue;
                 }
+                From::Common(label) => label.value,
                 From::Name => sample.name,
                 From::Own(at) => page.labels[first + at as usize].value,
             };
@@ -189,7 +190,7 @@ impl Merge {
         }
         self.seed = seed(self.ordinary);
         for (name, from) in &self.slots {
-            if !matches!(from, From::Common(_)) {
+            if !self.ordinary || !matches!(from, From::Common(_)) {
                 self.seed = xxh3_64_with_seed(page.bytes(*name), self.seed);
             }
         }
