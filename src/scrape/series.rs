@@ -416,7 +416,12 @@ impl Work {
             }
             let labels = sample.labels as usize..(sample.labels + sample.label_count) as usize;
             if let Some(limits) = limits {
-                limits.check(&page.labels[labels.clone()])?;
+                let longest = if rules.is_some() {
+                    page.labels[labels.clone()].iter().map(|label| label.value.len).max().unwrap_or(0)
+                } else {
+                    self.merge.longest()
+                };
+                limits.check(labels.len(), longest)?;
                 report.kept += 1;
                 if report.kept > limits.samples {
                     page.labels.truncate(labels.start);
@@ -593,18 +598,18 @@ impl Work {
 }
 
 impl Limits {
-    /// Checks a final label set. Source: Prometheus 2.42 `verifyLabelLimits`.
+    /// Checks a final label set: how many labels it has, and the length of the longest value. Source: Prometheus 2.42 `verifyLabelLimits`.
     #[inline]
-    fn check(&self, labels: &[Label]) -> Result<(), Failure> {
+    fn check(&self, labels: usize, longest: u32) -> Result<(), Failure> {
         let LabelLimits { labels: count, value } = self.labels;
-        if count != 0 && labels.len() as u64 > count {
+        if count != 0 && labels as u64 > count {
             return Err(Failure::Limit {
                 what: "the number of labels of a series",
                 limit: count,
                 key: "label_limit",
             });
         }
-        if value != 0 && labels.iter().any(|label| u64::from(label.value.len) > value) {
+        if value != 0 && u64::from(longest) > value {
             return Err(too_long(self));
         }
         Ok(())

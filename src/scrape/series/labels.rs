@@ -8,6 +8,8 @@
 //!
 //! Source: Prometheus 2.42 `scrape/scrape.go`, `mutateSampleLabels` and `resolveConflictingExposedLabels`.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::data::sample::{Label, Page, Sample, Span};
@@ -80,23 +82,42 @@ pub(super) struct LabelLimits {
     pub(super) value: u64,
 }
 
-/// Builds final label sets.
+/// Where each final label of samples with certain label names comes from.
 #[derive(Debug, Default)]
-pub(super) struct Merge {
-    /// Own label names, as they came, for which `slots` holds.
+struct Plan {
+    /// Own label names, as they came.
     names: Vec<Span>,
     slots: Vec<(Span, From)>,
     seed: u64,
     /// The final label set follows from the labels that are the sample's own, by the ordinary rule.
     ordinary: bool,
-    valid: bool,
+    /// No value was empty: another sample with these names and no empty value has the same plan.
+    holds: bool,
+}
+
+/// Plans that are kept for a page: the lines of a histogram go between two of them.
+const PLANS: usize = 8;
+
+/// Builds final label sets.
+#[derive(Debug, Default)]
+pub(super) struct Merge {
+    plans: Vec<Plan>,
+    /// Plans of this page.
+    used: usize,
+    /// Of the last sample.
+    current: usize,
+    /// The plan to be overwritten next.
+    next: usize,
+    longest: u32,
     conflicts: Vec<(Span, u32)>,
 }
 
 impl Merge {
     /// Another page: spans of the last one mean nothing.
     pub(super) fn begin(&mut self) {
-        self.valid = false;
+        self.used = 0;
+        self.current = 0;
+        self.next = 0;
     }
 
     /// Appends the final labels of a sample to the page and gives it them. The hash identifies the series; where labels
@@ -111,14 +132,22 @@ impl Merge {
     ) -> Result<u64, Wrong> {
         let first = sample.labels as usize;
         let count = sample.label_count as usize;
-        if !self.fits(page, first, count) {
-            self.plan(page, sample, common, honor)?;
+        let own = first..first + count;
+        if self.current >= self.used || !self.plans[self.current].fits(page, own.clone()) {
+            let known = (0..self.used).find(|at| self.plans[*at].fits(page, own.clone()));
+            self.current = match known {
+                Some(at) => at,
+                None => self.plan(page, sample, common, honor)?,
+            };
         }
+        let plan = &self.plans[self.current];
         let start = page.labels.len();
-        let mut hash = self.seed;
-        for (name, from) in &self.slots {
+        let mut hash = plan.seed;
+        let mut longest = 0;
+        page.labels.reserve(plan.slots.len());
+        for (name, from) in &plan.slots {
             let value = match *from {
-                From::Common(label) if self.ordinary => {
+                From::Common(label) if plan.ordinary => {
                     page.labels.push(label);
                     continue;
                 }
@@ -126,9 +155,11 @@ impl Merge {
                 From::Name => sample.name,
                 From::Own(at) => page.labels[first + at as usize].value,
             };
+            longest = longest.max(value.len);
             hash = xxh3_64_with_seed(value.of(&page.arena), hash);
             page.labels.push(Label { name: *name, value });
         }
+        self.longest = longest;
         sample.labels = start as u32;
         sample.label_count = (page.labels.len() - start) as u32;
         Ok(hash & !FLAGS)
@@ -136,29 +167,36 @@ impl Merge {
 
     /// True where the ordinary rule gives back the final labels from those that are the series' own.
     pub(super) fn is_ordinary(&self) -> bool {
-        self.ordinary
+        self.plans.get(self.current).is_some_and(|plan| plan.ordinary)
     }
 
-    /// The plan holds for the same names in the same order, none of them without a value.
-    #[inline]
-    fn fits(&self, page: &Page, first: usize, count: usize) -> bool {
-        self.valid
-            && self.names.len() == count
-            && page.labels[first..first + count].iter().zip(&self.names).all(|(label, name)| {
-                !label.value.is_empty()
-                    && (label.name == *name || label.name.of(&page.arena) == name.of(&page.arena))
-            })
+    /// Bytes of the longest value among the labels that are the sample's own.
+    pub(super) fn longest(&self) -> u32 {
+        self.longest
     }
 
-    fn plan(&mut self, page: &mut Page, sample: &Sample, common: &Common, honor: bool) -> Result<(), Wrong> {
+    #[cold]
+    fn plan(
+        &mut self,
+        page: &mut Page,
+        sample: &Sample,
+        common: &Common,
+        honor: bool,
+    ) -> Result<usize, Wrong> {
+        let index = if self.used < PLANS { self.used } else { self.next };
+        if self.plans.len() <= index {
+            self.plans.push(Plan::default());
+        }
+        let plan = &mut self.plans[index];
+        plan.holds = false;
         let first = sample.labels as usize;
         let own = first..first + sample.label_count as usize;
-        self.names.clear();
-        self.names.extend(page.labels[own.clone()].iter().map(|label| label.name));
-        self.slots.clear();
+        plan.names.clear();
+        plan.names.extend(page.labels[own.clone()].iter().map(|label| label.name));
+        plan.slots.clear();
         self.conflicts.clear();
-        self.ordinary = true;
-        self.slots.push((common.name, From::Name));
+        plan.ordinary = true;
+        plan.slots.push((common.name, From::Name));
         let mut empty = false;
         for (at, label) in page.labels[own].iter().enumerate() {
             let name = page.bytes(label.name);
@@ -170,68 +208,84 @@ impl Merge {
                 }
             } else if label.value.is_empty() {
                 // A target that says a label of ours empty takes it away, where its word counts.
-                self.ordinary &= !clash;
+                plan.ordinary &= !clash;
             } else {
-                self.slots.push((label.name, From::Own(at as u32)));
+                plan.slots.push((label.name, From::Own(at as u32)));
             }
         }
         for label in &common.labels {
-            if honor && self.names.iter().any(|name| page.bytes(*name) == page.bytes(label.name)) {
+            if honor && plan.names.iter().any(|name| page.bytes(*name) == page.bytes(label.name)) {
                 continue;
             }
-            self.slots.push((label.name, From::Common(*label)));
+            plan.slots.push((label.name, From::Common(*label)));
         }
-        self.rename(page, common);
-        self.slots.sort_unstable_by(|(a, _), (b, _)| a.of(&page.arena).cmp(b.of(&page.arena)));
-        let twice = self.slots.windows(2).find(|pair| page.bytes(pair[0].0) == page.bytes(pair[1].0));
+        plan.rename(&mut self.conflicts, page, common);
+        plan.slots.sort_unstable_by(|(a, _), (b, _)| a.of(&page.arena).cmp(b.of(&page.arena)));
+        let twice = plan.slots.windows(2).find(|pair| page.bytes(pair[0].0) == page.bytes(pair[1].0));
         if let Some(pair) = twice {
-            self.valid = false;
             return Err(Wrong::Twice(pair[0].0));
         }
-        self.seed = seed(self.ordinary);
-        for (name, from) in &self.slots {
-            if !self.ordinary || !matches!(from, From::Common(_)) {
-                self.seed = xxh3_64_with_seed(page.bytes(*name), self.seed);
+        plan.seed = seed(plan.ordinary);
+        for (name, from) in &plan.slots {
+            if !plan.ordinary || !matches!(from, From::Common(_)) {
+                plan.seed = xxh3_64_with_seed(page.bytes(*name), plan.seed);
             }
         }
-        self.valid = !empty;
-        Ok(())
+        plan.holds = !empty;
+        if self.used < PLANS {
+            self.used += 1;
+        }
+        self.next = (index + 1) % PLANS;
+        Ok(index)
+    }
+}
+
+impl Plan {
+    /// The plan is that of a sample with the same names in the same order, none of them without a value.
+    #[inline]
+    fn fits(&self, page: &Page, own: Range<usize>) -> bool {
+        self.holds
+            && self.names.len() == own.len()
+            && page.labels[own].iter().zip(&self.names).all(|(label, name)| {
+                !label.value.is_empty()
+                    && (label.name == *name || label.name.of(&page.arena) == name.of(&page.arena))
+            })
     }
 
     /// Gives own labels that clash with ours a name with `exported_` before it, again and again while that one exists.
-    fn rename(&mut self, page: &mut Page, common: &Common) {
-        if self.conflicts.is_empty() {
+    fn rename(&mut self, conflicts: &mut Vec<(Span, u32)>, page: &mut Page, common: &Common) {
+        if conflicts.is_empty() {
             return;
         }
-        self.conflicts.sort_by(|(a, _), (b, _)| {
+        conflicts.sort_by(|(a, _), (b, _)| {
             a.len.cmp(&b.len).then_with(|| a.of(&page.arena).cmp(b.of(&page.arena)))
         });
         // The same name twice: the first counts, and the second is overwritten by ours.
-        self.conflicts.dedup_by(|(b, _), (a, _)| a.of(&page.arena) == b.of(&page.arena));
-        for at in 0..self.conflicts.len() {
-            let (name, own) = self.conflicts[at];
+        conflicts.dedup_by(|(b, _), (a, _)| a.of(&page.arena) == b.of(&page.arena));
+        for at in 0..conflicts.len() {
+            let (name, own) = conflicts[at];
             let start = page.arena.len();
             let text = name.start as usize..(name.start + name.len) as usize;
             page.arena.extend_from_slice(EXPORTED);
             page.arena.extend_from_within(text.clone());
             let mut span = Span::new(start, page.arena.len());
-            while self.taken(page, common, span, at) {
+            while self.taken(page, common, span, &conflicts[..at]) {
                 // One more: `exported_` + what stands there.
                 let start = page.arena.len();
                 page.arena.extend_from_slice(EXPORTED);
                 page.arena.extend_from_within(span.start as usize..(span.start + span.len) as usize);
                 span = Span::new(start, page.arena.len());
             }
-            self.conflicts[at].0 = span;
+            conflicts[at].0 = span;
             self.slots.push((span, From::Own(own)));
         }
     }
 
-    fn taken(&self, page: &Page, common: &Common, span: Span, before: usize) -> bool {
+    fn taken(&self, page: &Page, common: &Common, span: Span, before: &[(Span, u32)]) -> bool {
         let name = page.bytes(span);
         self.names.iter().any(|known| page.bytes(*known) == name)
             || common.labels.iter().any(|label| page.bytes(label.name) == name)
-            || self.conflicts[..before].iter().any(|(known, _)| page.bytes(*known) == name)
+            || before.iter().any(|(known, _)| page.bytes(*known) == name)
     }
 }
 
