@@ -85,13 +85,13 @@ pub(super) struct LabelLimits {
 /// Where each final label of samples with certain label names comes from.
 #[derive(Debug, Default)]
 struct Plan {
-    /// Own label names, as they came.
-    names: Vec<Span>,
+    /// Own label names, as they came, and whether their values were empty.
+    names: Vec<(Span, bool)>,
     slots: Vec<(Span, From)>,
     seed: u64,
     /// The final label set follows from the labels that are the sample's own, by the ordinary rule.
     ordinary: bool,
-    /// No value was empty: another sample with these names and no empty value has the same plan.
+    /// It has been made without an error.
     holds: bool,
 }
 
@@ -192,15 +192,13 @@ impl Merge {
         let first = sample.labels as usize;
         let own = first..first + sample.label_count as usize;
         plan.names.clear();
-        plan.names.extend(page.labels[own.clone()].iter().map(|label| label.name));
+        plan.names.extend(page.labels[own.clone()].iter().map(|label| (label.name, label.value.is_empty())));
         plan.slots.clear();
         self.conflicts.clear();
         plan.ordinary = true;
         plan.slots.push((common.name, From::Name));
-        let mut empty = false;
         for (at, label) in page.labels[own].iter().enumerate() {
             let name = page.bytes(label.name);
-            empty |= label.value.is_empty();
             let clash = common.labels.iter().any(|ours| page.bytes(ours.name) == name);
             if clash && !honor {
                 if !label.value.is_empty() {
@@ -214,7 +212,7 @@ impl Merge {
             }
         }
         for label in &common.labels {
-            if honor && plan.names.iter().any(|name| page.bytes(*name) == page.bytes(label.name)) {
+            if honor && plan.names.iter().any(|(name, _)| page.bytes(*name) == page.bytes(label.name)) {
                 continue;
             }
             plan.slots.push((label.name, From::Common(*label)));
@@ -231,7 +229,7 @@ impl Merge {
                 plan.seed = xxh3_64_with_seed(page.bytes(*name), plan.seed);
             }
         }
-        plan.holds = !empty;
+        plan.holds = true;
         if self.used < PLANS {
             self.used += 1;
         }
@@ -241,13 +239,13 @@ impl Merge {
 }
 
 impl Plan {
-    /// The plan is that of a sample with the same names in the same order, none of them without a value.
+    /// The plan is that of a sample with the same names in the same order, the same of them without a value.
     #[inline]
     fn fits(&self, page: &Page, own: Range<usize>) -> bool {
         self.holds
             && self.names.len() == own.len()
-            && page.labels[own].iter().zip(&self.names).all(|(label, name)| {
-                !label.value.is_empty()
+            && page.labels[own].iter().zip(&self.names).all(|(label, (name, empty))| {
+                label.value.is_empty() == *empty
                     && (label.name == *name || label.name.of(&page.arena) == name.of(&page.arena))
             })
     }
@@ -283,7 +281,7 @@ impl Plan {
 
     fn taken(&self, page: &Page, common: &Common, span: Span, before: &[(Span, u32)]) -> bool {
         let name = page.bytes(span);
-        self.names.iter().any(|known| page.bytes(*known) == name)
+        self.names.iter().any(|(known, _)| page.bytes(*known) == name)
             || common.labels.iter().any(|label| page.bytes(label.name) == name)
             || before.iter().any(|(known, _)| page.bytes(*known) == name)
     }
