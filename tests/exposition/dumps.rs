@@ -1,11 +1,8 @@
 //! Real dumps: all of them are read whole.
 
-use nodewick::data::sample::{MetricKind, NO_TIME};
-use nodewick::scrape::Dialect;
+use crate::support::{families, families_of_samples, open, samples, text};
 
-use crate::support::{families, open, samples, text};
-
-fn dump(name: &str) -> Vec<u8> {
+pub(crate) fn dump(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/corpus/metrics/{name}", env!("CARGO_MANIFEST_DIR"));
     let bytes = std::fs::read(path).expect("a dump");
     match name.ends_with(".http") {
@@ -32,4 +29,34 @@ fn real_dumps_are_read_whole() {
     }
     let page = open(dump("prom-client-openmetrics-exemplars.http"));
     assert_eq!(page.samples.len(), 136);
+}
+
+/// Every sample of these dumps is of a family that a `# TYPE` line names: counted by `grep -c '^# TYPE'`.
+#[test]
+fn samples_of_real_dumps_are_of_declared_families() {
+    for (name, expected) in
+        [("kubelet.prom", 245), ("kubelet-cadvisor.prom", 66), ("express-prom-bundle.prom", 33)]
+    {
+        assert_eq!(text(dump(name)).families.len(), expected, "{name}");
+    }
+    let page = text(dump("kubelet.prom"));
+    let owners = families_of_samples(&page);
+    for (sample, owner) in page.samples.iter().zip(owners) {
+        assert!(page.text(sample.name).starts_with(owner), "{owner}");
+    }
+}
+
+#[test]
+fn exemplars_and_escapes_of_real_dumps_are_read() {
+    let page = open(dump("prom-client-openmetrics-exemplars.http"));
+    assert_eq!(page.exemplars.len(), 8);
+    let shown = samples(&page);
+    let expected = "http_request_duration_seconds_bucket{le=\"0.01\",method=\"GET\",route=\"/ok/:id\",code=\"200\"} 1 \
+                    # {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.007682626 @1795356568883";
+    assert!(shown.iter().any(|sample| sample == expected), "{shown:#?}");
+    assert_eq!(shown.last().map(String::as_str), Some("orders_total{status=\"ok\"} 3"));
+    assert_eq!(
+        families(&page).last().map(String::as_str),
+        Some("orders|Counter|orders \"quoted\" \\ and\nnewline|")
+    );
 }

@@ -5,13 +5,18 @@
 
 use std::hash::BuildHasher;
 
+use super::number;
 use super::scan::Quoted;
-use super::{Fault, Limits, Parsed};
+use super::{Dialect, Fault, Limits, Parsed};
 use crate::data::sample::{Exemplar, Family, Label, MetricKind, NONE, Page, Sample, Span};
 
 /// Characters of all names and values of an exemplar's labels. Prometheus drops an exemplar with more and keeps its sample.
 /// Source: OpenMetrics 1.0, "Exemplars"; Prometheus `model/exemplar/exemplar.go`.
 const EXEMPLAR_CHARACTERS: usize = 128;
+
+/// Native buckets and spans that a page may hold for each sample that it may hold: a byte of a body can say a bucket, which is
+/// eight bytes in memory. Generous: a histogram of client_golang has at most 160.
+const NATIVE_PER_SAMPLE: u64 = 16;
 
 /// Which escapes a text has. An unknown one stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +98,14 @@ pub(super) struct Builder<'a> {
     exemplar_first: usize,
     exemplar_characters: usize,
     exemplar_twice: bool,
+    /// Native buckets and spans so far.
+    native: u64,
+    /// `le` and `quantile`, once they stand behind the body.
+    bound_names: Vec<(&'static [u8], Span)>,
+    /// Bounds by their place in the last metric, with their text.
+    bounds: Vec<(u64, Span)>,
+    /// Number of the protobuf message, from 1; 0 in text.
+    pub(super) message: u64,
 }
 
 impl<'a> Builder<'a> {
@@ -102,9 +115,11 @@ impl<'a> Builder<'a> {
         limits: &'a Limits,
         index: &'a mut Index,
         extra: &'a mut Vec<u8>,
+        dialect: Dialect,
     ) -> Self {
         Self {
-            utf8: std::str::from_utf8(text).is_ok(),
+            // A length in protobuf may cut a character: there every string is looked at.
+            utf8: dialect != Dialect::Protobuf && std::str::from_utf8(text).is_ok(),
             text,
             page,
             limits,
@@ -117,6 +132,10 @@ impl<'a> Builder<'a> {
             exemplar_first: 0,
             exemplar_characters: 0,
             exemplar_twice: false,
+            native: 0,
+            bound_names: Vec::new(),
+            bounds: Vec::new(),
+            message: 0,
         }
     }
 
@@ -217,6 +236,13 @@ impl<'a> Builder<'a> {
         Ok(family)
     }
 
+    /// What the family is for, without escapes.
+    pub(super) fn plain_help(&mut self, family: u32, start: usize, end: usize) -> Parsed<()> {
+        self.check_utf8(start, end)?;
+        self.page.families[family as usize].help = Span::new(start, end);
+        Ok(())
+    }
+
     /// What the family is for.
     pub(super) fn help(&mut self, family: u32, start: usize, end: usize, escapes: Escapes) -> Parsed<()> {
         self.check_utf8(start, end)?;
@@ -243,6 +269,50 @@ impl<'a> Builder<'a> {
     pub(super) fn begin(&mut self) {
         self.first = self.page.labels.len();
         self.seen = 0;
+    }
+
+    /// A sample begins that has the labels of an earlier one, and perhaps more.
+    pub(super) fn repeat(&mut self, first: usize, count: usize) {
+        self.first = self.page.labels.len();
+        self.page.labels.extend_from_within(first..first + count);
+    }
+
+    /// Name and value of a label that says a bound: `le` or `quantile`. Metrics of a family have the same bounds at the same
+    /// places, so that each stands behind the body once.
+    pub(super) fn bound(&mut self, name: &'static [u8], place: usize, bound: f64) -> (Span, Span) {
+        let known = self.bound_names.iter().find(|(known, _)| *known == name);
+        let name = match known {
+            Some((_, span)) => *span,
+            None => {
+                let span = self.push(&[name]);
+                self.bound_names.push((name, span));
+                span
+            }
+        };
+        if let Some((bits, span)) = self.bounds.get(place)
+            && *bits == bound.to_bits()
+        {
+            return (name, *span);
+        }
+        let start = self.text.len() + self.extra.len();
+        number::write_bound(self.extra, bound);
+        let span = Span::new(start, self.text.len() + self.extra.len());
+        if self.bounds.len() == place {
+            self.bounds.push((bound.to_bits(), span));
+        } else if let Some(known) = self.bounds.get_mut(place) {
+            *known = (bound.to_bits(), span);
+        }
+        (name, span)
+    }
+
+    /// Takes a number of native buckets or spans off what the page may hold.
+    pub(super) fn native(&mut self, count: u64) -> Parsed<()> {
+        self.native += count;
+        let limit = self.limits.samples.saturating_mul(NATIVE_PER_SAMPLE);
+        if self.native > limit {
+            return Err(Fault::Limit { what: "the number of native buckets", limit, key: "sample_limit" });
+        }
+        Ok(())
     }
 
     /// A label of the sample that was begun. `at` is where it stands.
@@ -289,11 +359,17 @@ impl<'a> Builder<'a> {
     /// Ends the sample that was begun. `at` is where it stands.
     #[inline]
     pub(super) fn sample(&mut self, at: usize, name: Span, value: f64, time_unix_ms: i64) -> Parsed<()> {
+        let family = self.family_of(at, name)?;
+        self.sample_of(family, name, value, time_unix_ms)
+    }
+
+    /// Ends the sample that was begun, of a family that is known.
+    #[inline]
+    pub(super) fn sample_of(&mut self, family: u32, name: Span, value: f64, time_unix_ms: i64) -> Parsed<()> {
         if self.page.samples.len() as u64 >= self.limits.samples {
             let limit = self.limits.samples;
             return Err(Fault::Limit { what: "the number of samples", limit, key: "sample_limit" });
         }
-        let family = self.family_of(at, name)?;
         let label_count = (self.page.labels.len() - self.first) as u32;
         self.page.samples.push(Sample {
             name,
@@ -390,6 +466,11 @@ impl<'a> Builder<'a> {
         let label_count = self.page.labels.len() as u32 - labels;
         self.page.exemplars.push(Exemplar { labels, label_count, value, time_unix_ms });
         Some(self.page.exemplars.len() as u32 - 1)
+    }
+
+    /// Forgets the exemplar that was begun.
+    pub(super) fn discard_exemplar(&mut self) {
+        self.page.labels.truncate(self.exemplar_first);
     }
 
     /// Gives the last sample its exemplars: `exemplar` is the newest.

@@ -15,11 +15,14 @@
 //! sample like others.
 
 mod build;
+mod histogram;
 mod labels;
 mod number;
 mod openmetrics;
+mod protobuf;
 mod scan;
 mod text;
+mod wire;
 
 pub use number::NORMAL_NAN;
 
@@ -77,13 +80,14 @@ impl Parser {
         }
         self.index.clear();
         self.extra.clear();
-        let mut builder = Builder::new(&bytes, page, limits, &mut self.index, &mut self.extra);
+        let mut builder = Builder::new(&bytes, page, limits, &mut self.index, &mut self.extra, dialect);
         let read = match dialect {
             Dialect::Text => text::read(&mut builder),
             Dialect::OpenMetrics => openmetrics::read(&mut builder),
-            Dialect::Protobuf => return Err(Failure::ContentType("protobuf".to_owned())),
+            Dialect::Protobuf => protobuf::read(&mut builder),
         };
-        let read = read.map_err(|fault| fault.explain(&bytes));
+        let message = builder.message;
+        let read = read.map_err(|fault| fault.explain(&bytes, message));
         bytes.extend_from_slice(&self.extra);
         page.arena = bytes;
         read
@@ -114,12 +118,17 @@ impl Fault {
         Err(Self::Malformed { at, what })
     }
 
-    /// With line, column and what stands there, for a person.
+    /// With line, column and what stands there, for a person. `message` is the number of the protobuf message, or 0.
     #[cold]
-    fn explain(self, text: &[u8]) -> Failure {
+    fn explain(self, text: &[u8], message: u64) -> Failure {
         const SHOWN: usize = 24;
         match self {
             Self::Limit { what, limit, key } => Failure::Limit { what, limit, key },
+            Self::Malformed { at, what } if message > 0 => Failure::Malformed {
+                line: message,
+                column: at as u64 + 1,
+                what: format!("{what} (protobuf: the line is the message, the column the byte of the body)"),
+            },
             Self::Malformed { at, what } => {
                 let at = at.min(text.len());
                 let before = &text[..at];

@@ -3,6 +3,8 @@
 //! In: digits. Out: the nearest float, correctly rounded, or nothing. A NaN is always [`NORMAL_NAN`]: the mark of staleness
 //! cannot be scraped.
 
+use std::io::Write as _;
+
 /// The NaN that is an ordinary value. Source: Prometheus `model/value/value.go`, `NormalNaN`.
 pub const NORMAL_NAN: u64 = 0x7ff8_0000_0000_0001;
 
@@ -156,6 +158,41 @@ pub(super) fn integer(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0_i64, |sum, digit| sum.checked_mul(10)?.checked_add(i64::from(digit - b'0')))
 }
 
+/// Appends a bound as Prometheus writes it: the shortest digits that read back, `.0` behind a whole number, an exponent below
+/// 1e-4 and from 1e6 on. Source: Prometheus `model/labels/float.go`, Go `strconv.FormatFloat(f, 'g', -1, 64)`.
+pub(super) fn write_bound(out: &mut Vec<u8>, bound: f64) {
+    if !bound.is_finite() {
+        let text: &[u8] = match bound {
+            f64::INFINITY => b"+Inf",
+            f64::NEG_INFINITY => b"-Inf",
+            _ => b"NaN",
+        };
+        out.extend_from_slice(text);
+        return;
+    }
+    if bound == 0.0 {
+        out.extend_from_slice(b"0.0");
+        return;
+    }
+    let start = out.len();
+    // Writing to memory does not fail.
+    let _ = write!(out, "{bound:e}");
+    let mark = out[start..].iter().position(|byte| *byte == b'e').map_or(out.len(), |mark| start + mark);
+    let digits = &out[(mark + 1).min(out.len())..];
+    let (down, digits) = digits.strip_prefix(b"-").map_or((false, digits), |digits| (true, digits));
+    let exponent = digits.iter().fold(0_i32, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+    if (down && exponent > 4) || (!down && exponent >= 6) {
+        out.truncate(mark);
+        let _ = write!(out, "e{}{exponent:02}", if down { '-' } else { '+' });
+        return;
+    }
+    out.truncate(start);
+    let _ = write!(out, "{bound}");
+    if !out[start..].contains(&b'.') {
+        out.extend_from_slice(b".0");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +240,35 @@ mod tests {
             "infi", "infinit", "1e309", "-1e999", "1\r", "true", "1.2.3", "--1", "1e5.5", "١", "1,5", "1d",
         ] {
             assert_eq!(value(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_written_as_prometheus_writes_them() {
+        for (bound, expected) in [
+            (1.0, "1.0"),
+            (-1.0, "-1.0"),
+            (0.0, "0.0"),
+            (-0.0, "0.0"),
+            (0.1, "0.1"),
+            (2.5, "2.5"),
+            (10.0, "10.0"),
+            (123_456.0, "123456.0"),
+            (999_999.5, "999999.5"),
+            (1_000_000.0, "1e+06"),
+            (1_234_567.0, "1.234567e+06"),
+            (0.0001, "0.0001"),
+            (0.000_05, "5e-05"),
+            (0.000_012_5, "1.25e-05"),
+            (1e100, "1e+100"),
+            (-1.5e-7, "-1.5e-07"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            let mut out = b"x".to_vec();
+            write_bound(&mut out, bound);
+            assert_eq!(String::from_utf8_lossy(&out[1..]), expected);
         }
     }
 
