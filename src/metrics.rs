@@ -199,6 +199,13 @@ table! {
         "When the API server or the kubelet last sent anything, seconds since the epoch.";
     counter KUBE_ANNOTATION_PROBLEMS = "nodewick_kube_annotation_problems_total" [],
         "Annotations of pods and namespaces that are not understood or not allowed, each value counted once.";
+    // scrape
+    counter SCRAPE_SAMPLES = "nodewick_scrape_samples_total" ["outcome"],
+        "Samples of scraped pages by outcome: taken, dropped by a rule, duplicate (on the same page), repeated (own time as before), out_of_order, out_of_bounds (own time an hour behind or ten minutes ahead), own_up (named as one of the synthetic series), series_limit (a new series above [scrape] series_limit), failed (the page was not taken).";
+    counter SCRAPE_SERIES_ENDED = "nodewick_scrape_series_ended_total" [],
+        "Series that were marked as ended, because a page lacks them, a scrape failed or a target is no more.";
+    gauge SCRAPE_SERIES = "nodewick_scrape_series" [],
+        "Series that scraped targets have now, together; [scrape] series_limit bounds them.";
     // memory
     gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
         "Bytes of log data held in memory.";

@@ -66,7 +66,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Reads a body into a page; what the page held before is gone. After a failure the page holds nothing of use.
+    /// Reads a body into a page; what the page held before is gone. After a failure it holds what
+    /// stood before the place that is wrong, for those who count.
     ///
     /// # Errors
     /// [`Failure::Malformed`] with line and column, [`Failure::Limit`] with the key to raise, [`Failure::TooLarge`].
@@ -86,12 +87,10 @@ impl Parser {
             Dialect::Protobuf => protobuf::read(&mut builder),
         };
         let message = builder.message;
-        if let Err(fault) = read {
-            return Err(fault.explain(&bytes, message));
-        }
+        let read = read.map_err(|fault| fault.explain(&bytes, message));
         bytes.extend_from_slice(&self.extra);
         page.arena = bytes;
-        Ok(())
+        read
     }
 }
 
