@@ -331,6 +331,20 @@ enum Part {
     Own(u32),
 }
 
+/// What is looked for among the labels of the sample before, near the place `at` where it is expected: one label more or
+/// less moves all that follow by one.
+#[inline]
+fn find_near<'a, T>(before: &'a [T], at: &mut usize, mut is_it: impl FnMut(&T) -> bool) -> Option<&'a T> {
+    for place in [*at, *at + 1, at.wrapping_sub(1)] {
+        if let Some(found) = before.get(place).filter(|found| is_it(found)) {
+            *at = place + 1;
+            return Some(found);
+        }
+    }
+    *at += 1;
+    None
+}
+
 impl Options {
     /// The labels of a sample in order, with the sink's own; one without a value is none.
     #[inline]

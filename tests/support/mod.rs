@@ -9,4 +9,5 @@ pub mod fake_kube;
 pub mod fake_loki;
 pub mod otlp;
 pub mod prometheus;
+pub mod remote_write;
 pub mod services;

@@ -100,12 +100,11 @@ impl Request {
         literal.push(0x0a);
         proto::varint(literal, size as u64);
         block.end_literal(start);
-        for (at, written) in now.iter_mut().enumerate() {
+        let mut at = 0;
+        for written in now.iter_mut() {
             written.position = block.position();
-            if let Some(earlier) = before.get(at)
-                && earlier.part == written.part
-            {
-                block.copy(earlier.position, written.len);
+            if let Some(found) = super::find_near(before, &mut at, |earlier| earlier.part == written.part) {
+                block.copy(found.position, written.len);
                 continue;
             }
             let (name, value) = options.text(page, written.part);

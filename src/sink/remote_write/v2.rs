@@ -169,10 +169,11 @@ impl Request {
         message.clear();
         part.clear();
         now.clear();
+        let mut at = 0;
         options.each_label(page, sample, |label, name, value| {
-            let (name, value) = match before.get(now.len()) {
-                Some((earlier, name, value)) if *earlier == label => (*name, *value),
-                _ => (symbols.refer(name), symbols.refer(value)),
+            let (name, value) = match super::find_near(before, &mut at, |(earlier, ..)| *earlier == label) {
+                Some((_, name, value)) => (*name, *value),
+                None => (symbols.refer(name), symbols.refer(value)),
             };
             proto::varint(part, u64::from(name));
             proto::varint(part, u64::from(value));
