@@ -346,28 +346,24 @@ fn find_near<'a, T>(before: &'a [T], at: &mut usize, mut is_it: impl FnMut(&T) -
 }
 
 impl Options {
-    /// The labels of a sample in order, with the sink's own; one without a value is none.
+    /// The labels of a sample in order, with the sink's own. Texts are looked at only where there are own ones.
     #[inline]
-    fn each_label<'a>(
-        &'a self,
-        page: &'a Page,
-        sample: &Sample,
-        mut each: impl FnMut(Part, &'a [u8], &'a [u8]),
-    ) {
+    fn each_part(&self, page: &Page, sample: &Sample, mut each: impl FnMut(Part)) {
+        if self.labels.is_empty() {
+            return page.labels_of(sample).iter().for_each(|&label| each(Part::Label(label)));
+        }
         let mut own = self.labels.iter().enumerate().peekable();
         for &label in page.labels_of(sample) {
-            let (name, value) = (page.bytes(label.name), page.bytes(label.value));
-            while let Some((at, (own_name, own_value))) = own.next_if(|(_, (own, _))| own.as_bytes() < name) {
-                each(Part::Own(at as u32), own_name.as_bytes(), own_value.as_bytes());
+            let name = page.bytes(label.name);
+            while let Some((at, _)) = own.next_if(|(_, (own, _))| own.as_bytes() < name) {
+                each(Part::Own(at as u32));
             }
-            if !value.is_empty() {
+            if !label.value.is_empty() {
                 own.next_if(|(_, (own, _))| own.as_bytes() == name);
-                each(Part::Label(label), name, value);
+                each(Part::Label(label));
             }
         }
-        for (at, (name, value)) in own {
-            each(Part::Own(at as u32), name.as_bytes(), value.as_bytes());
-        }
+        own.for_each(|(at, _)| each(Part::Own(at as u32)));
     }
 
     /// Name and value of a part.

@@ -33,6 +33,8 @@ struct Written {
     part: Part,
     position: u32,
     len: u32,
+    /// It stands near the same place of the sample before it, at `position` until it is written anew.
+    is_near: bool,
 }
 
 /// A request that is being written.
@@ -84,12 +86,21 @@ impl Request {
     pub(super) fn add(&mut self, page: &Page, sample: &Sample, options: &Options) {
         let Self { block, known, texts, before, now, tail, part, seed } = self;
         now.clear();
-        let mut size = 0;
-        options.each_label(page, sample, |label, name, value| {
-            let inner = label_len(name, value);
-            let len = 1 + proto::varint_len(inner as u64) + inner;
-            size += len;
-            now.push(Written { part: label, position: 0, len: len as u32 });
+        let (mut size, mut at) = (0, 0);
+        options.each_part(page, sample, |part| {
+            if let Some(earlier) = super::find_near(before, &mut at, |earlier| earlier.part == part) {
+                size += earlier.len as usize;
+                now.push(Written { part, position: earlier.position, len: earlier.len, is_near: true });
+                return;
+            }
+            let (name, value) = options.text(page, part);
+            // A label without a value is none.
+            if !value.is_empty() {
+                let inner = label_len(name, value);
+                let len = 1 + proto::varint_len(inner as u64) + inner;
+                size += len;
+                now.push(Written { part, position: 0, len: len as u32, is_near: false });
+            }
         });
         tail.clear();
         write_tail(tail, part, page, sample, options);
@@ -100,11 +111,10 @@ impl Request {
         literal.push(0x0a);
         proto::varint(literal, size as u64);
         block.end_literal(start);
-        let mut at = 0;
         for written in now.iter_mut() {
-            written.position = block.position();
-            if let Some(found) = super::find_near(before, &mut at, |earlier| earlier.part == written.part) {
-                block.copy(found.position, written.len);
+            let from = std::mem::replace(&mut written.position, block.position());
+            if written.is_near {
+                block.copy(from, written.len);
                 continue;
             }
             let (name, value) = options.text(page, written.part);

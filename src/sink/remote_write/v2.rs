@@ -170,10 +170,17 @@ impl Request {
         part.clear();
         now.clear();
         let mut at = 0;
-        options.each_label(page, sample, |label, name, value| {
+        options.each_part(page, sample, |label| {
             let (name, value) = match super::find_near(before, &mut at, |(earlier, ..)| *earlier == label) {
                 Some((_, name, value)) => (*name, *value),
-                None => (symbols.refer(name), symbols.refer(value)),
+                None => {
+                    let (name, value) = options.text(page, label);
+                    // A label without a value is none.
+                    if value.is_empty() {
+                        return;
+                    }
+                    (symbols.refer(name), symbols.refer(value))
+                }
             };
             proto::varint(part, u64::from(name));
             proto::varint(part, u64::from(value));
