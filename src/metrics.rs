@@ -244,6 +244,18 @@ table! {
         "Bytes that wait in a sink's queue or in flight.";
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
+    counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink", "outcome"],
+        "Samples of metrics by sink and outcome (delivered, refused, dropped); retried counts those that were sent once more. A native histogram is one sample.";
+    counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],
+        "Samples that a sink did not deliver, by reason (buffer_full, too_old, refused, too_large, unsupported, shutdown).";
+    counter SINK_EXEMPLARS = "nodewick_sink_exemplars_total" ["sink", "outcome"],
+        "Exemplars by sink and outcome (delivered, lost).";
+    gauge SINK_BUFFER_AGE = "nodewick_sink_buffer_age_seconds" ["sink"],
+        "How long the oldest samples have waited in a sink's buffer or in flight.";
+    gauge SINK_NEWEST_SAMPLE = "nodewick_sink_newest_sample_timestamp_seconds" ["sink", "stage"],
+        "Time of the newest sample that a sink has taken, and of the newest that it has delivered: their difference is the lag.";
+    gauge SINK_SHARDS = "nodewick_sink_shards" ["sink"],
+        "Requests that a sink of samples has in flight at most.";
     gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
         "Bytes that a local store holds on disk.";
     counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],

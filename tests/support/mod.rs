@@ -10,5 +10,6 @@ pub mod fake_loki;
 pub mod measured;
 pub mod otlp;
 pub mod prometheus;
+pub mod remote_write;
 pub mod services;
 pub mod tee;
