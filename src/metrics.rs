@@ -224,6 +224,12 @@ table! {
         "Bytes that wait in a sink's queue or in flight.";
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
+    counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink"],
+        "Samples (data points over OTLP, where a histogram is one) that a backend of metrics has taken, by sink.";
+    counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],
+        "Samples (data points over OTLP) that a backend of metrics did not get, by sink and reason (buffer_full, too_old, refused, partial_success, too_large, unimplemented, unsupported, shutdown).";
+    gauge SINK_SAMPLES_QUEUE_BYTES = "nodewick_sink_samples_queue_bytes" ["sink"],
+        "Bytes of compressed samples that wait for a backend, by sink.";
     gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
         "Bytes that a local store holds on disk.";
     counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],

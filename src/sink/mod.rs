@@ -4,6 +4,7 @@
 //! decisions are made by a pure step machine in `lane`; a backend is one file that implements [`Wire`].
 
 pub mod deliver;
+pub mod family;
 pub mod http;
 pub mod json;
 pub mod lane;
