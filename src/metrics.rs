@@ -230,6 +230,8 @@ table! {
         "Samples (data points over OTLP) that a backend of metrics did not get, by sink and reason (buffer_full, too_old, refused, partial_success, too_large, unimplemented, unsupported, shutdown).";
     gauge SINK_SAMPLES_QUEUE_BYTES = "nodewick_sink_samples_queue_bytes" ["sink"],
         "Bytes of compressed samples that wait for a backend, by sink.";
+    gauge WORKLOADS_PAGE_BYTES = "nodewick_workloads_page_bytes" [],
+        "Bytes that /metrics/workloads keeps: the last page of each source, compressed.";
     gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
         "Bytes that a local store holds on disk.";
     counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],

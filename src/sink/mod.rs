@@ -11,6 +11,7 @@ pub mod lane;
 pub mod local;
 pub mod loki;
 pub mod otlp;
+pub mod pull;
 pub mod remote_write;
 pub mod said;
 pub mod stdout;

@@ -1,0 +1,118 @@
+//! The page that others fetch: the last page of every source, for a Prometheus that scrapes the agent.
+//!
+//! In: final pages, in the metrics thread. Out: Prometheus text or OpenMetrics at any time, in pieces. Invariants: of each
+//! source only the last page is kept, compressed in blocks; a render holds one block a source beside the piece that it
+//! writes; at most [`RENDERS`] run at once; a family stands once, in the order of names, whoever has samples of it; samples
+//! carry their target's labels and no time; series that have ended and native histograms are not on it.
+
+mod keep;
+mod render;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::data::sample::{Collect, Origin, Page};
+use crate::metrics;
+use keep::{Keeper, Kept};
+
+/// Renders at once.
+pub const RENDERS: usize = 2;
+
+type Sources = HashMap<usize, Arc<Kept>, foldhash::fast::FixedState>;
+
+/// The last page of every source. A clone is another handle to the same.
+#[derive(Debug, Clone, Default)]
+pub struct Workloads {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    sources: Mutex<Sources>,
+    renders: AtomicUsize,
+}
+
+impl Workloads {
+    /// What takes the pages, in the metrics thread.
+    pub fn collector(&self) -> Box<dyn Collect> {
+        Box::new(Collector { shared: Arc::clone(&self.shared), keeper: Keeper::default() })
+    }
+
+    /// The page, piece by piece, as it is now; `None` while [`RENDERS`] others are being written.
+    pub fn render(&self, open_metrics: bool) -> Option<Box<dyn Iterator<Item = Bytes> + Send>> {
+        let slot = Slot::take(&self.shared)?;
+        let pages: Vec<_> = self.shared.sources.lock().values().cloned().collect();
+        Some(Box::new(render::Render::new(pages, open_metrics).map(move |piece| {
+            // Held until the last piece is gone.
+            let _ = &slot;
+            piece
+        })))
+    }
+
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.shared.sources.lock().values().map(|kept| kept.bytes()).sum()
+    }
+}
+
+/// One of the renders at once.
+struct Slot(Arc<Shared>);
+
+impl Slot {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let more = |running: usize| (running < RENDERS).then_some(running + 1);
+        shared.renders.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.renders.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct Collector {
+    shared: Arc<Shared>,
+    keeper: Keeper,
+}
+
+impl Collector {
+    fn put(&mut self, origin: &Arc<Origin>, kept: Option<Arc<Kept>>) {
+        let key = Arc::as_ptr(origin) as usize;
+        let added = kept.as_ref().map_or(0, |kept| kept.bytes());
+        let mut sources = self.shared.sources.lock();
+        let before = match kept {
+            Some(kept) => sources.insert(key, kept),
+            None => sources.remove(&key),
+        };
+        let removed = before.map_or(0, |kept| kept.bytes());
+        metrics::WORKLOADS_PAGE_BYTES.add(added as i64 - removed as i64);
+    }
+}
+
+impl Collect for Collector {
+    fn page(&mut self, origin: &Arc<Origin>, page: &Page) {
+        let kept = self.keeper.keep(origin, page).map(Arc::new);
+        self.put(origin, kept);
+    }
+
+    fn flush(&mut self) {}
+
+    fn forget(&mut self, origin: &Arc<Origin>) {
+        self.put(origin, None);
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        // A reload begins anew: what its targets say comes with their next pages.
+        let sources = std::mem::take(&mut *self.shared.sources.lock());
+        let bytes: usize = sources.values().map(|kept| kept.bytes()).sum();
+        metrics::WORKLOADS_PAGE_BYTES.sub(bytes as i64);
+    }
+}
