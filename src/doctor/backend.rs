@@ -3,7 +3,7 @@
 //! The last question of each is one that changes nothing there: a push without streams, an export without records. Loki
 //! answers it with 422 once it has accepted credentials and tenant, and with 401 or 403 before.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -11,6 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::probe::{Endpoint, Trouble};
 use super::{Check, Finding, Site, Stage, certificate};
 use crate::data::batch::Fields;
+use crate::data::clock;
 use crate::sink::deliver::Transport as _;
 use crate::sink::otlp::Protocol;
 use crate::sink::{Answer, Wire, http as outgoing, loki, otlp};
@@ -198,7 +199,7 @@ fn ends_soon(end: i64, now: i64) -> Option<Finding> {
 }
 
 fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    clock::since_epoch().as_secs() as i64
 }
 
 fn first_line(text: &str) -> String {

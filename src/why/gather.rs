@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ use super::verdict::{Facts, judge};
 use super::{Account, Answer, Container, Files, Flow, Pod, Sink, files, letters, lines};
 use crate::admin::client::Client;
 use crate::config::Config;
+use crate::data::clock;
 use crate::data::workload::ContainerRef;
 use crate::doctor::Site;
 use crate::logs::env::{Env, OpenError};
@@ -238,7 +239,7 @@ fn own(site: &Site, namespace: &str, name: &str) -> Option<(String, String)> {
 
 /// The files of a pod's container instances.
 fn files_of(dir: &Path) -> OnDisk {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = clock::since_epoch().as_secs() as i64;
     let mut found = OnDisk::new();
     for container in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(name) = container.file_name().into_string() else { continue };

@@ -7,5 +7,8 @@ pub mod agent;
 pub mod cri_writer;
 pub mod fake_kube;
 pub mod fake_loki;
+pub mod measured;
 pub mod otlp;
+pub mod prometheus;
 pub mod services;
+pub mod tee;
