@@ -80,6 +80,10 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if config.admin.is_on() {
         let bytes = crate::admin::CONNECTIONS as u64 * ADMIN_CONNECTION;
         add("admin".to_owned(), "connections", bytes);
+        if config.admin.keeps_workloads(config.sink.takes_metrics()) {
+            let bytes = crate::sink::pull::memory_bound(config.scrape.series_limit);
+            add("admin".to_owned(), "/metrics/workloads", bytes);
+        }
     }
     MemoryBound { terms }
 }

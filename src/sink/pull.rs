@@ -24,6 +24,12 @@ pub const RENDERS: usize = 2;
 
 type Sources = HashMap<usize, Arc<Kept>, foldhash::fast::FixedState>;
 
+/// What the page may hold in memory, in bytes, with this many series: the pages, measured at 16 to 22 bytes a series, and a
+/// block for each of 250 sources and a piece for each render at once.
+pub fn memory_bound(series: u64) -> u64 {
+    24 * series + RENDERS as u64 * (250 * keep::BLOCK as u64 + 2 * render::PIECE as u64)
+}
+
 /// The last page of every source. A clone is another handle to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Workloads {
@@ -34,12 +40,14 @@ pub struct Workloads {
 struct Shared {
     sources: Mutex<Sources>,
     renders: AtomicUsize,
+    collectors: AtomicUsize,
 }
 
 impl Workloads {
     /// What takes the pages, in the metrics thread.
     pub fn collector(&self) -> Box<dyn Collect> {
-        Box::new(Collector { shared: Arc::clone(&self.shared), keeper: Keeper::default() })
+        let owner = self.shared.collectors.fetch_add(1, Ordering::Relaxed);
+        Box::new(Collector { shared: Arc::clone(&self.shared), owner, keeper: Keeper::default() })
     }
 
     /// The page, piece by piece, as it is now; `None` while [`RENDERS`] others are being written.
@@ -78,6 +86,7 @@ impl Drop for Slot {
 
 struct Collector {
     shared: Arc<Shared>,
+    owner: usize,
     keeper: Keeper,
 }
 
@@ -97,7 +106,7 @@ impl Collector {
 
 impl Collect for Collector {
     fn page(&mut self, origin: &Arc<Origin>, page: &Page) {
-        let kept = self.keeper.keep(origin, page).map(Arc::new);
+        let kept = self.keeper.keep(self.owner, origin, page).map(Arc::new);
         self.put(origin, kept);
     }
 
@@ -110,9 +119,13 @@ impl Collect for Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        // A reload begins anew: what its targets say comes with their next pages.
-        let sources = std::mem::take(&mut *self.shared.sources.lock());
-        let bytes: usize = sources.values().map(|kept| kept.bytes()).sum();
-        metrics::WORKLOADS_PAGE_BYTES.sub(bytes as i64);
+        // A reload begins anew: what its targets say comes with their next pages, perhaps before this one ends.
+        let mut removed = 0;
+        self.shared.sources.lock().retain(|_, kept| {
+            let stays = kept.owner != self.owner;
+            removed += if stays { 0 } else { kept.bytes() };
+            stays
+        });
+        metrics::WORKLOADS_PAGE_BYTES.sub(removed as i64);
     }
 }

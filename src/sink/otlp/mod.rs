@@ -453,6 +453,17 @@ mod tests {
             assert!(config.build(Fields::ALL).is_ok(), "{endpoint}");
         }
         assert!(config("", Protocol::Grpc, Compression::Gzip).build(Fields::ALL).is_err());
+        let read = |endpoint| config(endpoint, Protocol::HttpProtobuf, Compression::Gzip);
+        assert_eq!(
+            read("http://c:4318/x/v1/logs?a=b").url_of(Signal::Metrics),
+            "http://c:4318/x/v1/metrics?a=b"
+        );
+        assert_eq!(read("http://c:4318/v1/metrics").url(), "http://c:4318/v1/logs");
+        assert!(
+            read("http://c:4318").takes(Signal::Metrics) && !read("http://l/otlp").takes(Signal::Metrics)
+        );
+        let logs = Config { signals: Some(vec![Signal::Logs]), ..read("http://c:4318") };
+        assert!(logs.takes(Signal::Logs) && !logs.takes(Signal::Metrics));
     }
 
     #[test]

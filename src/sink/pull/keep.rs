@@ -18,13 +18,15 @@ use crate::data::sample::{Label, MetricKind, NO_TIME, NONE, Origin, Page, Sample
 use crate::sink::family::{Part, part_of};
 
 /// Bytes of a block before compression, about.
-const BLOCK: usize = 16 << 10;
+pub(super) const BLOCK: usize = 16 << 10;
 
 /// The last page of a source.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// Kept, so that its address is nobody else's.
     pub(super) origin: Arc<Origin>,
+    /// Whose it is, so that a collector that ends takes only its own away.
+    pub(super) owner: usize,
     blocks: Vec<Box<[u8]>>,
 }
 
@@ -87,8 +89,8 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// The page, kept; `None` when nothing of it lives.
-    pub(super) fn keep(&mut self, origin: &Arc<Origin>, page: &Page) -> Option<Kept> {
+    /// The page, kept for `owner`; `None` when nothing of it lives.
+    pub(super) fn keep(&mut self, owner: usize, origin: &Arc<Origin>, page: &Page) -> Option<Kept> {
         self.families.clear();
         self.by_key.clear();
         self.keys.clear();
@@ -100,7 +102,7 @@ impl Keeper {
         self.fold_created(page);
         self.sort(page);
         let blocks = self.write(origin, page);
-        Some(Kept { origin: Arc::clone(origin), blocks })
+        Some(Kept { origin: Arc::clone(origin), owner, blocks })
     }
 
     fn find_families(&mut self, page: &Page) {

@@ -15,7 +15,7 @@ use crate::data::sample::MetricKind;
 use crate::sink::family::Part;
 
 /// Bytes of a piece, about.
-const PIECE: usize = 64 << 10;
+pub(super) const PIECE: usize = 64 << 10;
 
 /// A source and where the merge is in it.
 struct Cursor {
