@@ -26,6 +26,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("sink.remote_write.main.auth.oauth2.client_secret_file", "\"/etc/nodewick/secrets/client-secret\""),
     ("scrape.static.targets", "[\"127.0.0.1:3000\"]"),
     ("sink.otlp.main.endpoint", "\"http://otel-collector.observability.svc:4317\""),
+    ("sink.otlp.main.signals", "[\"logs\", \"metrics\"]"),
     ("sink.loki.main.auth.oauth2.token_url", "\"https://id.example.com/oauth2/token\""),
     ("sink.loki.main.auth.oauth2.client_id", "\"nodewick\""),
     ("sink.loki.main.auth.oauth2.client_secret_file", "\"/etc/nodewick/secrets/client-secret\""),

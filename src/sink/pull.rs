@@ -54,10 +54,9 @@ impl Workloads {
     pub fn render(&self, open_metrics: bool) -> Option<Box<dyn Iterator<Item = Bytes> + Send>> {
         let slot = Slot::take(&self.shared)?;
         let pages: Vec<_> = self.shared.sources.lock().values().cloned().collect();
-        Some(Box::new(render::Render::new(pages, open_metrics).map(move |piece| {
+        Some(Box::new(render::Render::new(pages, open_metrics).inspect(move |_| {
             // Held until the last piece is gone.
             let _ = &slot;
-            piece
         })))
     }
 
