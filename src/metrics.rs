@@ -256,6 +256,14 @@ table! {
         "Time of the newest sample that a sink has taken, and of the newest that it has delivered: their difference is the lag.";
     gauge SINK_SHARDS = "nodewick_sink_shards" ["sink"],
         "Requests that a sink of samples has in flight at most.";
+    counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink"],
+        "Samples (data points over OTLP, where a histogram is one) that a backend of metrics has taken, by sink.";
+    counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],
+        "Samples (data points over OTLP) that a backend of metrics did not get, by sink and reason (buffer_full, too_old, refused, partial_success, too_large, unimplemented, unsupported, shutdown).";
+    gauge SINK_SAMPLES_QUEUE_BYTES = "nodewick_sink_samples_queue_bytes" ["sink"],
+        "Bytes of compressed samples that wait for a backend, by sink.";
+    gauge WORKLOADS_PAGE_BYTES = "nodewick_workloads_page_bytes" [],
+        "Bytes that /metrics/workloads keeps: the last page of each source, compressed.";
     gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
         "Bytes that a local store holds on disk.";
     counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],

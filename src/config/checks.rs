@@ -6,6 +6,7 @@ use super::diagnostics::Level;
 use super::{Config, logs, process};
 use crate::data::batch::{FIELD_NAMES, Fields};
 use crate::data::units::ByteSize;
+use crate::sink::otlp::Signal;
 
 /// Something that is wrong or odd about a key.
 pub(super) struct Finding {
@@ -88,6 +89,25 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         }
     }
     for kind in ["loki", "otlp", "remote_write", "stdout", "local"] {
+    for (name, sink) in &config.sink.otlp {
+        let path = ["sink", "otlp", name, "signals"];
+        match &sink.signals {
+            Some(signals) if signals.is_empty() => {
+                add(
+                    Level::Error,
+                    &path,
+                    "nothing is sent".to_owned(),
+                    "write signals = [\"logs\", \"metrics\"]",
+                );
+            }
+            Some(_) if sink.takes(Signal::Metrics) && sink.is_loki() => {
+                let message = "Loki takes no metrics".to_owned();
+                add(Level::Error, &path, message, "write signals = [\"logs\"], or leave the key out");
+            }
+            _ => {}
+        }
+    }
+    for kind in ["loki", "otlp", "stdout", "local"] {
         for name in sink_names(config, kind) {
             let valid = !name.is_empty()
                 && name.len() <= 63

@@ -32,6 +32,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("scrape.metric_relabel.source_labels", "[\"__name__\"]"),
     ("scrape.metric_relabel.regex", "\"go_gc_.*|nodejs_version_info\""),
     ("sink.otlp.main.endpoint", "\"http://otel-collector.observability.svc:4317\""),
+    ("sink.otlp.main.signals", "[\"logs\", \"metrics\"]"),
     ("sink.loki.main.auth.oauth2.token_url", "\"https://id.example.com/oauth2/token\""),
     ("sink.loki.main.auth.oauth2.client_id", "\"nodewick\""),
     ("sink.loki.main.auth.oauth2.client_secret_file", "\"/etc/nodewick/secrets/client-secret\""),
