@@ -203,10 +203,6 @@ fn a_request_of_fastify_is_joined_and_counts_once() {
         let span = id(&mut log, n);
         let begun = log.line("GET", "/ok/{id}", 0, None);
         (begun.phase, begun.request_id) = (Phase::Begun, span);
-        if status == 500 {
-            // The error's own line has request and status, and no duration.
-            log.line("GET", "/ok/{id}", 500, None).request_id = span;
-        }
         log.line("", "", status, Some(MS)).request_id = span;
     }
     // A completion whose beginning nobody saw.
@@ -557,4 +553,111 @@ fn a_damaged_file_is_as_good_as_none() {
     log.hand_over();
     assert_eq!(requests(&tick(&mut red, 30)), 2.0, "counting goes on in memory");
     assert!(!red.is_durable());
+}
+
+/// The samples of one family in a dump, read as simply as the dumps are written.
+fn dump(text: &str, family: &str) -> Page {
+    let mut page = Page::default();
+    page.begin_family(family, MetricKind::Histogram, "");
+    for line in text.lines().filter(|line| line.starts_with(&format!("{family}_"))) {
+        let (name, rest) = line.split_once('{').expect("labels");
+        let (labels, rest) = rest.split_once("} ").expect("a value");
+        let value = rest.split(' ').next().expect("a value").parse().expect("a number");
+        let labels = labels.split(',').map(|pair| {
+            let (name, value) = pair.split_once('=').expect("a label");
+            (name, value.trim_matches('"'))
+        });
+        page.push_sample(name, labels, value);
+        if let Some((_, exemplar)) = line.split_once(" # {trace_id=\"") {
+            let (trace, rest) = exemplar.split_once("\"} ").expect("a trace id");
+            let mut numbers = rest.split(' ').map(|number| number.parse::<f64>().expect("a number"));
+            let label = nodewick::data::sample::Label {
+                name: page.push_text(b"trace_id"),
+                value: page.push_text(trace.as_bytes()),
+            };
+            let labels = page.labels.len() as u32;
+            page.labels.push(label);
+            let exemplar = nodewick::data::sample::Exemplar {
+                labels,
+                label_count: 1,
+                value: numbers.next().expect("a value"),
+                time_unix_ms: (numbers.next().expect("a time") * 1e3) as i64,
+            };
+            let at = page.exemplars.len() as u32;
+            page.exemplars.push(exemplar);
+            let sample = page.samples.last_mut().expect("just pushed");
+            (sample.exemplar, sample.exemplar_count) = (at, 1);
+        }
+    }
+    page
+}
+
+/// What RED makes of a dump that appears in a target that has been watched before.
+fn of_dump(text: &str) -> (Page, BTreeMap<String, f64>) {
+    let mut red = red(&Config::default());
+    let target = origin("app");
+    red.scraped(&target, &Page::default(), NO_TIME);
+    red.scraped(&target, &dump(text, "http_request_duration_seconds"), NO_TIME);
+    tick(&mut red, 0);
+    let mut page = Page::default();
+    red.tick(1_700_000_015_000, &mut page);
+    let all = samples(&page);
+    (page, all)
+}
+
+#[test]
+fn express_prom_bundles_own_dump_is_understood() {
+    let (_, page) = of_dump(include_str!("corpus/metrics/express-prom-bundle.prom"));
+    assert_eq!(page["red_requests_total{code_class=2xx,method=GET,route=/ok}"], 1.0);
+    assert_eq!(page["red_requests_total{code_class=5xx,method=GET,route=/err}"], 1.0);
+    assert_eq!(page["red_requests_total{code_class=4xx,method=GET,route=__unmatched__}"], 1.0);
+    assert_eq!(requests(&page), 3.0);
+    assert_eq!(page["red_request_duration_seconds_bucket{le=0.1,method=GET,route=/ok}"], 0.0);
+    assert_eq!(page["red_request_duration_seconds_bucket{le=0.3,method=GET,route=/ok}"], 1.0);
+    assert_eq!(page["red_request_duration_seconds_sum{method=GET,route=/ok}"], 0.157955453);
+    assert!(!page.keys().any(|name| name.contains("le=0.25")), "its bounds are kept as they are");
+}
+
+#[test]
+fn prom_clients_own_dumps_are_understood() {
+    let (_, page) = of_dump(include_str!("corpus/metrics/prom-client-default.prom"));
+    assert_eq!(page["red_requests_total{code_class=2xx,method=GET,route=/ok/:id}"], 3.0);
+    assert_eq!(page["red_requests_total{code_class=5xx,method=GET,route=/err}"], 1.0);
+    assert_eq!(page["red_requests_total{code_class=4xx,method=GET,route=unmatched}"], 1.0);
+    assert_eq!(page["red_request_duration_seconds_bucket{le=0.025,method=GET,route=/ok/:id}"], 2.0);
+    assert_eq!(page["red_request_duration_seconds_count{method=GET,route=/ok/:id}"], 3.0);
+    let (page, _) = of_dump(include_str!("corpus/metrics/prom-client-openmetrics-exemplars.http"));
+    let sample = page
+        .samples
+        .iter()
+        .find(|sample| {
+            page.label(sample, b"le") == Some(b"0.05") && page.label(sample, b"route") == Some(b"/ok/:id")
+        })
+        .expect("the bucket");
+    let exemplar = page.exemplars_of(sample)[0];
+    assert_eq!((exemplar.value, exemplar.time_unix_ms), (0.025320699, 1_795_356_568_839));
+    assert_eq!(page.text(page.exemplar_labels(&exemplar)[0].value), "0af7651916cd43dd8448eb211c80319c");
+}
+
+#[test]
+fn counting_allocates_nothing_once_routes_are_known() {
+    let red = red(&Config::default());
+    let mut log = Log::new(&red);
+    let mut fill = |log: &mut Log| {
+        for n in 0..100 {
+            let id = log.text(&format!("req-{n}"));
+            let begun = log.line("GET", "/ok/{id}", 0, None);
+            (begun.phase, begun.request_id) = (Phase::Begun, id);
+            let done = log.line("", "", 200, Some(MS));
+            (done.request_id, done.trace_id) = (id, TraceId::new(7));
+            log.line("POST", "/cart", 503, Some(90 * MS));
+        }
+    };
+    fill(&mut log);
+    log.hand_over();
+    fill(&mut log);
+    let (key, workload, until) = (log.key.clone(), log.workload.clone(), at(log.offset));
+    let counted =
+        allocation_counter::measure(|| log.tap.count(&key, &workload, &log.requests, &log.text, until));
+    assert_eq!(counted.count_total, 0);
 }

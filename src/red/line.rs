@@ -178,10 +178,6 @@ impl Counting<'_> {
         if let Some(id) = id
             && !joins.is_empty()
         {
-            // Fastify's line about an error has request and status, but the request ends with the line that follows.
-            if request.duration_nano.is_none() && !route.is_empty() && joins.is_open(id) {
-                return;
-            }
             begun = joins.end(id, request.time_unix_nano);
         }
         let method = match &begun {
