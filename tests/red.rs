@@ -643,7 +643,7 @@ fn prom_clients_own_dumps_are_understood() {
 fn counting_allocates_nothing_once_routes_are_known() {
     let red = red(&Config::default());
     let mut log = Log::new(&red);
-    let mut fill = |log: &mut Log| {
+    let fill = |log: &mut Log| {
         for n in 0..100 {
             let id = log.text(&format!("req-{n}"));
             let begun = log.line("GET", "/ok/{id}", 0, None);
