@@ -209,7 +209,7 @@ fn push(
     page.samples.push(sample);
 }
 
-fn workload_labels<'a>(workload: &'a Workload) -> impl Iterator<Item = (&'a str, &'a str)> {
+fn workload_labels(workload: &Workload) -> impl Iterator<Item = (&str, &str)> {
     let own = &workload.identity;
     [
         ("cluster", &*own.cluster),
