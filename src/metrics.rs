@@ -231,6 +231,11 @@ table! {
         "Bytes of scraped bodies, decompressed.";
     counter SCRAPE_TICKS_SKIPPED = "nodewick_scrape_ticks_skipped_total" ["reason"],
         "Scrapes that were left out because the one before was still running (running), or because what was scraped is not taken over fast enough (behind).";
+    // rate, errors, duration
+    counter RED_REFUSED = "nodewick_red_refused_total" ["reason"],
+        "What RED turned away at a limit, by reason: logs, workloads and pods that are too many and the requests in their lines (requests), routes counted as __other__ (cells), open requests that cannot be joined (joins), series of scraped families (series).";
+    counter RED_STATE_FAILURES = "nodewick_red_state_failures_total" [],
+        "Times that the RED counters could not be made durable; counting goes on, but a crash may count requests twice.";
     // sinks
     counter SINK_RECORDS = "nodewick_sink_records_total" ["sink", "outcome"],
         "Records by sink and outcome (delivered, lost, dropped).";

@@ -60,6 +60,9 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if let Ok(chain) = process::Chain::compile(&config.process) {
         add("process".to_owned(), "rate limit keys", chain.memory_bound() as u64);
     }
+    if config.red.enabled {
+        add("red".to_owned(), "counters, their page and scraped series", config.red.memory_bound());
+    }
     for (name, sink) in &config.sink.loki {
         add(format!("sink.loki.{name}"), "requests being encoded and sent", requests(&sink.limits));
     }
