@@ -250,9 +250,9 @@ table! {
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
     counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink", "outcome"],
-        "Samples of metrics by sink and outcome (delivered, refused, dropped); retried counts those that were sent once more. A native histogram is one sample.";
+        "Samples of metrics by sink and outcome (delivered, refused, dropped); retried counts those that were sent once more. A native histogram is one sample, over OTLP every histogram.";
     counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],
-        "Samples that a sink did not deliver, by reason (buffer_full, too_old, refused, too_large, unsupported, shutdown).";
+        "Samples (data points over OTLP) that a backend of metrics did not get, by sink and reason (buffer_full, too_old, refused, partial_success, too_large, unimplemented, unsupported, shutdown).";
     counter SINK_EXEMPLARS = "nodewick_sink_exemplars_total" ["sink", "outcome"],
         "Exemplars by sink and outcome (delivered, lost).";
     gauge SINK_BUFFER_AGE = "nodewick_sink_buffer_age_seconds" ["sink"],
@@ -261,10 +261,6 @@ table! {
         "Time of the newest sample that a sink has taken, and of the newest that it has delivered: their difference is the lag.";
     gauge SINK_SHARDS = "nodewick_sink_shards" ["sink"],
         "Requests that a sink of samples has in flight at most.";
-    counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink"],
-        "Samples (data points over OTLP, where a histogram is one) that a backend of metrics has taken, by sink.";
-    counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],
-        "Samples (data points over OTLP) that a backend of metrics did not get, by sink and reason (buffer_full, too_old, refused, partial_success, too_large, unimplemented, unsupported, shutdown).";
     gauge SINK_SAMPLES_QUEUE_BYTES = "nodewick_sink_samples_queue_bytes" ["sink"],
         "Bytes of compressed samples that wait for a backend, by sink.";
     gauge WORKLOADS_PAGE_BYTES = "nodewick_workloads_page_bytes" [],

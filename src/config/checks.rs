@@ -88,7 +88,6 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             add(Level::Warning, &["sink", "remote_write", name, "url"], message, help);
         }
     }
-    for kind in ["loki", "otlp", "remote_write", "stdout", "local"] {
     for (name, sink) in &config.sink.otlp {
         let path = ["sink", "otlp", name, "signals"];
         match &sink.signals {
@@ -107,7 +106,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             _ => {}
         }
     }
-    for kind in ["loki", "otlp", "stdout", "local"] {
+    for kind in ["loki", "otlp", "remote_write", "stdout", "local"] {
         for name in sink_names(config, kind) {
             let valid = !name.is_empty()
                 && name.len() <= 63

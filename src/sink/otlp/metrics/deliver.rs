@@ -176,7 +176,7 @@ pub(super) async fn run(
     kill: CancellationToken,
 ) {
     let mut sender = Sender {
-        delivered: metrics::SINK_SAMPLES.with_label_values(&[name.as_str()]),
+        delivered: metrics::SINK_SAMPLES.with_label_values(&[name.as_str(), "delivered"]),
         up: metrics::SINK_UP.with_label_values(&[name.as_str()]),
         name,
         transport,
