@@ -3,7 +3,7 @@
 //! In: HTTP/1.1 requests. Out: `/metrics` (Prometheus text or OpenMetrics), `/health/live`, `/health/ready` and their
 //! aliases (`?verbose` lists the sub-checks), and `/ledger`: what became of each container log's bytes, as a JSON array
 //! (`?worst=20` for the 20 logs that are most in danger, worst first), and `/sinks`: what each backend last answered when it
-//! did not take a request.
+//! did not take a request, and further pages of JSON that the wiring gives: `/targets`, what became of each scrape target.
 //! Invariants: at most [`CONNECTIONS`] connections at once, none lives longer than [`CONNECTION_LIFE`], and a client
 //! that does not finish its request head is cut off after [`HEAD_TIMEOUT`]. All of them run inside one task.
 
@@ -105,12 +105,16 @@ pub type LedgerPage = Arc<dyn Fn(Option<usize>) -> String + Send + Sync>;
 /// Writes what each backend last said when it did not take a request, as a JSON array.
 pub type SinksPage = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Writes a page as JSON.
+pub type JsonPage = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// The listener, bound but not yet serving.
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     ledger: Option<LedgerPage>,
     sinks: Option<SinksPage>,
+    further: Vec<(&'static str, JsonPage)>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -136,7 +140,7 @@ impl Admin {
         };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, ledger: None, sinks: None })
+        Ok(Self { listener, address, ledger: None, sinks: None, further: Vec::new() })
     }
 
     /// Serves `/ledger` too.
@@ -151,6 +155,13 @@ impl Admin {
         Self { sinks: Some(page), ..self }
     }
 
+    /// Serves a further page of JSON, such as `/targets`. A path is given once, and is none of those above.
+    #[must_use]
+    pub fn with_page(mut self, path: &'static str, page: JsonPage) -> Self {
+        self.further.push((path, page));
+        self
+    }
+
     /// Where it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -158,7 +169,7 @@ impl Admin {
 
     /// Serves until `leave` is cancelled.
     pub async fn serve(self, health: Health, leave: CancellationToken) -> Result<(), Infallible> {
-        let router = router(Pages { health, ledger: self.ledger, sinks: self.sinks });
+        let router = router(Pages { health, ledger: self.ledger, sinks: self.sinks }, &self.further);
         let mut open = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -185,7 +196,7 @@ async fn connection(stream: TcpStream, router: Router) {
     let _ = tokio::time::timeout(CONNECTION_LIFE, served).await;
 }
 
-fn router(pages: Pages) -> Router {
+fn router(pages: Pages, further: &[(&'static str, JsonPage)]) -> Router {
     let mut router = Router::new()
         .route("/metrics", get(metrics))
         .route("/ledger", get(ledger))
@@ -196,7 +207,15 @@ fn router(pages: Pages) -> Router {
     for path in ["/health/ready", "/readyz", "/-/ready"] {
         router = router.route(path, get(ready));
     }
+    for (path, page) in further {
+        let page = Arc::clone(page);
+        router = router.route(path, get(move || async move { json(page()) }));
+    }
     router.with_state(pages)
+}
+
+fn json(body: String) -> Response {
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 async fn live(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
@@ -246,12 +265,12 @@ async fn ledger(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respon
             }
         }
     }
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], page(worst)).into_response()
+    json(page(worst))
 }
 
 async fn sinks(State(pages): State<Pages>) -> Response {
     let Some(page) = pages.sinks else { return StatusCode::NOT_FOUND.into_response() };
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], page()).into_response()
+    json(page())
 }
 
 async fn metrics(headers: HeaderMap) -> Response {

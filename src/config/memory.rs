@@ -68,6 +68,11 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     for (name, sink) in &config.sink.otlp {
         add(format!("sink.otlp.{name}"), "requests being encoded and sent", requests(&sink.limits));
     }
+    for (name, sink) in &config.sink.remote_write {
+        for (what, bytes) in sink.memory_bound() {
+            add(format!("sink.remote_write.{name}"), what, bytes);
+        }
+    }
     for name in config.sink.stdout.keys() {
         add(format!("sink.stdout.{name}"), "lines being written", 1 << 20);
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
@@ -25,6 +25,7 @@ use super::spill::Spill;
 use super::tail::{Next, Options, Start, Tail};
 use super::{Config, ingest::Settings};
 use crate::data::budget::{Budget, Signal};
+use crate::data::clock;
 use crate::data::delivery::Fanout;
 use crate::data::workload::Identify;
 use crate::metrics;
@@ -339,7 +340,7 @@ fn keep(
                 keeper.attach(Arc::new(OsDisk::new(dir.path())));
             }
         }
-        let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let unix_secs = clock::since_epoch().as_secs();
         let wait = keeper.step(started.elapsed(), unix_secs, stopping);
         status.state_durable.store(keeper.is_durable(), Ordering::Relaxed);
         if stopping {
