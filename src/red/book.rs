@@ -21,15 +21,15 @@ use crate::data::workload::{Workload as Instance, owner_of};
 use crate::metrics;
 
 /// Cells of all pods together. Above it requests of a new route are counted in the pod's `__other__`.
-pub const MAX_CELLS: usize = 2_500;
+pub const MAX_CELLS: usize = 1_500;
 /// Pods that are remembered.
 pub const MAX_PODS: usize = 500;
 /// Workloads that are remembered.
 pub const MAX_WORKLOADS: usize = 500;
 /// Logs that are remembered.
-pub const MAX_LOGS: usize = 10_000;
+pub const MAX_LOGS: usize = 5_000;
 /// Open requests of all logs together.
-pub const MAX_JOINS: usize = 20_000;
+pub const MAX_JOINS: usize = 10_000;
 /// Idle time after which a route, a pod and a workload end.
 pub const IDLE_MS: u64 = 600_000;
 /// A log this far behind is no data.
@@ -39,7 +39,7 @@ pub const SILENT_MS: u64 = 120_000;
 
 /// A cell with its exemplars takes some 1.5 KiB, its 20 series in the page 5 KiB; an open request 200 bytes; a log 250.
 pub const MEMORY: u64 =
-    (MAX_CELLS as u64) * (13 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (4 << 20);
+    (MAX_CELLS as u64) * (13 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (2 << 20);
 
 /// Where a workload's requests are counted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -25,7 +25,7 @@ use crate::data::trace::TraceId;
 use crate::metrics;
 
 /// Scraped series that are remembered, over all targets.
-const MAX_INPUTS: usize = 60_000;
+const MAX_INPUTS: usize = 40_000;
 /// Bytes that these take.
 pub(super) const MEMORY: u64 = MAX_INPUTS as u64 * 80;
 /// Scrapes that a series may be missing from before it counts as new.
