@@ -13,6 +13,7 @@
 
 pub mod harden;
 pub mod keys;
+mod metrics;
 mod node_pods;
 pub mod reload;
 
@@ -25,6 +26,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, BindError};
@@ -32,8 +34,10 @@ use crate::config::memory::{TooLarge, cgroup_limit};
 use crate::config::{self, Config, local};
 use crate::data::account;
 use crate::data::budget::{Budget, Signal};
+use crate::data::clock;
 use crate::data::delivery::{Fanout, Outlet};
 use crate::data::pods::{Pods, Reader};
+use crate::data::sample::Collect;
 use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
 use crate::logs::driver::{Driver, StateDir, Status};
@@ -43,8 +47,10 @@ use crate::logs::process::Chain;
 use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
 use crate::logs::{self, Legacy, process};
-use crate::metrics;
-use crate::sink::{loki, otlp, said, stdout};
+use crate::metrics as figures;
+use crate::scrape::status::Board;
+use crate::sink::pull::Workloads;
+use crate::sink::{loki, otlp, remote_write, said, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
 
 use node_pods::NodePods;
@@ -78,6 +84,9 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What is to be scraped cannot be.
+    #[error("[scrape] {0}")]
+    Scrape(String),
     /// The system refuses a thread, a runtime or signals.
     #[error("the system refuses what the agent needs to run: {0}")]
     System(#[from] std::io::Error),
@@ -89,7 +98,10 @@ pub enum Error {
 impl Error {
     /// True when the config is to blame.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Listen(_) | Self::Process(_) | Self::Files(_) | Self::Sink { .. })
+        matches!(
+            self,
+            Self::Listen(_) | Self::Process(_) | Self::Files(_) | Self::Scrape(_) | Self::Sink { .. }
+        )
     }
 }
 
@@ -155,7 +167,8 @@ impl Agent {
 /// The async runtime that the sinks and listeners need. Encoding is their only heavy work: one thread does it for a
 /// million lines a second and more, and a second one would only add wake-ups where a single sink is served.
 pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
-    let threads = (config.sink.loki.len() + config.sink.otlp.len()).clamp(1, 2);
+    let threads =
+        (config.sink.loki.len() + config.sink.otlp.len() + config.sink.remote_write.len()).clamp(1, 2);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("sinks")
@@ -176,12 +189,25 @@ struct Lasting {
     registry: Known,
     /// The watch of the node's pods, while one is wanted.
     node_pods: NodePods,
+    /// What is known of all series, between two pipelines.
+    series: metrics::Kept,
+    /// What became of targets, for the page `/targets`.
+    board: Board,
+    /// The last samples of every source, for the page `/metrics/workloads`.
+    workloads: Arc<Workloads>,
 }
 
 impl Lasting {
     fn new(registry: Known) -> Self {
         let health = Health::new();
-        Self { node_pods: NodePods::new(health.clone()), health, registry }
+        Self {
+            node_pods: NodePods::new(health.clone()),
+            health,
+            registry,
+            series: metrics::Kept::default(),
+            board: Board::default(),
+            workloads: Arc::default(),
+        }
     }
 }
 
@@ -226,7 +252,16 @@ async fn run_known(
             registry.load().as_ref().map_or_else(|| "[]".to_owned(), |all| ledger_page(all, worst))
         };
         let sinks = || serde_json::to_string(&said::all()).expect("texts and numbers");
-        let admin = admin.with_ledger(Arc::new(page)).with_sinks(Arc::new(sinks));
+        let board = lasting.board.clone();
+        let targets = move || board.page(clock::since_epoch().as_millis() as i64);
+        let mut admin = admin
+            .with_ledger(Arc::new(page))
+            .with_sinks(Arc::new(sinks))
+            .with_page("/targets", Arc::new(targets));
+        if config.admin.keeps_workloads(config.sink.takes_metrics()) {
+            let workloads = Arc::clone(&lasting.workloads);
+            admin = admin.with_workloads(Arc::new(move |open_metrics| workloads.render(open_metrics)));
+        }
         attendants.attend("admin", |leave| admin.serve(health, leave));
     }
     tokio::pin!(asked);
@@ -236,7 +271,7 @@ async fn run_known(
     };
     reloads.report_to(&lasting.health);
     let pods = lasting.node_pods.follow(&config).await?;
-    let mut pipeline = Pipeline::start(&config, pods, Legacy { state, marks: None }, &lasting, false)?;
+    let mut pipeline = Pipeline::start(&config, pods, Legacy { state, marks: None }, &mut lasting, false)?;
     let outcome = loop {
         let turn = pipeline.supervisor.until(async {
             tokio::select! {
@@ -249,12 +284,12 @@ async fn run_known(
         match turn.await.and_then(|turn| turn) {
             Ok(Turn::End(reason)) => {
                 info!(reason, "stopping: no more is read, what was read is flushed");
-                break pipeline.end(Deadlines::default()).await.0;
+                break pipeline.end(Deadlines::default(), &mut lasting).await.0;
             }
             Ok(Turn::Reload(next)) => {
                 let begun = Instant::now();
                 info!("a new config: what was read is flushed, then reading goes on with it");
-                let (outcome, legacy) = pipeline.end(HAND_OVER).await;
+                let (outcome, legacy) = pipeline.end(HAND_OVER, &mut lasting).await;
                 if outcome.is_err() || (&mut asked).now_or_never().is_some() {
                     break outcome;
                 }
@@ -263,7 +298,7 @@ async fn run_known(
             }
             Err(failure) => {
                 // The failure that came first says most; the drain's outcome cannot mend it.
-                let _ = pipeline.end(Deadlines::default()).await;
+                let _ = pipeline.end(Deadlines::default(), &mut lasting).await;
                 break Err(failure);
             }
         }
@@ -317,6 +352,7 @@ fn compile(config: &Config) -> Result<(Chain, Rules), Error> {
 struct Pipeline {
     supervisor: Supervisor,
     driver: Arc<Mutex<Driver>>,
+    metrics: metrics::Metrics,
 }
 
 impl Pipeline {
@@ -326,12 +362,27 @@ impl Pipeline {
         config: &Config,
         pods: Option<Pods>,
         legacy: Legacy,
-        lasting: &Lasting,
+        lasting: &mut Lasting,
         again: bool,
     ) -> Result<Self, Error> {
         let (chain, multiline) = compile(config)?;
         let mut supervisor = Supervisor::new();
         let outlets = start_sinks(config, &mut supervisor)?;
+        let mut samples = start_sinks_of_samples(config, &mut supervisor)?;
+        if config.admin.keeps_workloads(config.sink.takes_metrics()) {
+            samples.push(lasting.workloads.collector());
+        }
+        let quiet = CancellationToken::new();
+        let start = metrics::Start {
+            config,
+            pods: pods.clone(),
+            sinks: samples,
+            kept: std::mem::take(&mut lasting.series),
+            board: lasting.board.clone(),
+            health: lasting.health.clone(),
+            reading_ended: quiet.clone(),
+        };
+        let (metrics, _tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
             .with_multiline(multiline);
         let signal = Arc::<Signal>::default();
@@ -372,6 +423,7 @@ impl Pipeline {
             }
             // The thread ends within one step; its sinks' entrances drop with it.
             tokio::task::block_in_place(|| reader.lock().stop_reading());
+            quiet.cancel();
             Ok(())
         });
         let watch = watch(config.clone(), status, registry, lasting.health.clone(), again);
@@ -382,13 +434,18 @@ impl Pipeline {
             }
             Ok::<_, Infallible>(())
         });
-        Ok(Self { supervisor, driver })
+        Ok(Self { supervisor, driver, metrics })
     }
 
     /// Stops reading, lets the sinks run dry and saves what is acknowledged, whatever happened; what is left for the
     /// next one.
-    async fn end(self, deadlines: Deadlines) -> (Result<Outcome, Failure>, Option<Legacy>) {
+    async fn end(
+        self,
+        deadlines: Deadlines,
+        lasting: &mut Lasting,
+    ) -> (Result<Outcome, Failure>, Option<Legacy>) {
         let outcome = self.supervisor.end(deadlines).await;
+        lasting.series = self.metrics.end();
         let mut driver = self.driver.lock();
         driver.stop_reading();
         let legacy = driver.stop_checkpoints();
@@ -402,15 +459,28 @@ fn forget_sinks(before: &Config, after: &Config) {
         let sink = &config.sink;
         let loki = sink.loki.keys().map(|name| format!("loki.{name}"));
         let otlp = sink.otlp.keys().map(|name| format!("otlp.{name}"));
+        let samples = sink.otlp.keys().map(|name| format!("otlp.{name}.metrics"));
+        let remote = sink.remote_write.keys().map(|name| format!("remote_write.{name}"));
         let stdout = sink.stdout.keys().map(|name| format!("stdout.{name}"));
         let local = sink.stores().into_iter().map(|(name, _)| format!("local.{name}")).collect::<Vec<_>>();
-        loki.chain(otlp).chain(stdout).chain(local).collect::<Vec<_>>()
+        loki.chain(otlp).chain(samples).chain(remote).chain(stdout).chain(local).collect::<Vec<_>>()
     };
     let still = labels(after);
     for label in labels(before).iter().filter(|label| !still.contains(label)) {
-        for gauge in [&metrics::SINK_UP, &metrics::SINK_QUEUE_BYTES, &metrics::LOCAL_STORE_BYTES] {
+        let gauges = [
+            &figures::SINK_UP,
+            &figures::SINK_QUEUE_BYTES,
+            &figures::SINK_SAMPLES_QUEUE_BYTES,
+            &figures::SINK_BUFFER_AGE,
+            &figures::SINK_SHARDS,
+            &figures::LOCAL_STORE_BYTES,
+        ];
+        for gauge in gauges {
             // Not every kind of sink has each of them. Counters stay: what they count has happened.
             let _ = gauge.remove_label_values(&[label.as_str()]);
+        }
+        for stage in ["taken", "delivered"] {
+            let _ = figures::SINK_NEWEST_SAMPLE.remove_label_values(&[label.as_str(), stage]);
         }
     }
 }
@@ -482,6 +552,35 @@ fn start_sinks(config: &Config, supervisor: &mut Supervisor) -> Result<Vec<Box<d
         ends_with(supervisor, label, move || writer.is_finished());
     }
     Ok(outlets)
+}
+
+/// Starts every configured sink of samples.
+fn start_sinks_of_samples(
+    config: &Config,
+    supervisor: &mut Supervisor,
+) -> Result<Vec<Box<dyn Collect>>, Error> {
+    let mut sinks = Vec::new();
+    for (name, sink) in &config.sink.remote_write {
+        let label = format!("remote_write.{name}");
+        let (collect, task) = remote_write::sink(&label, sink, supervisor.kill())
+            .map_err(|error| refused("remote_write", name, error))?;
+        supervisor.spawn(label, async {
+            task.await;
+            Ok::<_, Infallible>(())
+        });
+        sinks.push(collect);
+    }
+    for (name, sink) in config.sink.otlp.iter().filter(|(_, sink)| sink.takes(otlp::Signal::Metrics)) {
+        let label = format!("otlp.{name}.metrics");
+        let (collect, task) = otlp::metrics::sink(&label, sink, supervisor.kill())
+            .map_err(|error| refused("otlp", name, error))?;
+        supervisor.spawn(label, async {
+            task.await;
+            Ok::<_, Infallible>(())
+        });
+        sinks.push(collect);
+    }
+    Ok(sinks)
 }
 
 fn refused(kind: &'static str, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

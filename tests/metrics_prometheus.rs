@@ -114,7 +114,7 @@ fn what_arrives_equals_what_a_real_prometheus_scrapes_itself() {
         for service in &services {
             let (trace, span) = (format!("{:016x}{number:016x}", 0xabc), format!("{number:016x}"));
             assert_eq!(service.call_traced(&format!("/orders/{number}"), &trace, &span), 200);
-            if number % 5 == 0 {
+            if number.is_multiple_of(5) {
                 service.call_traced(&format!("/fail/{number}"), &trace, &span);
             }
         }

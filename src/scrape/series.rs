@@ -199,6 +199,12 @@ impl Book {
         self.end(key_of(origin), origin, time_unix_ms, out);
     }
 
+    /// The buffer of the body that was read last, for bodies to come.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        self.page.clear();
+        std::mem::take(&mut self.page.arena)
+    }
+
     /// Series of all targets.
     pub fn series(&self) -> u64 {
         self.series

@@ -116,7 +116,7 @@ impl Shared {
                 )
                 .as_bytes(),
             );
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 body.extend_from_slice(b"# TYPE tee_sometimes gauge\ntee_sometimes 1\n");
             }
             if closed {
