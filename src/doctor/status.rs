@@ -1,7 +1,7 @@
 //! `nodewick status`: the running agent on one screen.
 //!
-//! In: its health pages, its metrics and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
-//! Invariant: three requests, nothing else; what the agent does not say is not shown.
+//! In: its health pages, its metrics, its targets and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
+//! Invariant: five requests, nothing else; what the agent does not say is not shown.
 
 use std::fmt::Write as _;
 
@@ -12,6 +12,7 @@ use super::report::{Colour, Status, printable};
 use crate::admin::client::{Client, Sample};
 use crate::config::memory::Human;
 use crate::data::clock;
+use crate::scrape::status::{Row, State as Target};
 
 /// How the agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,6 +61,58 @@ pub struct Behind {
     pub time_to_loss_seconds: Option<f64>,
 }
 
+/// What is scraped, and how far the samples have come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Scraping {
+    /// Targets.
+    pub targets: usize,
+    /// Those whose last scrape was good.
+    pub up: usize,
+    /// Samples that they expose together, by their intervals.
+    pub samples_per_second: f64,
+    /// Seconds by which each sink of samples is behind: from the newest sample that it has taken to the newest delivered.
+    pub lag_seconds: Vec<(String, u64)>,
+}
+
+impl Scraping {
+    /// What the targets and the metrics say; `None` where there are neither targets nor sinks of samples.
+    fn of(rows: &[Row], metrics: &[Sample]) -> Option<Self> {
+        let mut found = Self::default();
+        for row in rows.iter().filter(|row| row.state != Target::NotScraped) {
+            found.targets += 1;
+            found.up += usize::from(row.state == Target::Up);
+            let interval = row.interval_seconds.filter(|interval| *interval > 0.0);
+            if let (Target::Up, Some(samples), Some(interval)) = (row.state, row.samples, interval) {
+                found.samples_per_second += samples as f64 / interval;
+            }
+        }
+        let newest = |sink: &str, stage: &str| {
+            let of = |sample: &Sample| sample.label("sink") == sink && sample.label("stage") == stage;
+            sum(metrics, "nodewick_sink_newest_sample_timestamp_seconds", of)
+        };
+        for sample in metrics.iter().filter(|sample| {
+            sample.name == "nodewick_sink_newest_sample_timestamp_seconds" && sample.label("stage") == "taken"
+        }) {
+            let sink = sample.label("sink");
+            let delivered = newest(sink, "delivered");
+            // Until something was delivered nobody knows since when it waits.
+            if sample.value > 0.0 && delivered > 0.0 {
+                found.lag_seconds.push((sink.to_owned(), (sample.value - delivered).max(0.0) as u64));
+            }
+        }
+        (found.targets > 0 || !found.lag_seconds.is_empty()).then_some(found)
+    }
+
+    fn text(&self) -> String {
+        let mut out =
+            format!("{} of {} targets up, {:.0} samples/s", self.up, self.targets, self.samples_per_second);
+        for (sink, lag) in &self.lag_seconds {
+            let _ = write!(out, "; {} {} behind", printable(sink), age(*lag));
+        }
+        out
+    }
+}
+
 /// The agent on one screen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Screen {
@@ -91,6 +144,8 @@ pub struct Screen {
     pub sinks: Vec<Sink>,
     /// The logs that are most behind, at most three.
     pub behind: Vec<Behind>,
+    /// Metrics, where any are scraped or sent.
+    pub metrics: Option<Scraping>,
 }
 
 /// Looks at the agent behind `client`.
@@ -110,6 +165,7 @@ pub fn look(client: Client) -> Screen {
         checkpoint_age_seconds: None,
         sinks: Vec::new(),
         behind: Vec::new(),
+        metrics: None,
     };
     let metrics = match client.metrics() {
         Ok(metrics) => metrics,
@@ -152,6 +208,9 @@ pub fn look(client: Client) -> Screen {
         behind.retain(|log| log.waiting_bytes > 0);
         screen.behind = behind;
     }
+    let targets = client.get("/targets").ok().filter(|page| page.status == 200);
+    let rows: Vec<Row> = targets.and_then(|page| serde_json::from_str(&page.body).ok()).unwrap_or_default();
+    screen.metrics = Scraping::of(&rows, &metrics);
     screen
 }
 
@@ -281,6 +340,9 @@ impl Screen {
             let mark = colour.paint(mark, mark.mark());
             let _ = writeln!(out, "{head:<11} {mark} {:width$}  {line}", printable(&sink.sink));
         }
+        if let Some(metrics) = &self.metrics {
+            let _ = writeln!(out, "metrics     {}", metrics.text());
+        }
         for (at, log) in self.behind.iter().enumerate() {
             let head = if at == 0 { "behind" } else { "" };
             let left = match log.time_to_loss_seconds {
@@ -304,6 +366,14 @@ impl Screen {
             .map(|(state, bytes)| (state.clone(), (*bytes).into()))
             .collect::<serde_json::Map<_, _>>()
             .into();
+        if let Some(metrics) = &self.metrics {
+            json["metrics"]["lag_seconds"] = metrics
+                .lag_seconds
+                .iter()
+                .map(|(sink, lag)| (sink.clone(), (*lag).into()))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        }
         json["budget_bytes"] = serde_json::json!({"held": self.budget_bytes.0, "limit": self.budget_bytes.1});
         format!("{json:#}\n")
     }
@@ -340,6 +410,23 @@ mod tests {
         {
             assert_eq!(age(seconds), shown);
         }
+    }
+
+    #[test]
+    fn metrics_are_one_line_of_targets_samples_and_lag() {
+        let row = |state, samples| Row { state, samples, interval_seconds: Some(15.0), ..Row::default() };
+        let rows = [
+            row(Target::Up, Some(1629)),
+            row(Target::Up, Some(300)),
+            row(Target::Down, Some(3000)),
+            row(Target::NotScraped, None),
+        ];
+        let page = "nodewick_sink_newest_sample_timestamp_seconds{sink=\"remote_write.main\",stage=\"taken\"} 1090\n\
+                    nodewick_sink_newest_sample_timestamp_seconds{sink=\"remote_write.main\",stage=\"delivered\"} 1000\n\
+                    nodewick_sink_newest_sample_timestamp_seconds{sink=\"otlp.o.metrics\",stage=\"taken\"} 1090\n";
+        let found = Scraping::of(&rows, &samples(page)).expect("there are targets");
+        assert_eq!(found.text(), "2 of 3 targets up, 129 samples/s; remote_write.main 1m 30s behind");
+        assert_eq!(Scraping::of(&rows[3..], &[]), None, "nothing to say");
     }
 
     #[test]
