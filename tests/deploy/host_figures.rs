@@ -1,12 +1,13 @@
 //! Host and container figures: what the chart and the Kustomize component add to the pod, and that the policies admit that
 //! and nothing near it.
 
+use std::fs;
 use std::path::Path;
 
 use nodewick::config::{Sources, load};
 use serde_json::{Value, json};
 
-use super::judge::{agent_toml, deploy, objects, of_kind, refused_by_policy, render};
+use super::judge::{agent_toml, deploy, objects, of_kind, refused_by_policy, render, root};
 use super::policies::{POLICIES, pod};
 
 /// `base` with what `patch` says. As with Kustomize, lists of things with names are merged by name.
@@ -172,4 +173,53 @@ fn targets_rules_and_receivers_arrive_from_values_as_lists_of_tables() {
     assert_eq!(config.scrape.fixed[0].labels["team"], "platform");
     assert_eq!(config.scrape.metric_relabel.len(), 1);
     assert_eq!(config.sink.remote_write["main"].url, "http://prometheus.monitoring.svc:9090/api/v1/write");
+}
+
+/// The blocks of a how-to page in a language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join("docs/how-to").join(page)).expect("it is there");
+    let begun = text.split(&format!("```{language}\n")).skip(1);
+    begun.filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect()
+}
+
+#[test]
+fn values_and_configs_of_the_how_to_pages_work() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let token = directory.path().join("token");
+    fs::write(&token, "canary").expect("written");
+    let loads = |text: String| {
+        let text = text.replace("/var/run/secrets/nodewick/grafana/token", token.to_str().expect("UTF-8"));
+        let env = vec![("NODE_NAME".to_owned(), "node-1".to_owned())];
+        let sources = Sources { file: Some(("agent.toml".to_owned(), text)), env, ..Sources::default() };
+        load::load(&sources).unwrap_or_else(|error| panic!("{error}")).config
+    };
+    let (mut configs, mut values) = (0, 0);
+    for page in ["remote-write.md", "host-figures.md", "scrape.md"] {
+        for block in blocks(page, "toml") {
+            loads(block);
+            configs += 1;
+        }
+        for block in blocks(page, "yaml") {
+            // Others are parts of manifests.
+            if !(block.starts_with("config:") || block.starts_with("host:")) {
+                continue;
+            }
+            let file = directory.path().join("values.yaml");
+            fs::write(&file, &block).expect("written");
+            let given = objects(&file).remove(0);
+            let rendered = render(given).objects;
+            let mut config = loads(agent_toml(&rendered));
+            config.kube.mode = nodewick::kube::Mode::Api;
+            let limits =
+                &of_kind(&rendered, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["resources"];
+            let limit = match limits["limits"]["memory"].as_str() {
+                Some("128Mi") => 128 << 20,
+                Some("192Mi") => 192 << 20,
+                other => panic!("{page}: a limit of {other:?}"),
+            };
+            assert!(config.memory_bound().fits(Some(limit)).is_ok(), "{page}: {}", config.memory_bound());
+            values += 1;
+        }
+    }
+    assert!(configs >= 4 && values >= 4, "{configs} configs and {values} values were tried");
 }
