@@ -38,10 +38,12 @@ pub struct Sink {
     pub sink: String,
     /// Its backend answers.
     pub up: bool,
-    /// Records that it took since the agent's start.
+    /// Records that it took since the agent's start; samples for a sink of those.
     pub delivered: u64,
-    /// Records that it refused for good.
+    /// Records that it refused for good, or samples that it did not get.
     pub lost: u64,
+    /// It takes samples.
+    pub of_samples: bool,
     /// Bytes that wait for it.
     pub queue_bytes: u64,
 }
@@ -235,7 +237,10 @@ impl Screen {
         let mut names: Vec<&str> = metrics
             .iter()
             .filter(|sample| {
-                matches!(sample.name.as_str(), "nodewick_sink_records_total" | "nodewick_sink_up")
+                matches!(
+                    sample.name.as_str(),
+                    "nodewick_sink_records_total" | "nodewick_sink_samples_total" | "nodewick_sink_up"
+                )
             })
             .map(|sample| sample.label("sink"))
             .collect();
@@ -247,12 +252,23 @@ impl Screen {
                 sum(metrics, "nodewick_sink_records_total", of) as u64
             };
             let of = |sample: &Sample| sample.label("sink") == name;
+            let samples = |outcome: &str| {
+                let of = |sample: &Sample| of(sample) && sample.label("outcome") == outcome;
+                sum(metrics, "nodewick_sink_samples_total", of) as u64
+            };
+            let of_samples = metrics.iter().any(|s| s.name == "nodewick_sink_samples_total" && of(s));
+            let queues = ["nodewick_sink_queue_bytes", "nodewick_sink_samples_queue_bytes"];
             self.sinks.push(Sink {
                 sink: name.to_owned(),
                 up: !metrics.iter().any(|s| s.name == "nodewick_sink_up" && of(s) && s.value == 0.0),
-                delivered: records("delivered"),
-                lost: records("lost"),
-                queue_bytes: sum(metrics, "nodewick_sink_queue_bytes", of) as u64,
+                delivered: if of_samples { samples("delivered") } else { records("delivered") },
+                lost: if of_samples {
+                    sum(metrics, "nodewick_sink_samples_lost_total", of) as u64
+                } else {
+                    records("lost")
+                },
+                of_samples,
+                queue_bytes: queues.iter().map(|queue| sum(metrics, queue, of)).fold(0.0, f64::max) as u64,
             });
         }
     }
@@ -260,7 +276,9 @@ impl Screen {
     /// What keeps it from its work, beyond what its readiness says.
     fn judge(&mut self, metrics: &[Sample]) {
         for sink in self.sinks.iter().filter(|sink| !sink.up) {
-            self.problems.push(format!("{} is down; its lines are kept and tried again", sink.sink));
+            let what =
+                if sink.of_samples { "samples wait in memory" } else { "lines are kept and tried again" };
+            self.problems.push(format!("{} is down; its {what}", sink.sink));
         }
         let left = sum(metrics, "nodewick_log_time_to_loss_min_seconds", |_| true);
         let is_behind = sum(metrics, "nodewick_log_generation_lag_max", |_| true) > 0.0;
@@ -333,9 +351,12 @@ impl Screen {
         for (at, sink) in self.sinks.iter().enumerate() {
             let head = if at == 0 { "sinks" } else { "" };
             let mark = if sink.up { Status::Ok } else { Status::Failure };
-            let mut line = format!("{} delivered, {} queued", lines(sink.delivered), Human(sink.queue_bytes));
+            let noun = if sink.of_samples { "sample" } else { "line" };
+            let mut line =
+                format!("{} delivered, {} queued", several(sink.delivered, noun), Human(sink.queue_bytes));
             if sink.lost > 0 {
-                let _ = write!(line, ", {} refused for good", lines(sink.lost));
+                let how = if sink.of_samples { "lost" } else { "refused for good" };
+                let _ = write!(line, ", {} {how}", several(sink.lost, noun));
             }
             let mark = colour.paint(mark, mark.mark());
             let _ = writeln!(out, "{head:<11} {mark} {:width$}  {line}", printable(&sink.sink));
@@ -380,8 +401,8 @@ impl Screen {
 }
 
 /// A count with its noun.
-fn lines(count: u64) -> String {
-    if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
+fn several(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A span of time in its two largest units: `3d 4h`, `5m 3s`.
@@ -459,6 +480,20 @@ mod tests {
              memory      32 MiB resident, 0B of 32 MiB for log data\n\
              state       saved 2s ago; spill 0B\n\
              sinks       × loki.main  1 line delivered, 0B queued\n"
+        );
+        let page = "nodewick_sink_up{sink=\"remote_write.m\"} 0\n\
+                    nodewick_sink_samples_total{sink=\"remote_write.m\",outcome=\"delivered\"} 1629\n\
+                    nodewick_sink_samples_lost_total{sink=\"remote_write.m\",reason=\"too_old\"} 2\n\
+                    nodewick_sink_samples_queue_bytes{sink=\"remote_write.m\"} 2048\n";
+        screen.sinks.clear();
+        screen.problems.clear();
+        screen.fill(&samples(page), 1100.0);
+        screen.judge(&samples(page));
+        let text = screen.text(Colour(false));
+        assert!(
+            text.contains("remote_write.m is down; its samples wait in memory\n")
+                && text.contains("× remote_write.m  1629 samples delivered, 2 KiB queued, 2 samples lost\n"),
+            "{text}"
         );
         let json: serde_json::Value = serde_json::from_str(&screen.json()).expect("JSON");
         assert_eq!((&json["state"], &json["bytes"]["sent"]), (&"degraded".into(), &1024.into()));
