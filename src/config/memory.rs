@@ -65,7 +65,10 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if let Ok(chain) = process::Chain::compile(&config.process) {
         add("process".to_owned(), "rate limit keys", chain.memory_bound() as u64);
     }
-    for (what, bytes) in config.scrape.memory_bound() {
+    // Where nobody is asked for pods there are static targets only.
+    let has_pods = config.kube.effective_mode() != kube::Mode::Path;
+    let scrapes = config.scrape.is_on() && (has_pods || !config.scrape.fixed.is_empty());
+    for (what, bytes) in config.scrape.memory_bound().into_iter().filter(|_| scrapes) {
         add("scrape".to_owned(), what, bytes);
     }
     if config.red.enabled {
@@ -73,7 +76,8 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     }
     // One thread makes all pages, one at a time, and a page far larger than others leaves no memory behind.
     let host = if config.host.enabled { HOST_PAGE } else { 0 };
-    let page = config.scrape.page_bound().max(config.red.page_bound()).max(host);
+    let scraped = if scrapes { config.scrape.page_bound() } else { 0 };
+    let page = scraped.max(config.red.page_bound()).max(host);
     if page > 0 {
         add("metrics".to_owned(), "the page being made", page);
     }
