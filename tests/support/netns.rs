@@ -103,6 +103,11 @@ impl Net {
         })
     }
 
+    /// Nothing that is sent to this range is answered, from now on.
+    pub fn drop_in_pods(&self, range: &str) {
+        self.in_pods(|| run("ip", &format!("route add blackhole {range}")));
+    }
+
     /// Counts every connection and datagram from now on. `wanted` are addresses that are not the pods' affair.
     pub fn count(&self, wanted: &[SocketAddr]) {
         let accept = |rule: &str| run("iptables", &format!("-w -A OUTPUT {rule} -j ACCEPT"));

@@ -69,11 +69,8 @@ impl PodServers {
     /// Listens on these ports of every address.
     pub fn start(net: &Net, ports: &[u16], rule: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let rule: Rule = Arc::new(rule);
-        let state = Arc::new(State {
-            rule: Mutex::new(rule),
-            asked: Mutex::default(),
-            dialled: Mutex::default(),
-        });
+        let state =
+            Arc::new(State { rule: Mutex::new(rule), asked: Mutex::default(), dialled: Mutex::default() });
         let any = if net.has_v6 { "[::]" } else { "0.0.0.0" };
         let listeners: Vec<_> = net.in_pods(|| {
             let listen = |port: &u16| {
