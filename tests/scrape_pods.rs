@@ -392,6 +392,6 @@ fn pods_that_go_change_and_pass_their_address_on_are_never_mixed() {
     node.kube
         .edit("shop", moved, |pod| pod["metadata"]["annotations"]["prometheus.io/scrape"] = json!("false"));
     assert_eq!(node.row(moved, "not_scraped")["reason"], "declined");
-    assert!(wait_until(AMPLE, || node.has_ended("port", moved)));
+    assert!(wait_until(AMPLE, || node.has_ended("port", moved)), "{:?}", node.samples("port", moved));
     assert_eq!(node.agent.metric("nodewick_scrape_failures_total").unwrap_or(0.0), 0.0);
 }
