@@ -229,7 +229,7 @@ const SETTLE: Duration = Duration::from_millis(5500);
 #[test]
 fn row_40_pods_that_come_and_go_by_the_thousand() {
     let scale = Scale::of_run();
-    let rounds = std::env::var("ROUNDS").map_or(scale.pick(2, 10), |n| n.parse().unwrap());
+    let rounds = scale.pick(2, 10);
     let mut row = Row::begin(
         40,
         "Cardinality and churn bomb",
@@ -269,7 +269,9 @@ fn row_40_pods_that_come_and_go_by_the_thousand() {
     let lines = node.page().lines().filter(|line| !line.starts_with('#')).count();
     node.rig.fault_ends();
     let outcome = node.rig.settle();
-    let grown = settled.last().expect("a round").saturating_sub(settled[0]);
+    // What the allocator keeps of peaks comes and goes by a MiB: the least of the last rounds has the least of it.
+    let last = settled[1..].iter().rev().take(3).min().expect("a second round");
+    let grown = last.saturating_sub(settled[0]);
     row.note(format!(
         "{} KiB more after {} pods than after the first 1,000 ({:?} KiB); {lines} series of its own",
         grown >> 10,
@@ -278,7 +280,8 @@ fn row_40_pods_that_come_and_go_by_the_thousand() {
     ));
     let asked = node.servers.asked().iter().map(|asked| asked.ip).collect::<BTreeSet<_>>().len();
     row.check(asked == rounds * 100, format!("{asked} pods were asked"));
-    row.check(grown <= 1 << 20, format!("{grown} bytes more than after the first 1,000 pods"));
+    let limit = scale.pick(2, 1) << 20;
+    row.check(grown <= limit, format!("{grown} bytes more than after the first 1,000 pods"));
     row.check(lines <= 2000, format!("{lines} series of its own"));
     row.finish(&outcome, Pass::default());
 }
@@ -626,7 +629,7 @@ fn is_of_a_pod(ip: IpAddr) -> bool {
 
 #[test]
 fn row_43_annotations_that_lead_elsewhere() {
-    let cases = 10_000;
+    let cases = Scale::of_run().pick(5_000, 10_000);
     let mut row = Row::begin(
         43,
         "Requests to elsewhere by annotations",
@@ -734,7 +737,7 @@ fn row_43_annotations_that_lead_elsewhere() {
         expected.len()
     ));
     row.check(counted.forbidden.is_empty(), format!("connections to {:?}, seed {seed}", counted.forbidden));
-    row.check(counted.allowed >= cases as u64 / 5, format!("only {} connections at all", counted.allowed));
+    row.check(counted.allowed >= cases as u64 / 4, format!("only {} connections at all", counted.allowed));
     row.check(asked >= cases / 10, format!("only {asked} requests at all"));
     row.check(node.failures("status") > 0.0, "no redirect was refused");
     node.rig.fault_ends();
