@@ -280,7 +280,7 @@ fn row_40_pods_that_come_and_go_by_the_thousand() {
     ));
     let asked = node.servers.asked().iter().map(|asked| asked.ip).collect::<BTreeSet<_>>().len();
     row.check(asked == rounds * 100, format!("{asked} pods were asked"));
-    let limit = scale.pick(2, 1) << 20;
+    let limit = scale.pick(3, 1) << 20;
     row.check(grown <= limit, format!("{grown} bytes more than after the first 1,000 pods"));
     row.check(lines <= 2000, format!("{lines} series of its own"));
     row.finish(&outcome, Pass::default());
