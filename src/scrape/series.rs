@@ -199,6 +199,18 @@ impl Book {
         self.end(key_of(origin), origin, time_unix_ms, out);
     }
 
+    /// Ends every target that has said nothing since `before`, good or bad: nobody looks at it any more.
+    pub fn sweep(&mut self, before_unix_ms: i64, out: &mut dyn Output) {
+        let is_gone = |source: &&Source| {
+            source.origin.kind == OriginKind::Target && source.last_unix_ms < before_unix_ms
+        };
+        let gone: Vec<Arc<Origin>> =
+            self.sources.values().filter(is_gone).map(|source| Arc::clone(&source.origin)).collect();
+        for origin in gone {
+            self.end(key_of(&origin), &origin, before_unix_ms, out);
+        }
+    }
+
     /// The buffer of the body that was read last, for bodies to come.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.page.clear();
