@@ -210,12 +210,13 @@ impl<E: Env> Tail<E> {
         }
         let Some(found) = log.lines.requests() else { return };
         let from = counting.until;
-        let moves = !from.covers(&at) || at.ordinal > from.ordinal;
         counting.took = true;
-        if !moves {
+        if from.covers(&at) {
             if !found.is_empty() {
                 found.hand_over(&from, &from, arena, |_, _| {});
             }
+            // The next file may have begun.
+            log.arm();
             return;
         }
         found.hand_over(&from, &at, arena, |requests, text| {
