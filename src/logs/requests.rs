@@ -212,18 +212,23 @@ pub fn nanos(text: &[u8], unit: DurationUnit) -> Option<u64> {
 }
 
 /// The requests of a log that are found and not handed over yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Found {
     /// The file that is being read.
     ordinal: u64,
-    /// Lines that begin before this were counted.
-    from: u64,
-    /// Lines that began in an earlier file count, and that was this one.
-    carried: Option<u64>,
+    /// Lines that begin before this were counted: ordinal and offset.
+    counted: (u64, u64),
     /// With the ordinal of the file in which the line begins; their text lies in the arena of the read.
     requests: Vec<Request>,
     ordinals: Vec<u64>,
     held: Held,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        let counted = (u64::MAX, u64::MAX);
+        Self { ordinal: 0, counted, requests: Vec::new(), ordinals: Vec::new(), held: Held::default() }
+    }
 }
 
 /// Requests behind a line that is still open, with their own copy of their text.
@@ -238,28 +243,21 @@ impl Found {
     /// Says of what file the next lines are, and from where on they are not counted yet: `counted`.
     pub fn arm(&mut self, ordinal: u64, counted: &Position) {
         self.ordinal = ordinal;
-        self.carried = (counted.ordinal < ordinal).then_some(counted.ordinal);
-        self.from = match counted.ordinal.cmp(&ordinal) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => counted.offset,
-            std::cmp::Ordering::Greater => u64::MAX,
-        };
+        self.counted = (counted.ordinal, counted.offset);
     }
 
     /// From now on nothing is counted.
     pub fn disarm(&mut self) {
-        (self.from, self.carried) = (u64::MAX, None);
+        self.counted = (u64::MAX, u64::MAX);
     }
 
     /// Takes a line that [may be](may_be) an access line.
     #[inline(never)]
     pub fn take(&mut self, arena: &[u8], framed: &Framed, parsed: &Parsed, record: &Record) {
-        let ordinal = match self.carried {
-            Some(ordinal) if framed.carried => ordinal,
-            None if framed.carried => return,
-            _ if framed.offset < self.from => return,
-            _ => self.ordinal,
-        };
+        let ordinal = self.ordinal.saturating_sub(u64::from(framed.ago));
+        if (ordinal, framed.offset) < self.counted {
+            return;
+        }
         let Some(phase) = phase(framed.body.of(arena), parsed) else { return };
         let duration = parsed.duration.shifted(framed.body.start as usize);
         self.requests.push(Request {
