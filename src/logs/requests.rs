@@ -71,14 +71,17 @@ pub fn phase(line: &[u8], parsed: &Parsed) -> Option<Phase> {
         if !timed || !(has_request || joined) {
             return None;
         }
-        let aborted =
-            parsed.http_status == 499 || has(b"\"request aborted\"") || has(b"\"premature close\"");
+        let aborted = parsed.http_status == 499 || has(b"\"request aborted\"") || has(b"\"premature close\"");
         return Some(if aborted { Phase::Aborted } else { Phase::Done });
     }
     if !has_request && !(timed && joined) {
         return None;
     }
-    if !timed && [&b"\"err\":"[..], b"\"error\"", b"\"stack", b"\"exc", b"error=", b"err="].iter().any(|key| has(key)) {
+    if !timed
+        && [&b"\"err\":"[..], b"\"error\"", b"\"stack", b"\"exc", b"error=", b"err="]
+            .iter()
+            .any(|key| has(key))
+    {
         return None;
     }
     if is_outgoing(line, parsed) {
@@ -159,11 +162,13 @@ fn values(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         end -= usize::from(quoted);
         let lowest = end.saturating_sub(24);
         let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-        let start = line[lowest..end].iter().rposition(|byte| !is_word(byte)).map_or(lowest, |at| lowest + at + 1);
+        let start =
+            line[lowest..end].iter().rposition(|byte| !is_word(byte)).map_or(lowest, |at| lowest + at + 1);
         let value = line[at + 1..].trim_ascii_start();
         let value = value.strip_prefix(b"\"").unwrap_or(value);
         let value = &value[..value.len().min(96)];
-        let len = value.iter().position(|byte| matches!(byte, b'"' | b',' | b'}' | b' ')).unwrap_or(value.len());
+        let len =
+            value.iter().position(|byte| matches!(byte, b'"' | b',' | b'}' | b' ')).unwrap_or(value.len());
         (start < end).then(|| (&line[start..end], &value[..len]))
     })
 }
@@ -334,5 +339,119 @@ impl Held {
         };
         self.requests.push(request);
         self.ordinals.push(ordinal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::parse::parse;
+
+    fn told(line: &str) -> Option<(Phase, u16, Option<u64>)> {
+        let parsed = parse(line.as_bytes(), WANTS);
+        let phase = phase(line.as_bytes(), &parsed).filter(|_| may_be(&parsed))?;
+        let duration = parsed.duration.of(line.as_bytes());
+        let nanos = (!duration.is_empty()).then(|| nanos(duration, parsed.duration_unit)).flatten();
+        Some((phase, parsed.http_status, nanos))
+    }
+
+    #[test]
+    fn access_lines_of_every_logger_are_requests() {
+        for (line, expected) in [
+            (
+                r#"{"level":30,"req":{"id":1,"method":"GET","url":"/ok/1001","headers":{"user-agent":"axios/1.6"}},"res":{"statusCode":200},"responseTime":59,"msg":"request completed"}"#,
+                (Phase::Done, 200, Some(59_000_000)),
+            ),
+            (
+                r#"{"level":50,"req":{"id":2,"method":"GET","url":"/err"},"err":{"type":"Error"},"res":{"statusCode":500},"responseTime":1,"msg":"request errored"}"#,
+                (Phase::Done, 500, Some(1_000_000)),
+            ),
+            (
+                r#"{"level":30,"req":{"id":3,"method":"GET","url":"/slow"},"res":{"statusCode":null,"headers":{}},"responseTime":501,"msg":"request aborted"}"#,
+                (Phase::Aborted, 0, Some(501_000_000)),
+            ),
+            (
+                r#"{"level":30,"req":{"id":3,"method":"GET","url":"/slow"},"res":{"statusCode":200},"responseTime":501,"msg":"request aborted"}"#,
+                (Phase::Aborted, 200, Some(501_000_000)),
+            ),
+            (
+                r#"{"level":30,"reqId":"req-1","req":{"method":"GET","url":"/ok"},"msg":"incoming request"}"#,
+                (Phase::Begun, 0, None),
+            ),
+            (
+                r#"{"level":30,"reqId":"req-1","res":{"statusCode":200},"responseTime":67.87902000000031,"msg":"request completed"}"#,
+                (Phase::Done, 200, Some(67_879_020)),
+            ),
+            (
+                r#"{"http":{"request":{"method":"GET"},"response":{"status_code":503}},"url":{"path":"/cart"},"event":{"duration":1203000001},"log.level":"error"}"#,
+                (Phase::Done, 503, Some(1_203_000_001)),
+            ),
+            (
+                r#"{"time_iso8601":"2026-11-22T14:27:36+00:00","request_method":"GET","request_uri":"/x?y=1","status":499,"request_time":"0.123"}"#,
+                (Phase::Aborted, 499, Some(123_000_000)),
+            ),
+            (
+                r#"10.1.2.3 - - [22/Nov/2026:14:27:36 +0000] "GET /items/3 HTTP/1.1" 499 0 "-" "k6/0.49" 431 0.005 [shop-cart-80] [] 10.244.0.12:3000 612 0.004 200 8f14e45fceea167a5a36dedd4bea2543"#,
+                (Phase::Aborted, 499, Some(5_000_000)),
+            ),
+            (
+                r#"::1 - - [22/Nov/2026:14:27:36 +0000] "GET /a HTTP/1.1" 200 12 "-" "curl/8""#,
+                (Phase::Done, 200, None),
+            ),
+            (
+                r#"level=info msg="served" method=GET path=/orders/7 status=204 duration=12.5ms"#,
+                (Phase::Done, 204, Some(12_500_000)),
+            ),
+            (
+                r#"{"level":"info","logger":"http","msg":"request","method":"POST","path":"/orders","status":201,"latency":"1.5ms"}"#,
+                (Phase::Done, 201, Some(1_500_000)),
+            ),
+            (
+                r#"{"event":"request_finished","request_method":"GET","request_path":"/a","status_code":200,"duration_ms":3.25}"#,
+                (Phase::Done, 200, Some(3_250_000)),
+            ),
+        ] {
+            assert_eq!(told(line), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_request_and_is_none_is_not_counted() {
+        for line in [
+            r#"{"level":30,"req":{"id":1,"method":"GET","url":"/ok/1001"},"msg":"order placed"}"#,
+            r#"{"level":50,"reqId":"req-2","req":{"method":"GET","url":"/err"},"res":{"statusCode":500},"err":{"type":"Error","message":"boom"},"msg":"boom"}"#,
+            r#"{"logger":"http.client","method":"GET","url":"/v1/pay","status":200,"duration_ms":12}"#,
+            r#"{"name":"httpx","method":"GET","path":"/v1/pay","status_code":200,"duration_ms":12}"#,
+            r#"{"msg":"called","method":"GET","url":"https://pay.example/v1","status":200,"duration_ms":12}"#,
+            r#"{"span.kind":"client","http.method":"GET","http.route":"/v1","http.status_code":200,"duration_ms":12}"#,
+            r#"{"direction":"outbound","http.method":"GET","http.target":"/v1","http.status_code":200}"#,
+            r#"{"level":"error","msg":"failed","method":"GET","path":"/x","status":500,"error":"boom"}"#,
+            r#"{"msg":"job done","status":200,"duration_ms":4}"#,
+            r#"{"msg":"payment","status":402}"#,
+            r#"level=info msg=called logger=axios method=GET path=/orders status=200 duration=3ms"#,
+            r#"2026/11/22 14:27:36 [error] 29#29: *1 connect() failed, request: "GET / HTTP/1.1""#,
+            "GET /x",
+            "",
+        ] {
+            assert_eq!(told(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn durations_are_exact_to_the_nanosecond() {
+        for (text, unit, expected) in [
+            ("0", DurationUnit::Millis, Some(0)),
+            ("59", DurationUnit::Millis, Some(59_000_000)),
+            ("67.87902000000031", DurationUnit::Millis, Some(67_879_020)),
+            ("0.1", DurationUnit::Seconds, Some(100_000_000)),
+            ("0.000000001", DurationUnit::Seconds, Some(1)),
+            ("1203000001", DurationUnit::Nanos, Some(1_203_000_001)),
+            ("12.5", DurationUnit::Micros, Some(12_500)),
+            ("99999999999999999999", DurationUnit::Seconds, None),
+            ("", DurationUnit::Seconds, None),
+            ("1e3", DurationUnit::Seconds, None),
+        ] {
+            assert_eq!(nanos(text.as_bytes(), unit), expected, "{text}");
+        }
     }
 }

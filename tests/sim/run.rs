@@ -630,6 +630,8 @@ impl Sim {
         {
             let mut world = self.world.lock();
             world.expect_pieces(&marks);
+            let gone = |line: &crate::oracle::Line| world.is_gone(line);
+            self.red.lock().give_up(&world.oracle.lines, &gone);
             for (key, mark) in &marks {
                 note(|| format!("             resumes {key} at {:?}", mark.position));
                 world.oracle.check_position(key, &mark.position, true);
@@ -669,7 +671,7 @@ impl Sim {
             Arc::clone(&registry),
             spill,
         )
-        .with_tap(Some(Box::new(red::Tap(Arc::clone(&self.red)))));
+        .with_tap(self.plan.nature.requests.then(|| Box::new(red::Tap(Arc::clone(&self.red))) as Box<_>));
         let mut jitter = self.rng.fork();
         let wire = Wire::new(None, false, Fields::ALL);
         let lane = Lane::new(wire, self.plan.lane.clone(), Box::new(move || jitter.next()));

@@ -446,6 +446,11 @@ impl World {
         })
     }
 
+    /// True when the end of a line is in no file any more.
+    pub fn is_gone(&self, line: &crate::oracle::Line) -> bool {
+        line.done && !(line.from..=line.to).all(|generation| self.reachable(line.log, generation))
+    }
+
     fn excuse_generation(&mut self, log: usize, generation: usize, why: &'static str) {
         if self.reachable(log, generation) {
             return;

@@ -109,7 +109,11 @@ impl<F: LogFile> Log<F> {
 
     /// Bytes worth reading now.
     pub(super) fn unread(&self) -> u64 {
-        if self.waiting || self.excluded.is_some() || self.counts_behind() { 0 } else { self.files.front().map_or(0, Open::unread) }
+        if self.waiting || self.excluded.is_some() || self.counts_behind() {
+            0
+        } else {
+            self.files.front().map_or(0, Open::unread)
+        }
     }
 
     /// True when nothing has happened for a while: every second look will do.

@@ -480,9 +480,7 @@ fn behind_gone<F: LogFile>(
     let older = files.iter().take_while(is_older).count();
     let newest = files.back()?;
     Some(match files.get(older) {
-        Some(next) => {
-            Position { generation: next.generation, ordinal: next.ordinal, ..Position::default() }
-        }
+        Some(next) => Position { generation: next.generation, ordinal: next.ordinal, ..Position::default() },
         None => Position {
             generation: newest.generation,
             ordinal: newest.ordinal,
