@@ -285,11 +285,12 @@ proptest! {
             let (size, dice) = cuts.next().expect("endless");
             if dice == 0 && until.offset > begun_at {
                 begun_at = until.offset;
+                want = 0;
                 // Another reader goes on where all is counted.
                 reader = Counter::new(until, 64 << 10, Framing::Runtime);
             }
             let at = reader.at.offset as usize;
-            want = if reader.at == until || want == 0 { size } else { want + size };
+            want += size;
             let mut arena = file.as_bytes()[at..file.len().min(at + want)].to_vec();
             if reader.ingest(&settings, None, &until, &mut arena) > 0 {
                 want = 0;
