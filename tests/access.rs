@@ -163,7 +163,7 @@ impl Rig {
 
 #[test]
 fn requests_are_counted_whatever_fields_are_sent_and_whatever_is_dropped() {
-    let rules = "[[drop]]\nname = \"all\"\ncontains = \"request completed\"\n";
+    let rules = "[drop.all]\ncontains = \"request completed\"\n";
     let mut rig =
         Rig::new(tempfile::tempdir().expect("dir"), Double::default(), Fields::LEVEL, 32 << 20, rules);
     let mut text = String::new();
