@@ -455,7 +455,7 @@ fn start_sinks(config: &Config, supervisor: &mut Supervisor) -> Result<Vec<Box<d
         });
         outlets.push(outlet);
     }
-    for (name, sink) in &config.sink.otlp {
+    for (name, sink) in config.sink.otlp.iter().filter(|(_, sink)| sink.takes(otlp::Signal::Logs)) {
         let label = format!("otlp.{name}");
         let (outlet, task) = otlp::sink(&label, sink, fields, state_dir, supervisor.kill())
             .map_err(|error| refused("otlp", name, error))?;

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// The kind of a metric, as Prometheus names it.
@@ -199,6 +199,13 @@ table! {
         "When the API server or the kubelet last sent anything, seconds since the epoch.";
     counter KUBE_ANNOTATION_PROBLEMS = "nodewick_kube_annotation_problems_total" [],
         "Annotations of pods and namespaces that are not understood or not allowed, each value counted once.";
+    // scrape
+    counter SCRAPE_SAMPLES = "nodewick_scrape_samples_total" ["outcome"],
+        "Samples of scraped pages by outcome: taken, dropped by a rule, duplicate (on the same page), repeated (own time as before), out_of_order, out_of_bounds (own time an hour behind or ten minutes ahead), own_up (named as one of the synthetic series), series_limit (a new series above [scrape] series_limit), failed (the page was not taken).";
+    counter SCRAPE_SERIES_ENDED = "nodewick_scrape_series_ended_total" [],
+        "Series that were marked as ended, because a page lacks them, a scrape failed or a target is no more.";
+    gauge SCRAPE_SERIES = "nodewick_scrape_series" [],
+        "Series that scraped targets have now, together; [scrape] series_limit bounds them.";
     // memory
     gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
         "Bytes of log data held in memory.";
@@ -211,6 +218,24 @@ table! {
         "Checkpoints that could not be made durable.";
     counter CHECKPOINT_CORRUPT = "nodewick_checkpoint_corrupt_total" ["file"],
         "State files of which no slot could be read at start.";
+    // scrape
+    gauge SCRAPE_TARGETS = "nodewick_scrape_targets" [],
+        "Targets that are scraped.";
+    counter SCRAPES = "nodewick_scrapes_total" [],
+        "Scrapes that have ended, well or not.";
+    counter SCRAPE_FAILURES = "nodewick_scrape_failures_total" ["reason"],
+        "Scrapes that gave nothing, by reason: connect, timeout, status, body_too_large, body, content_type, malformed, limit, memory, moved.";
+    histogram SCRAPE_SECONDS = "nodewick_scrape_duration_seconds" [],
+        "How long scrapes took, from connecting to the last byte.";
+    counter SCRAPE_BODY_BYTES = "nodewick_scrape_body_bytes_total" [],
+        "Bytes of scraped bodies, decompressed.";
+    counter SCRAPE_TICKS_SKIPPED = "nodewick_scrape_ticks_skipped_total" ["reason"],
+        "Scrapes that were left out because the one before was still running (running), or because what was scraped is not taken over fast enough (behind).";
+    // rate, errors, duration
+    counter RED_REFUSED = "nodewick_red_refused_total" ["reason"],
+        "What RED turned away at a limit, by reason: logs, workloads and pods that are too many and the requests in their lines (requests), routes counted as __other__ (cells), open requests that cannot be joined (joins), series of scraped families (series).";
+    counter RED_STATE_FAILURES = "nodewick_red_state_failures_total" [],
+        "Times that the RED counters could not be made durable; counting goes on, but a crash may count requests twice.";
     // sinks
     counter SINK_RECORDS = "nodewick_sink_records_total" ["sink", "outcome"],
         "Records by sink and outcome (delivered, lost, dropped).";
@@ -224,6 +249,22 @@ table! {
         "Bytes that wait in a sink's queue or in flight.";
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
+    counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink", "outcome"],
+        "Samples of metrics by sink and outcome (delivered, refused, dropped); retried counts those that were sent once more. A native histogram is one sample, over OTLP every histogram.";
+    counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],
+        "Samples (data points over OTLP) that a backend of metrics did not get, by sink and reason (buffer_full, too_old, refused, partial_success, too_large, unimplemented, unsupported, shutdown).";
+    counter SINK_EXEMPLARS = "nodewick_sink_exemplars_total" ["sink", "outcome"],
+        "Exemplars by sink and outcome (delivered, lost).";
+    gauge SINK_BUFFER_AGE = "nodewick_sink_buffer_age_seconds" ["sink"],
+        "How long the oldest samples have waited in a sink's buffer or in flight.";
+    gauge SINK_NEWEST_SAMPLE = "nodewick_sink_newest_sample_timestamp_seconds" ["sink", "stage"],
+        "Time of the newest sample that a sink has taken, and of the newest that it has delivered: their difference is the lag.";
+    gauge SINK_SHARDS = "nodewick_sink_shards" ["sink"],
+        "Requests that a sink of samples has in flight at most.";
+    gauge SINK_SAMPLES_QUEUE_BYTES = "nodewick_sink_samples_queue_bytes" ["sink"],
+        "Bytes of compressed samples that wait for a backend, by sink.";
+    gauge WORKLOADS_PAGE_BYTES = "nodewick_workloads_page_bytes" [],
+        "Bytes that /metrics/workloads keeps: the last page of each source, compressed.";
     gauge LOCAL_STORE_BYTES = "nodewick_local_store_bytes" ["sink"],
         "Bytes that a local store holds on disk.";
     counter LOCAL_EVICTED_BYTES = "nodewick_local_evicted_bytes_total" ["sink"],

@@ -51,6 +51,7 @@ macro_rules! every_seed_passes {
 every_seed_passes! {
     checkpoints_of_the_seeds_are_recovered: "checkpoint";
     configs_of_the_seeds_load_or_are_explained: "config";
+    expositions_of_the_seeds_are_read: "exposition";
     logs_of_the_seeds_are_framed: "frame";
     compressed_logs_of_the_seeds_are_read: "gz";
     lines_of_the_seeds_are_read_alike: "json";

@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod config;
+mod exposition;
 mod frame;
 mod gz;
 mod json;
@@ -21,6 +22,7 @@ pub(crate) type Target = (&'static str, fn(&[u8]));
 pub(crate) const TARGETS: &[Target] = &[
     ("checkpoint", checkpoint::run),
     ("config", config::run),
+    ("exposition", exposition::run),
     ("frame", frame::run),
     ("gz", gz::run),
     ("json", json::run),

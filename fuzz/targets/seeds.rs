@@ -52,6 +52,22 @@ pub(crate) fn of(target: &str, root: &Path) -> Vec<Seed> {
             files(&corpus.join("lines"), "").into_iter().take(4).flat_map(packed).collect()
         }
         "checkpoint" => checkpoints(),
+        "exposition" => {
+            // A few families of each dump: the fuzzer's inputs are short.
+            let head = |(name, text): Seed| {
+                let open = name.contains("openmetrics");
+                let body = match text.windows(4).position(|end| end == b"\r\n\r\n") {
+                    Some(head) if name.ends_with(".http") => &text[head + 4..],
+                    _ => &text[..],
+                };
+                let cut = body.len().min(3000);
+                let lines =
+                    body[..cut].iter().rposition(|byte| *byte == b'\n').map_or(cut, |newline| newline + 1);
+                let end: &[u8] = if open { b"# EOF\n" } else { b"" };
+                (name, with(&[&body[..lines], end].concat(), [if open { 2 } else { 0 }]))
+            };
+            files(&corpus.join("metrics"), "").into_iter().map(head).collect()
+        }
         _ => Vec::new(),
     }
 }

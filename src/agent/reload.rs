@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use notify::Watcher as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +21,7 @@ use super::keys;
 use crate::config::memory::cgroup_limit;
 use crate::config::tree::{self, Step, Table, Value};
 use crate::config::{self, Config, Diagnostics, Loaded, Sources};
+use crate::data::clock;
 use crate::health::Health;
 use crate::metrics;
 
@@ -313,5 +314,5 @@ fn content(path: &Path) -> Option<u128> {
 }
 
 fn unix_secs() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    clock::since_epoch().as_secs() as i64
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use nodewick::data::clock;
 use nodewick::inspect::{self, MAX_INPUT, Pipeline, Who};
 
 use super::{ConfigArgs, Output, print};
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if input.len() > MAX_INPUT {
         eprintln!("nodewick: notice: only the first 1MiB is read");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let now = clock::since_epoch().as_nanos() as u64;
     let mut stories = pipeline.run(&who, &input, now);
     if stories.is_empty() {
         anyhow::bail!("no line to explain in {}", named(&args.file));

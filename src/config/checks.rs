@@ -6,9 +6,11 @@ use super::diagnostics::Level;
 use super::{Config, logs, process};
 use crate::data::batch::{FIELD_NAMES, Fields};
 use crate::data::units::ByteSize;
+use crate::sink::otlp::Signal;
 
 /// Something that is wrong or odd about a key.
 pub(super) struct Finding {
+    /// Keys; `[0]` is a place in a list.
     pub(super) path: Vec<String>,
     pub(super) level: Level,
     pub(super) message: String,
@@ -39,13 +41,13 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         add(Level::Error, &["agent", "state_dir"], message, "the default is /var/lib/nodewick");
     }
     for (kind, name, url) in endpoints(config) {
-        let key = if kind == "loki" { "url" } else { "endpoint" };
+        let key = if kind == "otlp" { "endpoint" } else { "url" };
         let path = ["sink", kind, name, key];
         if url.is_empty() {
-            let example = if kind == "loki" {
-                "url = \"http://loki:3100\""
-            } else {
-                "endpoint = \"http://collector:4317\""
+            let example = match kind {
+                "loki" => "url = \"http://loki:3100\"",
+                "otlp" => "endpoint = \"http://collector:4317\"",
+                _ => "url = \"http://prometheus:9090/api/v1/write\"",
             };
             add(Level::Error, &path, "not set".to_owned(), &format!("write {example}"));
         } else if let Err((message, help)) = url_is_usable(&with_scheme(kind, url)) {
@@ -75,7 +77,36 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             add(Level::Error, &["sink", "otlp", name], error.to_string(), "");
         }
     }
-    for kind in ["loki", "otlp", "stdout", "local"] {
+    for (name, sink) in config.sink.remote_write.iter().filter(|(_, sink)| url_is_usable(&sink.url).is_ok()) {
+        if let Err(error) = sink.client() {
+            add(Level::Error, &["sink", "remote_write", name], error.to_string(), "");
+        }
+        if has_no_path(&sink.url) {
+            let message = "has no path: samples would be posted to /".to_owned();
+            let help = "Prometheus and VictoriaMetrics take them at /api/v1/write, Mimir at /api/v1/push, Thanos at \
+                        /api/v1/receive";
+            add(Level::Warning, &["sink", "remote_write", name, "url"], message, help);
+        }
+    }
+    for (name, sink) in &config.sink.otlp {
+        let path = ["sink", "otlp", name, "signals"];
+        match &sink.signals {
+            Some(signals) if signals.is_empty() => {
+                add(
+                    Level::Error,
+                    &path,
+                    "nothing is sent".to_owned(),
+                    "write signals = [\"logs\", \"metrics\"]",
+                );
+            }
+            Some(_) if sink.takes(Signal::Metrics) && sink.is_loki() => {
+                let message = "Loki takes no metrics".to_owned();
+                add(Level::Error, &path, message, "write signals = [\"logs\"], or leave the key out");
+            }
+            _ => {}
+        }
+    }
+    for kind in ["loki", "otlp", "remote_write", "stdout", "local"] {
         for name in sink_names(config, kind) {
             let valid = !name.is_empty()
                 && name.len() <= 63
@@ -103,6 +134,11 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         let path: Vec<&str> = std::iter::once("kube").chain(problem.key.iter().copied()).collect();
         add(Level::Error, &path, problem.message, problem.help);
     }
+    for problem in config.scrape.problems() {
+        let path: Vec<&str> =
+            std::iter::once("scrape").chain(problem.key.iter().map(String::as_str)).collect();
+        add(Level::Error, &path, problem.message, &problem.help);
+    }
     if let Err(message) = config.admin.address() {
         let help = "write it like \"0.0.0.0:9464\", or \"off\" for no listener";
         add(Level::Error, &["admin", "listen"], message, help);
@@ -114,7 +150,17 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
 fn endpoints(config: &Config) -> impl Iterator<Item = (&'static str, &str, &str)> {
     let loki = config.sink.loki.iter().map(|(name, sink)| ("loki", name.as_str(), sink.url.as_str()));
     let otlp = config.sink.otlp.iter().map(|(name, sink)| ("otlp", name.as_str(), sink.endpoint.as_str()));
-    loki.chain(otlp)
+    let remote_write = config
+        .sink
+        .remote_write
+        .iter()
+        .map(|(name, sink)| ("remote_write", name.as_str(), sink.url.as_str()));
+    loki.chain(otlp).chain(remote_write)
+}
+
+/// True for a URL that names a host and nothing on it.
+fn has_no_path(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|url| url.path().is_empty() || url.path() == "/")
 }
 
 /// Names of the sinks of one kind.
@@ -122,6 +168,7 @@ fn sink_names<'a>(config: &'a Config, kind: &str) -> Vec<&'a str> {
     match kind {
         "loki" => config.sink.loki.keys().map(String::as_str).collect(),
         "otlp" => config.sink.otlp.keys().map(String::as_str).collect(),
+        "remote_write" => config.sink.remote_write.keys().map(String::as_str).collect(),
         "stdout" => config.sink.stdout.keys().map(String::as_str).collect(),
         _ => config.sink.local.keys().map(String::as_str).collect(),
     }

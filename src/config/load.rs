@@ -154,7 +154,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
     loader.stop_on_errors()?;
     let config = config.expect("without errors the config has its types");
     for finding in checks::check(&config) {
-        let path: Vec<Step> = finding.path.iter().map(|key| Step::Key(key.clone())).collect();
+        let path: Vec<Step> = finding.path.iter().map(|key| Step::of_finding(key)).collect();
         let spot = loader.spot_near(&written, &path);
         loader.found.push(Diagnostic {
             level: finding.level,

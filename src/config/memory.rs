@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{Config, kube, process};
 use crate::data::units::ByteSize;
+use crate::sink::otlp::Signal;
 
 /// What the agent may hold in memory at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +60,24 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if let Ok(chain) = process::Chain::compile(&config.process) {
         add("process".to_owned(), "rate limit keys", chain.memory_bound() as u64);
     }
+    if config.red.enabled {
+        add("red".to_owned(), "counters, their page and scraped series", config.red.memory_bound());
+    }
     for (name, sink) in &config.sink.loki {
         add(format!("sink.loki.{name}"), "requests being encoded and sent", requests(&sink.limits));
     }
     for (name, sink) in &config.sink.otlp {
-        add(format!("sink.otlp.{name}"), "requests being encoded and sent", requests(&sink.limits));
+        if sink.takes(Signal::Logs) {
+            add(format!("sink.otlp.{name}"), "requests being encoded and sent", requests(&sink.limits));
+        }
+        for (what, bytes) in sink.metrics.memory_bound().into_iter().filter(|_| sink.takes(Signal::Metrics)) {
+            add(format!("sink.otlp.{name}"), what, bytes);
+        }
+    }
+    for (name, sink) in &config.sink.remote_write {
+        for (what, bytes) in sink.memory_bound() {
+            add(format!("sink.remote_write.{name}"), what, bytes);
+        }
     }
     for name in config.sink.stdout.keys() {
         add(format!("sink.stdout.{name}"), "lines being written", 1 << 20);
@@ -74,6 +88,10 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if config.admin.is_on() {
         let bytes = crate::admin::CONNECTIONS as u64 * ADMIN_CONNECTION;
         add("admin".to_owned(), "connections", bytes);
+        if config.admin.keeps_workloads(config.sink.takes_metrics()) {
+            let bytes = crate::sink::pull::memory_bound(config.scrape.series_limit);
+            add("admin".to_owned(), "/metrics/workloads", bytes);
+        }
     }
     MemoryBound { terms }
 }

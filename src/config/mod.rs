@@ -172,9 +172,15 @@ pub struct Sinks {
 pub const DEFAULT_STORE: &str = "default";
 
 impl Sinks {
-    /// True when nothing is configured, so that the embedded store serves.
+    /// True when nothing is configured that takes logs, so that the embedded store serves.
     pub fn is_empty(&self) -> bool {
-        self.loki.is_empty() && self.otlp.is_empty() && self.stdout.is_empty() && self.local.is_empty()
+        let otlp = self.otlp.values().any(|sink| sink.takes(otlp::Signal::Logs));
+        self.loki.is_empty() && !otlp && self.stdout.is_empty() && self.local.is_empty()
+    }
+
+    /// True when a sink takes metrics, so that they need not be kept for whoever may fetch them.
+    pub fn takes_metrics(&self) -> bool {
+        !self.remote_write.is_empty() || self.otlp.values().any(|sink| sink.takes(otlp::Signal::Metrics))
     }
 
     /// The local stores that run: those configured, or the embedded default when no sink is.
@@ -207,12 +213,15 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "kube" => fields_of::<kube::Config>(),
         "kube.kubelet" => fields_of::<kube::Kubelet>(),
         "scrape" => fields_of::<scrape::Config>(),
+        "scrape.tls" => fields_of::<scrape::config::Tls>(),
         "scrape.static" => fields_of::<scrape::config::Static>(),
+        "scrape.relabel" | "scrape.metric_relabel" => fields_of::<scrape::relabel::Config>(),
         "red" => fields_of::<red::Config>(),
         "host" => fields_of::<host::Config>(),
         "sink" => fields_of::<Sinks>(),
         "sink.loki.main" | "sink.loki.<name>" => fields_of::<loki::Config>(),
         "sink.otlp.main" | "sink.otlp.<name>" => fields_of::<otlp::Config>(),
+        "sink.otlp.main.metrics" | "sink.otlp.<name>.metrics" => fields_of::<otlp::metrics::Config>(),
         "sink.remote_write.main" | "sink.remote_write.<name>" => fields_of::<remote_write::Config>(),
         "sink.stdout.main" | "sink.stdout.<name>" => fields_of::<stdout::Config>(),
         "sink.local.main" | "sink.local.<name>" => fields_of::<local::Config>(),

@@ -71,6 +71,14 @@ pub enum Step {
     Index(usize),
 }
 
+impl Step {
+    /// A step as checks write it: `[0]` is an index.
+    pub fn of_finding(text: &str) -> Self {
+        let index = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')?.parse().ok());
+        index.map_or_else(|| Self::Key(text.to_owned()), Self::Index)
+    }
+}
+
 /// What is wrong with the text: message and byte range.
 pub type Flaw = (String, Range<usize>);
 

@@ -53,6 +53,8 @@ pub struct Pod {
 pub struct Container {
     /// Its name.
     pub name: String,
+    /// Id of its newest instance, as the runtime has it, without the runtime's name.
+    pub id: Option<String>,
     /// What its records carry.
     pub traits: Arc<Traits>,
     /// How its logs are treated.
@@ -201,6 +203,13 @@ impl Pods {
         let pods = self.shared.pods.read();
         let living = pods.values().filter(|entry| entry.gone.load(Ordering::Relaxed) == 0);
         living.map(|entry| Arc::clone(&entry.pod)).collect()
+    }
+
+    /// A pod that lives, by the uid in its log path.
+    pub fn living_pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        let pods = self.shared.pods.read();
+        let entry = pods.get(uid).filter(|entry| entry.gone.load(Ordering::Relaxed) == 0)?;
+        Some(Arc::clone(&entry.pod))
     }
 
     /// Pods that are known, deleted ones that are still kept included.

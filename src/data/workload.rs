@@ -298,6 +298,38 @@ pub fn guess_service(pod: &str) -> &str {
     pod
 }
 
+/// The workload that a pod belongs to, as a person would name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner<'a> {
+    /// Its kind as Kubernetes spells it: `Deployment`. Empty where none is known.
+    pub kind: &'static str,
+    /// Its name. The same one from release to release.
+    pub name: &'a str,
+}
+
+/// The workload of a pod by its resource attributes (see [`crate::data::pods::Traits::attributes`]), the ancestor before
+/// the descendant; without one the pod's name less its suffix, and no kind.
+///
+/// A ReplicaSet that no Deployment owns is named as its pod says: that of an Argo Rollout has another name with each release.
+pub fn owner_of<'a>(attributes: &'a [(String, String)], pod: &'a str) -> Owner<'a> {
+    const KINDS: [(&str, &str); 6] = [
+        ("k8s.deployment.name", "Deployment"),
+        ("k8s.statefulset.name", "StatefulSet"),
+        ("k8s.daemonset.name", "DaemonSet"),
+        ("k8s.cronjob.name", "CronJob"),
+        ("k8s.job.name", "Job"),
+        ("k8s.replicaset.name", "ReplicaSet"),
+    ];
+    let named = |key: &str| attributes.iter().find(|(name, value)| name == key && !value.is_empty());
+    for (key, kind) in KINDS {
+        if let Some((_, name)) = named(key) {
+            let name = if kind == "ReplicaSet" { guess_service(pod) } else { name.as_str() };
+            return Owner { kind, name };
+        }
+    }
+    Owner { kind: "", name: guess_service(pod) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,5 +367,26 @@ mod tests {
         ] {
             assert_eq!(guess_service(pod), service, "{pod}");
         }
+    }
+
+    #[test]
+    fn a_pods_workload_is_its_ancestor_before_its_parent() {
+        let of = |attributes: &[(&str, &str)], pod: &str| {
+            let attributes: Vec<(String, String)> =
+                attributes.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            let owner = owner_of(&attributes, pod);
+            format!("{}/{}", owner.kind, owner.name)
+        };
+        let pod = "checkout-d994d45d6-5h9zr";
+        let replica_set = ("k8s.replicaset.name", "checkout-d994d45d6");
+        assert_eq!(of(&[("k8s.deployment.name", "till"), replica_set], pod), "Deployment/till");
+        assert_eq!(of(&[replica_set], pod), "ReplicaSet/checkout");
+        assert_eq!(
+            of(&[("k8s.cronjob.name", "nightly"), ("k8s.job.name", "nightly-29384756")], pod),
+            "CronJob/nightly"
+        );
+        assert_eq!(of(&[("k8s.statefulset.name", "db")], "db-0"), "StatefulSet/db");
+        assert_eq!(of(&[("k8s.daemonset.name", "")], "exporter-x7k2p"), "/exporter");
+        assert_eq!(of(&[], "standalone"), "/standalone");
     }
 }

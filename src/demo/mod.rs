@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use crate::data::clock;
 use crate::data::units;
 use crate::metrics;
 use crate::sink::local::{Filter, From, Reader};
@@ -237,7 +238,7 @@ impl Ground {
             let dir = dir.canonicalize().map_err(failed)?;
             return Ok(Self { dir, temporary: false });
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::since_epoch();
         let name = format!("nodewick-demo-{}-{:x}", std::process::id(), now.subsec_nanos());
         let dir = std::env::temp_dir().join(name);
         let created = std::fs::DirBuilder::new().mode(0o700).create(&dir);
@@ -307,7 +308,7 @@ impl Auditor {
                 let last = stopped.load(Ordering::Acquire);
                 loop {
                     let more = reader.poll(&mut |entry, _| {
-                        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                        let now = clock::since_epoch();
                         summary.add(entry, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
                         tally.deliver(&entry.pod, &entry.line);
                         Ok(())

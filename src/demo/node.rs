@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::tally::Tally;
 use super::traffic::{CONTAINER, NAMESPACE, PODS, Pod, Traffic};
 use crate::data::batch::Stream;
+use crate::data::clock;
 use crate::sink::json::write_rfc3339;
 
 /// Bytes of a line after which the runtime starts another fragment. Source: containerd's default
@@ -197,7 +198,7 @@ fn monitor(
 }
 
 fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    clock::since_epoch()
 }
 
 /// One container's live log file, as the runtime holds it.

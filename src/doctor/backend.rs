@@ -3,7 +3,7 @@
 //! The last question of each is one that changes nothing there: a push without streams, an export without records. Loki
 //! answers it with 422 once it has accepted credentials and tenant, and with 401 or 403 before.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -11,9 +11,10 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::probe::{Endpoint, Trouble};
 use super::{Check, Finding, Site, Stage, certificate};
 use crate::data::batch::Fields;
+use crate::data::clock;
 use crate::sink::deliver::Transport as _;
 use crate::sink::otlp::Protocol;
-use crate::sink::{Answer, Wire, http as outgoing, loki, otlp};
+use crate::sink::{Answer, Wire, http as outgoing, loki, otlp, remote_write};
 
 pub(super) const SINKS: Check = Check {
     name: "sinks",
@@ -44,6 +45,12 @@ fn sinks(site: &Site) -> Vec<Finding> {
             threads.push((
                 format!("otlp.{name}"),
                 scope.spawn(move || of_otlp(site, &format!("otlp.{name}"), sink)),
+            ));
+        }
+        for (name, sink) in &config.sink.remote_write {
+            threads.push((
+                format!("remote_write.{name}"),
+                scope.spawn(move || of_remote_write(site, &format!("remote_write.{name}"), sink)),
             ));
         }
         for (subject, thread) in threads {
@@ -107,6 +114,19 @@ fn of_otlp(site: &Site, subject: &str, config: &otlp::Config) -> Vec<Finding> {
     wire.encode(&[], &mut body);
     let export = async { transport.send(config.tenant.as_deref(), Bytes::from(body)).await };
     look(site, &target, &client, export, config.tenant.is_some(), config.is_loki())
+}
+
+fn of_remote_write(site: &Site, subject: &str, config: &remote_write::Config) -> Vec<Finding> {
+    let http = outgoing::Config { timeouts: hasty(&config.timeouts), ..config.http() };
+    let client = match config.client().and_then(|_| Ok(outgoing::Client::new(&config.url, &http)?)) {
+        Ok(client) => client,
+        Err(error) => return vec![unusable(subject, &error)],
+    };
+    let ask = client.url().path().to_owned();
+    let target = Target { subject, table: format!("sink.{subject}"), http, h2: false, ask };
+    let (headers, body) = config.question();
+    let write = async { client.post(headers, body).await };
+    look(site, &target, &client, write, config.tenant.is_some(), false)
 }
 
 /// Nobody waits half a minute for a doctor's answer.
@@ -198,7 +218,7 @@ fn ends_soon(end: i64, now: i64) -> Option<Finding> {
 }
 
 fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    clock::since_epoch().as_secs() as i64
 }
 
 fn first_line(text: &str) -> String {
@@ -257,6 +277,12 @@ fn judge(answer: &Answer, table: &str, has_tenant: bool, is_loki: bool) -> Resul
                         format!("{credentials}{tenant}"),
                     )
                 }
+                404 | 405 if table.starts_with("sink.remote_write") => trouble(
+                    format!("{status}: nothing takes samples at this path{said}"),
+                    "Prometheus takes them at /api/v1/write once it runs with --web.enable-remote-write-receiver, \
+                     VictoriaMetrics at /api/v1/write, Mimir at /api/v1/push, Thanos at /api/v1/receive"
+                        .to_owned(),
+                ),
                 404 | 405 => trouble(
                     format!("{status}: nothing takes logs at this path"),
                     if is_loki {
@@ -316,6 +342,19 @@ mod tests {
         let otlp = http(422, "\u{12}\u{39}error at least one valid stream is required for ingestion");
         assert_eq!(text(&otlp, true), "fine");
         assert_eq!(text(&http(422, "what?"), false), "422: what?", "only Loki answers so");
+    }
+
+    #[test]
+    fn a_prometheus_without_its_receiver_is_told_how_to_open_it() {
+        let answer =
+            http(404, "remote write receiver needs to be enabled with --web.enable-remote-write-receiver");
+        let trouble = judge(&answer, "sink.remote_write.main", false, false).expect_err("it is not open");
+        assert!(
+            trouble.text.starts_with("404: nothing takes samples at this path: remote write"),
+            "{}",
+            trouble.text
+        );
+        assert!(trouble.fix.contains("--web.enable-remote-write-receiver"));
     }
 
     #[test]

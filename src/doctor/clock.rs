@@ -1,8 +1,7 @@
 //! The check of the node's clock, by what others say the time is.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::{Check, Finding, Site, Stage};
+use crate::data::clock;
 
 pub(super) const CLOCK: Check = Check {
     name: "clock",
@@ -27,7 +26,7 @@ pub(super) struct Seen {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    clock::since_epoch().as_secs_f64()
 }
 
 impl Site {

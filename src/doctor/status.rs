@@ -4,7 +4,6 @@
 //! Invariant: three requests, nothing else; what the agent does not say is not shown.
 
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +11,7 @@ use super::agent::sum;
 use super::report::{Colour, Status, printable};
 use crate::admin::client::{Client, Sample};
 use crate::config::memory::Human;
+use crate::data::clock;
 
 /// How the agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -118,7 +118,7 @@ pub fn look(client: Client) -> Screen {
             return screen;
         }
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    let now = clock::since_epoch().as_secs_f64();
     screen.fill(&metrics, now);
     screen.state = State::Ok;
     for (path, worst, name) in

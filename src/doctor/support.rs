@@ -15,6 +15,7 @@ use super::report::Colour;
 use super::{Site, examine};
 use crate::config::memory::cgroup_limit;
 use crate::config::{Config, render};
+use crate::data::clock;
 use crate::logs::checkpoint;
 use crate::sink::http::{Auth, Secret};
 use crate::version;
@@ -48,8 +49,7 @@ not in it: log lines, secrets, values of environment variables, the agent's own 
 pub fn bundle(site: &Site, out: impl Write) -> io::Result<()> {
     let files = collect(site);
     let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let now = clock::since_epoch().as_secs();
     for (name, text) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);

@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::agent::{self, Agent};
 use crate::config::Config;
 use crate::config::memory::cgroup_limit;
 use crate::data::batch::Stream;
+use crate::data::clock;
 use crate::data::position::Position;
 use crate::logs::files::Spool;
 use child::Child;
@@ -177,7 +178,7 @@ fn copier(entrance: Option<Entrance>) -> child::Copy {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    clock::since_epoch().as_nanos() as u64
 }
 
 /// How far the spool is delivered.

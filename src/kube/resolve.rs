@@ -155,6 +155,7 @@ impl Resolver {
                 traits,
                 handling,
                 ports: ports(container.ports),
+                id: status.and_then(id_of),
                 exits: status.map(|status| exits::of(status, deleted)).unwrap_or_default(),
             });
         }
@@ -217,6 +218,14 @@ fn status_of<'a>(status: &'a PodStatus, container: &str) -> Option<&'a Container
     let all =
         [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
     all.into_iter().flatten().flatten().find(|of| of.name == container)
+}
+
+/// The id of a container's newest instance: `containerd://<id>` less the runtime's name.
+fn id_of(status: &ContainerStatus) -> Option<String> {
+    let id = status.container_id.as_deref()?;
+    let id = id.split_once("://").map_or(id, |(_, id)| id);
+    let plain = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    plain.then(|| id.to_owned())
 }
 
 /// TCP ports by name, or by number where they have none.

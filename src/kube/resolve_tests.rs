@@ -79,6 +79,7 @@ fn a_pod_of_a_deployment_is_resolved() {
         running: true,
         containers: vec![Container {
             name: "api".into(),
+            id: Some("1176bdd141d20b51ab7cdc97abb3cbd9319cfd1060c87d906c3731456b904850".into()),
             traits: Arc::new(traits),
             handling: Arc::new(Handling::default()),
             ports: vec![("http".into(), 3000)],

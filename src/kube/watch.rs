@@ -419,8 +419,7 @@ fn is_no_place(failure: &Failure) -> bool {
 
 /// Something came, for the metrics.
 pub(super) fn contact(resource: &str) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let secs = now.map_or(0, |now| now.as_secs() as i64);
+    let secs = clock::since_epoch().as_secs() as i64;
     metrics::KUBE_LAST_CONTACT.with_label_values(&[resource]).set(secs);
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
@@ -26,6 +26,7 @@ use super::tail::{Next, Options, Start, Tail};
 use super::{Config, ingest::Settings};
 use crate::data::access::AccessTap;
 use crate::data::budget::{Budget, Signal};
+use crate::data::clock;
 use crate::data::delivery::Fanout;
 use crate::data::workload::Identify;
 use crate::metrics;
@@ -359,7 +360,7 @@ fn keep(
                 keeper.attach(Arc::new(OsDisk::new(dir.path())));
             }
         }
-        let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let unix_secs = clock::since_epoch().as_secs();
         let wait = keeper.step(started.elapsed(), unix_secs, stopping);
         status.state_durable.store(keeper.is_durable(), Ordering::Relaxed);
         if stopping {

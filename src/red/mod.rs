@@ -1,5 +1,29 @@
 //! Rate, errors and duration of every workload, from access lines and from scraped families.
+//!
+//! ```text
+//! lines of logs ──► LogTap ─┐
+//!                           ├─► Book ──► state file, then page ═► series
+//! raw scraped pages ► Red ──┘
+//! ```
+//!
+//! In: requests that `logs` found, with positions; pages of targets. Out: a page of the canonical families.
+//! Invariant: every request counts once, and what was published is never taken back: counts and positions are made
+//! durable together before they are published.
 
+pub mod book;
+pub mod cell;
 pub mod config;
+pub mod joins;
+mod line;
+mod profile;
+mod publish;
+pub mod route;
+pub mod scraped;
+pub mod slo;
+mod state;
+pub mod words;
 
 pub use config::Config;
+pub use line::LogTap;
+pub use scraped::Red;
+pub use slo::{Kind, Matcher, Slo};

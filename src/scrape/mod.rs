@@ -8,7 +8,14 @@
 
 pub mod config;
 pub mod exposition;
+pub mod fetch;
+pub mod guard;
+pub mod pace;
+pub mod relabel;
+pub mod series;
+pub mod status;
 pub mod target;
+pub mod targets;
 
 pub use config::Config;
 
@@ -106,6 +113,9 @@ pub enum Failure {
         /// The key in `[scrape]`.
         key: &'static str,
     },
+    /// A rule takes the name of a series away.
+    #[error("a rule leaves a series without a name; keep __name__ in [[scrape.metric_relabel]]")]
+    Nameless,
     /// All bodies together hold more memory than allowed, and this one is among the large ones.
     #[error("all bodies being read together hold more memory than [scrape] memory allows")]
     Memory,
@@ -126,6 +136,7 @@ impl Failure {
             Self::ContentType(_) => "content_type",
             Self::Malformed { .. } => "malformed",
             Self::Limit { .. } => "limit",
+            Self::Nameless => "nameless",
             Self::Memory => "memory",
             Self::Moved => "moved",
         }

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -25,6 +25,7 @@ use tracing::Instrument as _;
 
 use super::lane::{self, Lane, Offered, Outcome, Refusal};
 use super::{Answer, Wire};
+use crate::data::clock;
 use crate::data::delivery::{Outlet, Shipment};
 use crate::metrics;
 
@@ -276,7 +277,7 @@ fn explain(answer: &Answer) -> String {
 }
 
 fn wall_unix_nano() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    clock::since_epoch().as_nanos() as u64
 }
 
 /// Jitter needs no secrecy: a counter through a mixing function (SplitMix64), seeded per process and sink.

@@ -320,6 +320,11 @@ impl Client {
 
     /// Posts `body` with `headers` beside the configured ones. Never fails: what went wrong is an [`Answer`].
     pub async fn post(&self, headers: HeaderMap, body: Bytes) -> Answer {
+        self.post_with_headers(headers, body).await.0
+    }
+
+    /// The same, with the headers of the response; none when there was no response.
+    pub async fn post_with_headers(&self, headers: HeaderMap, body: Bytes) -> (Answer, HeaderMap) {
         self.post_to(self.url.clone(), headers, body).await
     }
 
@@ -338,23 +343,29 @@ impl Client {
         &self.config.timeouts
     }
 
-    async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes) -> Answer {
+    async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes) -> (Answer, HeaderMap) {
         let total = self.config.timeouts.total.0;
         match tokio::time::timeout(total, self.exchange(url, headers, body)).await {
-            Ok(Ok(answer)) => {
+            Ok(Ok((answer, headers))) => {
                 self.judge_credentials(&answer);
-                answer
+                (answer, headers)
             }
-            Ok(Err(error)) => Answer::Unreachable { error },
+            Ok(Err(error)) => (Answer::Unreachable { error }, HeaderMap::new()),
             Err(_) => {
                 // The connection may hang: the next request takes a new one.
                 self.pool.lock().take();
-                Answer::Unreachable { error: format!("no complete response within {}", units::Span(total)) }
+                let error = format!("no complete response within {}", units::Span(total));
+                (Answer::Unreachable { error }, HeaderMap::new())
             }
         }
     }
 
-    async fn exchange(&self, url: Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, String> {
+    async fn exchange(
+        &self,
+        url: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(Answer, HeaderMap), String> {
         let connections = self.connections().map_err(|error| error.to_string())?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -389,7 +400,7 @@ impl Client {
         if !parts.status.is_success() {
             body = without(body, &secrets);
         }
-        Ok(Answer::Http { status: parts.status.as_u16(), retry_after, body })
+        Ok((Answer::Http { status: parts.status.as_u16(), retry_after, body }, parts.headers))
     }
 
     /// The pool, made on first use, replaced when old or when a certificate file changed.

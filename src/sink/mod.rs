@@ -4,12 +4,14 @@
 //! decisions are made by a pure step machine in `lane`; a backend is one file that implements [`Wire`].
 
 pub mod deliver;
+pub mod family;
 pub mod http;
 pub mod json;
 pub mod lane;
 pub mod local;
 pub mod loki;
 pub mod otlp;
+pub mod pull;
 pub mod remote_write;
 pub mod said;
 pub mod stdout;

@@ -5,8 +5,9 @@
 //! never kept here, since it may quote them.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use crate::data::clock;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -30,7 +31,7 @@ pub struct Said {
 
 /// Takes note of an answer that asks for another try.
 pub(super) fn note(sink: &str, error: &str) {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let unix = clock::since_epoch().as_secs();
     let text = error.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
     LAST.lock().insert(sink.to_owned(), (Instant::now(), unix, text));
 }

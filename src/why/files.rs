@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::find::Question;
 use super::gather::{self, Agent};
 use super::verdict::{Facts, judge};
 use super::{Account, Answer, Container, Files, Flow, Pod, letters, lines};
+use crate::data::clock;
 use crate::data::workload::ContainerRef;
 use crate::doctor::Site;
 use crate::logs::discover::Found;
@@ -100,6 +100,7 @@ pub(super) fn ask(site: &Site, question: &Question, agent: &Agent) -> Option<Ans
                 uid: String::new(),
                 notes: Vec::new(),
                 containers: Vec::new(),
+                metrics: Vec::new(),
             });
         }
         if let Some(pod) = pods.last_mut() {
@@ -178,7 +179,7 @@ fn of_file(
 /// A file with what rotation left of it.
 fn files_of(path: &Path) -> Option<Files> {
     let (dir, name) = (path.parent()?, path.file_name()?.to_str()?);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = clock::since_epoch().as_secs() as i64;
     let mut found: Option<Files> = None;
     for entry in std::fs::read_dir(dir).ok()?.flatten() {
         let Ok(other) = entry.file_name().into_string() else { continue };

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::find::{Found, Known, Question};
 use super::verdict::{Facts, judge};
-use super::{Account, Answer, Container, Files, Flow, Pod, Sink, files, letters, lines};
+use super::{Account, Answer, Container, Files, Flow, Pod, Sink, Target, files, letters, lines, metrics};
 use crate::admin::client::Client;
 use crate::config::Config;
+use crate::data::clock;
 use crate::data::workload::ContainerRef;
 use crate::doctor::Site;
 use crate::logs::env::{Env, OpenError};
@@ -36,6 +37,7 @@ pub(super) struct Agent {
     pub(super) answers: bool,
     pub(super) accounts: Vec<Account>,
     pub(super) sinks: Vec<Sink>,
+    pub(super) targets: Vec<Target>,
 }
 
 /// Files of a container instance: by container and restart.
@@ -50,6 +52,9 @@ pub fn ask(site: &Site, question: &Question) -> Answer {
     let mut known: BTreeSet<Known> = on_disk(root);
     let of_pods = agent.accounts.iter().filter(|of| ContainerRef::path_of_key(&of.uid).is_none());
     known.extend(of_pods.map(|of| (of.namespace.clone(), of.pod.clone(), of.uid.clone())));
+    // One that is scraped and has never written a line.
+    let of_targets = agent.targets.iter().filter(|of| !of.uid.is_empty());
+    known.extend(of_targets.map(|of| (of.namespace.clone(), of.pod.clone(), of.uid.clone())));
     let is_pod = known.iter().any(|(_, pod, _)| *pod == question.pod);
     if files::is_about(site, question, is_pod)
         && let Some(answer) = files::ask(site, question, &agent)
@@ -113,11 +118,11 @@ fn on_disk(root: &Path) -> BTreeSet<Known> {
 
 /// Asks the agent.
 fn listen(client: Client) -> Agent {
-    let Ok(metrics) = client.metrics() else { return Agent::default() };
+    let Ok(samples) = client.metrics() else { return Agent::default() };
     let accounts = accounts(client).unwrap_or_default();
     let said: Vec<Said> =
         client.get("/sinks").ok().and_then(|page| serde_json::from_str(&page.body).ok()).unwrap_or_default();
-    let mut sinks: Vec<Sink> = metrics
+    let mut sinks: Vec<Sink> = samples
         .iter()
         .filter(|sample| sample.name == "nodewick_sink_up")
         .map(|sample| Sink { name: sample.label("sink").to_owned(), up: sample.value != 0.0, refusal: None })
@@ -128,7 +133,7 @@ fn listen(client: Client) -> Agent {
         }
     }
     sinks.sort_by(|a, b| a.name.cmp(&b.name));
-    Agent { answers: true, accounts, sinks }
+    Agent { answers: true, accounts, sinks, targets: metrics::ask(client) }
 }
 
 fn accounts(client: Client) -> Option<Vec<Account>> {
@@ -171,6 +176,7 @@ fn of_pod(
         source: None,
         notes: Vec::new(),
         containers: Vec::new(),
+        metrics: metrics::of_pod(&agent.targets, uid),
     };
     let said = site.annotations_of(namespace, name, uid);
     pod.notes = said.notes;
@@ -238,7 +244,7 @@ fn own(site: &Site, namespace: &str, name: &str) -> Option<(String, String)> {
 
 /// The files of a pod's container instances.
 fn files_of(dir: &Path) -> OnDisk {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = clock::since_epoch().as_secs() as i64;
     let mut found = OnDisk::new();
     for container in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(name) = container.file_name().into_string() else { continue };

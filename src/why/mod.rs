@@ -1,7 +1,8 @@
-//! `nodewick why <pod or file>`: where are my logs?
+//! `nodewick why <pod or file>`: where are my logs, and my metrics?
 //!
 //! In: the running agent's account of its logs, the log files' names and sizes, and the config. Out: an [`Answer`] for
-//! each container of the pod: found, read, dropped, sent, and what keeps its lines. Invariants: nothing is changed; of log
+//! each container of the pod: found, read, dropped, sent, and what keeps its lines; and each scrape target of it, or why it has
+//! none. Invariants: nothing is changed; of log
 //! files at most the last [`SAMPLE`] bytes are looked at, to tell their format, and no line is ever shown.
 
 mod files;
@@ -9,12 +10,14 @@ mod find;
 mod gather;
 mod letters;
 mod lines;
+mod metrics;
 mod render;
 mod verdict;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use crate::scrape::status::Row as Target;
 pub use find::Question;
 pub use gather::ask;
 
@@ -197,6 +200,9 @@ pub struct Pod {
     pub notes: Vec<String>,
     /// Its containers.
     pub containers: Vec<Container>,
+    /// Its scrape targets, or why it has none, as `/targets` tells it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Target>,
 }
 
 /// The answer.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Answer, Container, Count, Flow, Lines};
+use super::{Answer, Container, Count, Flow, Lines, metrics};
 use crate::config::memory::Human;
 use crate::doctor::status::age;
 use crate::doctor::{Colour, Status, printable};
@@ -48,6 +48,9 @@ impl Answer {
             }
             for container in &pod.containers {
                 container.write(&mut out, colour);
+            }
+            for target in &pod.metrics {
+                metrics::write(target, &mut out, colour);
             }
         }
         for sink in self.sinks.iter().filter(|sink| !sink.up) {
@@ -226,6 +229,7 @@ mod tests {
             uid: "u1".into(),
             source: None,
             notes: Vec::new(),
+            metrics: Vec::new(),
             containers: vec![container],
         };
         let sinks = vec![Sink { name: "loki.main".into(), up: true, refusal: None }];

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""An independent OTLP receiver for the tests: HTTP protobuf (identity, gzip, zstd) and gRPC, logs and traces.
+"""An independent OTLP receiver for the tests: HTTP protobuf (identity, gzip, zstd) and gRPC, logs, metrics and traces.
 
-It decodes with PyPI's opentelemetry-proto and shares no code with the agent. Every record and span that it accepts
+It decodes with PyPI's opentelemetry-proto and shares no code with the agent. Every record, data point and span that it accepts
 is appended to a file as one JSON line, flushed before the answer is sent. A second file holds one line a request.
 
     otlp_receiver.py --records OUT.jsonl --requests REQ.jsonl [--path /v1/logs] [--tls-cert C --tls-key K [--client-ca A]]
-                     [--max-message BYTES] [--bearer TOKEN] [--poison TEXT]
+                     [--max-message BYTES] [--bearer TOKEN] [--poison TEXT] [--no-metrics]
 
 It prints one line when it listens: {"http": PORT, "grpc": PORT}. Faults come through POST /_faults with a JSON list;
-each request for logs takes the first fault off the list and answers by it:
+each request for logs or metrics takes the first fault off the list and answers by it:
 
     {"http": 503, "retry_after": "1", "body": "text"}           an HTTP status; a body, if given, as it is
     {"http": 400, "message": "text", "code": 3}                  the same with a protobuf Status
@@ -17,7 +17,8 @@ each request for logs takes the first fault off the list and answers by it:
     {"accept_then_close": true}                                  taken, but the connection ends without an answer (HTTP)
     {"hang": 2.0}                                                wait, then go on with an answer of success
 
---poison refuses every request that holds a log line with that text: 400, or INVALID_ARGUMENT.
+--poison refuses every request that holds a log line with that text: 400, or INVALID_ARGUMENT. --no-metrics: it
+has no metrics, 404 or UNIMPLEMENTED.
 
 It ends when its standard input ends, so that no test leaves it behind.
 """
@@ -37,6 +38,7 @@ import grpc
 import zstandard
 from google.protobuf import any_pb2, duration_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 LOCK = threading.Lock()
@@ -105,10 +107,71 @@ def span_lines(request):
                 }
 
 
+def number_of(point):
+    return None if point.WhichOneof("value") is None else getattr(point, point.WhichOneof("value"))
+
+
+def exemplars_of(point):
+    return [{"value": number_of(exemplar), "time": exemplar.time_unix_nano, "trace_id": exemplar.trace_id.hex(),
+             "span_id": exemplar.span_id.hex(), "attributes": attributes_of(exemplar.filtered_attributes)}
+            for exemplar in point.exemplars]
+
+
+def point_of(kind, point):
+    line = {"attributes": attributes_of(point.attributes), "start": point.start_time_unix_nano,
+            "time": point.time_unix_nano, "flags": point.flags}
+    if kind != "summary":
+        line["exemplars"] = exemplars_of(point)
+    if kind in ("gauge", "sum"):
+        return line | {"value": number_of(point)}
+    line["count"] = point.count
+    if kind == "summary":
+        return line | {"sum": point.sum, "quantiles": [[q.quantile, q.value] for q in point.quantile_values]}
+    line["sum"] = point.sum if point.HasField("sum") else None
+    if kind == "histogram":
+        counts = list(point.bucket_counts)
+        if counts and (len(counts) != len(point.explicit_bounds) + 1 or sum(counts) != point.count):
+            raise ValueError(f"buckets {counts} do not fit their bounds or count")
+        return line | {"counts": counts, "bounds": list(point.explicit_bounds)}
+    buckets = lambda side: [side.offset, list(side.bucket_counts)]  # noqa: E731
+    return line | {"scale": point.scale, "zero_count": point.zero_count, "zero_threshold": point.zero_threshold,
+                   "positive": buckets(point.positive), "negative": buckets(point.negative)}
+
+
+def point_lines(request):
+    for resource_metrics in request.resource_metrics:
+        resource = attributes_of(resource_metrics.resource.attributes)
+        for scope_metrics in resource_metrics.scope_metrics:
+            scope = {"name": scope_metrics.scope.name, "version": scope_metrics.scope.version}
+            for metric in scope_metrics.metrics:
+                kind = metric.WhichOneof("data")
+                data = getattr(metric, kind)
+                if not data.data_points:
+                    raise ValueError(f"metric {metric.name!r} without points")
+                head = {"signal": "metrics", "resource": resource, "scope": scope, "name": metric.name,
+                        "description": metric.description, "unit": metric.unit, "kind": kind,
+                        "metadata": attributes_of(metric.metadata),
+                        "temporality": getattr(data, "aggregation_temporality", 0),
+                        "monotonic": getattr(data, "is_monotonic", False)}
+                for point in data.data_points:
+                    yield head | point_of(kind, point)
+
+
+def finite(value):
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return value
+
+
 def append(path, lines):
     with LOCK, open(path, "a", encoding="utf-8") as out:
         for line in lines:
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            out.write(json.dumps(finite(line), ensure_ascii=False) + "\n")
 
 
 def note(transport, signal, headers, sent, records, outcome):
@@ -194,6 +257,8 @@ class Http(BaseHTTPRequestHandler):
             return self.answer(204)
         if self.path == ARGS.path:
             signal, make, lines_of = "logs", logs_service_pb2.ExportLogsServiceRequest, log_lines
+        elif self.path == "/v1/metrics" and not ARGS.no_metrics:
+            signal, make, lines_of = "metrics", metrics_service_pb2.ExportMetricsServiceRequest, point_lines
         elif self.path == "/v1/traces":
             signal, make, lines_of = "traces", trace_service_pb2.ExportTraceServiceRequest, span_lines
         else:
@@ -219,7 +284,7 @@ class Http(BaseHTTPRequestHandler):
         except Exception as error:  # noqa: BLE001 what cannot be read is a 400, whatever the reason
             note("http", signal, self.headers.items(), len(raw), 0, f"unreadable: {error}")
             return self.answer(400, status_bytes(3, f"proto: {error}"))
-        fault = next_fault() if signal == "logs" else None
+        fault = next_fault() if signal != "traces" else None
         headers = self.headers.items()
         if fault and "hang" in fault:
             time.sleep(fault["hang"])
@@ -242,11 +307,7 @@ class Http(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             return None
-        response = logs_service_pb2.ExportLogsServiceResponse()
-        if refused or message:
-            response.partial_success.rejected_log_records = refused
-            response.partial_success.error_message = message
-        return self.answer(200, response.SerializeToString())
+        return self.answer(200, response_to(signal, refused, message).SerializeToString())
 
 
 class Server(ThreadingHTTPServer):
@@ -257,34 +318,53 @@ class Server(ThreadingHTTPServer):
         note("http", "none", [], 0, 0, f"broken: {sys.exc_info()[1]}")
 
 
+def response_to(signal, refused, message):
+    if signal == "metrics":
+        response = metrics_service_pb2.ExportMetricsServiceResponse()
+    else:
+        response = logs_service_pb2.ExportLogsServiceResponse()
+    if refused or message:
+        if signal == "metrics":
+            response.partial_success.rejected_data_points = refused
+        else:
+            response.partial_success.rejected_log_records = refused
+        response.partial_success.error_message = message
+    return response
+
+
+def export(signal, lines_of, request, context):
+    headers = [(name, text) for name, text in context.invocation_metadata() if isinstance(text, str)]
+    if ARGS.bearer and ("authorization", f"Bearer {ARGS.bearer}") not in headers:
+        note("grpc", signal, headers, request.ByteSize(), 0, "unauthorized")
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "bad token")
+    lines = list(lines_of(request))
+    fault = next_fault()
+    if fault and "hang" in fault:
+        time.sleep(fault["hang"])
+    if fault and "grpc" in fault:
+        note("grpc", signal, headers, request.ByteSize(), len(lines), fault["grpc"])
+        message = fault.get("message", "injected")
+        if "retry_info" in fault:
+            details = status_bytes(fault["grpc"], message, [retry_info(fault["retry_info"])])
+            context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        code = next(code for code in grpc.StatusCode if code.value[0] == fault["grpc"])
+        context.abort(code, message)
+    if is_poisoned(lines):
+        note("grpc", signal, headers, request.ByteSize(), len(lines), "poisoned")
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "poisoned")
+    refused, message = accept(lines, fault)
+    note("grpc", signal, headers, request.ByteSize(), len(lines), "accepted")
+    return response_to(signal, refused, message)
+
+
 class Logs(logs_service_pb2_grpc.LogsServiceServicer):
     def Export(self, request, context):
-        headers = [(name, text) for name, text in context.invocation_metadata() if isinstance(text, str)]
-        if ARGS.bearer and ("authorization", f"Bearer {ARGS.bearer}") not in headers:
-            note("grpc", "logs", headers, request.ByteSize(), 0, "unauthorized")
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "bad token")
-        lines = list(log_lines(request))
-        fault = next_fault()
-        if fault and "hang" in fault:
-            time.sleep(fault["hang"])
-        if fault and "grpc" in fault:
-            note("grpc", "logs", headers, request.ByteSize(), len(lines), fault["grpc"])
-            message = fault.get("message", "injected")
-            if "retry_info" in fault:
-                details = status_bytes(fault["grpc"], message, [retry_info(fault["retry_info"])])
-                context.set_trailing_metadata((("grpc-status-details-bin", details),))
-            code = next(code for code in grpc.StatusCode if code.value[0] == fault["grpc"])
-            context.abort(code, message)
-        if is_poisoned(lines):
-            note("grpc", "logs", headers, request.ByteSize(), len(lines), "poisoned")
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "poisoned")
-        refused, message = accept(lines, fault)
-        note("grpc", "logs", headers, request.ByteSize(), len(lines), "accepted")
-        response = logs_service_pb2.ExportLogsServiceResponse()
-        if refused or message:
-            response.partial_success.rejected_log_records = refused
-            response.partial_success.error_message = message
-        return response
+        return export("logs", log_lines, request, context)
+
+
+class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def Export(self, request, context):
+        return export("metrics", point_lines, request, context)
 
 
 class Traces(trace_service_pb2_grpc.TraceServiceServicer):
@@ -304,6 +384,7 @@ def main():
     parser.add_argument("--max-message", type=int, default=0)
     parser.add_argument("--bearer", default="")
     parser.add_argument("--poison", default="")
+    parser.add_argument("--no-metrics", action="store_true")
     parser.add_argument("--tls-cert")
     parser.add_argument("--tls-key")
     parser.add_argument("--client-ca")
@@ -315,6 +396,8 @@ def main():
     options = [("grpc.max_receive_message_length", ARGS.max_message)] if ARGS.max_message else []
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=options)
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(Logs(), server)
+    if not ARGS.no_metrics:
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
     if ARGS.tls_cert:
         import ssl

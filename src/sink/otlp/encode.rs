@@ -100,7 +100,7 @@ impl Encoder {
             } else {
                 write_file_resource(workload, fields, &mut self.resource);
             }
-            write_resource_logs(&self.resource, &self.records, out);
+            write_resource_entries(&self.resource, OWN_SCOPE, &self.records, out);
         }
     }
 
@@ -146,11 +146,21 @@ fn is_same(one: &Arc<Workload>, other: &Arc<Workload>) -> bool {
     Arc::ptr_eq(one, other) || one == other
 }
 
-fn write_resource_logs(resource: &[u8], records: &[u8], out: &mut Vec<u8>) {
-    const NAME: &[u8] = b"nodewick";
-    const VERSION: &[u8] = env!("CARGO_PKG_VERSION").as_bytes();
-    let scope_len = 2 + NAME.len() + 2 + VERSION.len();
-    let scope_logs_len = 2 + scope_len + records.len();
+/// Name and version of the agent's own instrumentation scope.
+pub(super) const OWN_SCOPE: (&[u8], &[u8]) = (b"nodewick", env!("CARGO_PKG_VERSION").as_bytes());
+
+/// Appends a `ResourceLogs` or a `ResourceMetrics`: the fields of both have the same numbers, up to the entries of a
+/// scope, which bring their own tags. Attributes of the resource bring theirs too.
+pub(super) fn write_resource_entries(
+    resource: &[u8],
+    scope: (&[u8], &[u8]),
+    entries: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let (name, version) = scope;
+    let field = |bytes: &[u8]| 1 + len_of_varint(bytes.len()) + bytes.len();
+    let scope_len = field(name) + field(version);
+    let scope_logs_len = 1 + len_of_varint(scope_len) + scope_len + entries.len();
     let resource_field_len = 1 + len_of_varint(resource.len()) + resource.len();
     let len = resource_field_len + 1 + len_of_varint(scope_logs_len) + scope_logs_len;
     out.reserve(len + 11);
@@ -159,14 +169,15 @@ fn write_resource_logs(resource: &[u8], records: &[u8], out: &mut Vec<u8>) {
     write_bytes(tag::RESOURCE_LOGS_RESOURCE, resource, out);
     out.push(tag::RESOURCE_LOGS_SCOPE_LOGS);
     write_varint(scope_logs_len as u64, out);
-    out.extend_from_slice(&[tag::SCOPE_LOGS_SCOPE, scope_len as u8]);
-    write_bytes(tag::SCOPE_NAME, NAME, out);
-    write_bytes(tag::SCOPE_VERSION, VERSION, out);
-    out.extend_from_slice(records);
+    out.push(tag::SCOPE_LOGS_SCOPE);
+    write_varint(scope_len as u64, out);
+    write_bytes(tag::SCOPE_NAME, name, out);
+    write_bytes(tag::SCOPE_VERSION, version, out);
+    out.extend_from_slice(entries);
 }
 
 /// Writes an attribute in the type that the conventions give it.
-fn write_resource_attribute(key: &str, value: &str, out: &mut Vec<u8>) {
+pub(super) fn write_resource_attribute(key: &str, value: &str, out: &mut Vec<u8>) {
     let write = if LISTS.contains(&key) { write_list_attribute } else { write_string_attribute };
     write(tag::RESOURCE_ATTRIBUTES, key.as_bytes(), value.as_bytes(), out);
 }
@@ -339,7 +350,7 @@ fn finite(text: &[u8]) -> Option<f64> {
 }
 
 /// Text as it may stand in a protobuf string.
-fn utf8(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn utf8(text: &[u8]) -> Cow<'_, [u8]> {
     match String::from_utf8_lossy(text) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
         Cow::Owned(repaired) => Cow::Owned(repaired.into_bytes()),
@@ -383,13 +394,13 @@ impl ContainerHash {
 }
 
 #[inline]
-fn len_of_varint(value: usize) -> usize {
+pub(super) fn len_of_varint(value: usize) -> usize {
     let bits = usize::BITS - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
 #[inline]
-fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+pub(super) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -398,7 +409,7 @@ fn write_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn write_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(tag);
     write_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
@@ -417,7 +428,7 @@ fn write_key(tag: u8, key: &[u8], value_len: usize, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn write_string_attribute(tag: u8, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_string_attribute(tag: u8, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
     write_key(tag, key, 1 + len_of_varint(value.len()) + value.len(), out);
     write_bytes(tag::STRING, value, out);
 }
@@ -446,7 +457,7 @@ fn write_double_attribute(tag: u8, key: &[u8], value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn write_bool_attribute(tag: u8, key: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_bool_attribute(tag: u8, key: &[u8], out: &mut Vec<u8>) {
     write_key(tag, key, 2, out);
     out.extend_from_slice(&[tag::BOOL, 1]);
 }

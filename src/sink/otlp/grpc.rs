@@ -27,7 +27,9 @@ use crate::sink::Answer;
 use crate::sink::http::{self as outgoing, Error, FILE_CHECK, MAX_CONNECTION_AGE, RESPONSE_CAP};
 
 /// The method that takes logs. Source: opentelemetry-proto, `collector/logs/v1/logs_service.proto`.
-const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+pub const EXPORT_LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// The method that takes metrics. Source: opentelemetry-proto, `collector/metrics/v1/metrics_service.proto`.
+pub const EXPORT_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
@@ -53,10 +55,10 @@ struct Open {
 }
 
 impl Client {
-    /// A client for the host of `endpoint`; its path is not used. Nothing is dialled before the first call.
-    pub fn new(endpoint: outgoing::Client, compression: Compression) -> Self {
+    /// A client for `method` at the host of `endpoint`, whose path is not used. Nothing is dialled before the first call.
+    pub fn new(endpoint: outgoing::Client, compression: Compression, method: &'static str) -> Self {
         let mut parts = endpoint.url().clone().into_parts();
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static(EXPORT));
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static(method));
         let target = Uri::from_parts(parts).expect("a URL with another path is a URL");
         let encoding = match compression {
             Compression::Gzip => Some(HeaderValue::from_static("gzip")),

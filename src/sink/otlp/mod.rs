@@ -1,4 +1,4 @@
-//! The OTLP logs sink: a [`Wire`] that encodes and judges, and the [`Transport`] that carries it.
+//! The OTLP sink. Logs: a [`Wire`] that encodes and judges, and the [`Transport`] that carries it; [`metrics`] beside.
 //!
 //! In: parcels of batches. Out: `ExportLogsServiceRequest` over gRPC or HTTP. Invariant: what leaves is a function
 //! of the records and the config alone, so a replay is byte-identical.
@@ -7,12 +7,10 @@
 //! read as Loki means them, and its streams are those that Loki makes of its default index labels.
 
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +27,8 @@ use crate::data::units::ByteSize;
 pub mod encode;
 pub mod grpc;
 pub mod judge;
+pub mod metrics;
+pub mod pack;
 pub mod preview;
 
 /// Header that names the tenant, by Grafana's databases.
@@ -49,6 +49,26 @@ const LOKI_INDEX_ATTRIBUTES: [&str; 11] = [
     "k8s.statefulset.name",
     "service.instance.id",
 ];
+
+/// What a sink takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Signal {
+    /// Log lines.
+    Logs,
+    /// Scraped metrics, RED and the figures of the host.
+    Metrics,
+}
+
+impl Signal {
+    /// The path of a signal over HTTP, and its method over gRPC.
+    const fn address(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Logs => ("/v1/logs", grpc::EXPORT_LOGS),
+            Self::Metrics => ("/v1/metrics", grpc::EXPORT_METRICS),
+        }
+    }
+}
 
 /// How OTLP travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -94,8 +114,10 @@ pub enum Error {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where to send. gRPC: `http://host:4317`, `https://host:4317` or `host:4317` (plain). HTTP: the base URL,
-    /// to which `/v1/logs` is appended unless it already ends so; for Loki's own endpoint `http://host:3100/otlp`.
+    /// to which `/v1/logs` and `/v1/metrics` are appended; for Loki's own endpoint `http://host:3100/otlp`.
     pub endpoint: String,
+    /// What is sent there: `["logs", "metrics"]`, or one of them. Default: both; only logs to Loki's own endpoint.
+    pub signals: Option<Vec<Signal>>,
     /// `grpc` or `http/protobuf`.
     pub protocol: Protocol, // grpc
     /// `gzip`, `zstd` or `none`. Choose `zstd` for less CPU where the backend takes it.
@@ -104,7 +126,9 @@ pub struct Config {
     pub optional: bool, // false
     /// Tenant, sent as `X-Scope-OrgID`; a workload's own allowed tenant comes first.
     pub tenant: Option<String>,
-    /// How requests are made up. Over gRPC a request never holds more than 512 KiB of lines, since receivers take
+    /// How metrics wait for a backend that is away.
+    pub metrics: metrics::Config,
+    /// How requests of logs are made up. Over gRPC a request never holds more than 512 KiB of lines, since receivers take
     /// messages of at most 4 MiB by default and short lines carry several times their length in attributes.
     pub limits: lane::Config,
     /// Certificates.
@@ -120,8 +144,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// The URL that is dialled, with what the config may leave out.
+    /// The URL that is dialled for logs, with what the config may leave out.
     pub fn url(&self) -> String {
+        self.url_of(Signal::Logs)
+    }
+
+    /// True when `signal` is sent there.
+    pub fn takes(&self, signal: Signal) -> bool {
+        match &self.signals {
+            Some(signals) => signals.contains(&signal),
+            None => signal == Signal::Logs || !self.is_loki(),
+        }
+    }
+
+    /// The URL that is dialled for a signal.
+    pub fn url_of(&self, signal: Signal) -> String {
         let endpoint = self.endpoint.trim();
         let whole = match self.protocol {
             Protocol::Grpc if !endpoint.contains("://") => format!("http://{endpoint}"),
@@ -132,9 +169,9 @@ impl Config {
         }
         let (base, query) = whole.split_once('?').map_or((whole.as_str(), None), |(base, q)| (base, Some(q)));
         let base = base.trim_end_matches('/');
-        let base = base.strip_suffix("/v1/logs").unwrap_or(base);
+        let base = base.strip_suffix("/v1/logs").or_else(|| base.strip_suffix("/v1/metrics")).unwrap_or(base);
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        format!("{base}/v1/logs{query}")
+        format!("{base}{}{query}", signal.address().0)
     }
 
     /// True when the endpoint is Loki's own.
@@ -177,12 +214,19 @@ impl Config {
 
     /// The protocol's two halves. Nothing is dialled and no file is read yet.
     pub fn build(&self, fields: Fields) -> Result<(Otlp, Transport), Error> {
+        Ok((Otlp::new(self, fields), self.transport(Signal::Logs)?))
+    }
+
+    /// The way of a signal to the backend. Nothing is dialled and no file is read yet.
+    pub fn transport(&self, signal: Signal) -> Result<Transport, Error> {
         if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !is_tenant(tenant)) {
             return Err(Error::Tenant(tenant.to_owned()));
         }
-        let client = outgoing::Client::new(&self.url(), &self.http())?;
-        let transport = match self.protocol {
-            Protocol::Grpc => Transport::Grpc(Box::new(grpc::Client::new(client, self.compression))),
+        let client = outgoing::Client::new(&self.url_of(signal), &self.http())?;
+        Ok(match self.protocol {
+            Protocol::Grpc => {
+                Transport::Grpc(Box::new(grpc::Client::new(client, self.compression, signal.address().1)))
+            }
             Protocol::HttpProtobuf => {
                 let mut headers = HeaderMap::new();
                 // Loki takes no parameters behind the type.
@@ -194,8 +238,7 @@ impl Config {
                 };
                 Transport::Http { client: Box::new(client), headers }
             }
-        };
-        Ok((Otlp::new(self, fields), transport))
+        })
     }
 }
 
@@ -252,14 +295,12 @@ impl deliver::Transport for Transport {
 
 /// The protocol: encodes requests and judges answers.
 pub struct Otlp {
-    protocol: Protocol,
-    compression: Compression,
     fields: Fields,
     tenant: Option<String>,
     is_loki: bool,
     encoder: encode::Encoder,
     message: Vec<u8>,
-    zstd: Option<zstd::bulk::Compressor<'static>>,
+    packer: pack::Packer,
     /// Hash of the last warning that came with a success, so that each is logged once per change.
     warned: AtomicU64,
 }
@@ -267,8 +308,7 @@ pub struct Otlp {
 impl std::fmt::Debug for Otlp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Otlp")
-            .field("protocol", &self.protocol)
-            .field("compression", &self.compression)
+            .field("packer", &self.packer)
             .field("is_loki", &self.is_loki)
             .finish_non_exhaustive()
     }
@@ -278,41 +318,13 @@ impl Otlp {
     /// The protocol as `config` wants it, with these record fields.
     pub fn new(config: &Config, fields: Fields) -> Self {
         Self {
-            protocol: config.protocol,
-            compression: config.compression,
             fields,
             tenant: config.tenant.clone(),
             is_loki: config.is_loki(),
             encoder: encode::Encoder::default(),
             message: Vec::new(),
-            zstd: None,
+            packer: pack::Packer::new(config.protocol, config.compression),
             warned: AtomicU64::new(0),
-        }
-    }
-
-    /// Appends `message` to `out`, compressed.
-    fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) {
-        match self.compression {
-            Compression::None => out.extend_from_slice(message),
-            Compression::Gzip => {
-                // The fastest level: log lines shrink well at any, and the node's CPU is the scarcer good.
-                let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
-                encoder
-                    .write_all(message)
-                    .and_then(|()| encoder.try_finish())
-                    .expect("a Vec takes every write");
-            }
-            Compression::Zstd => {
-                let compressor = self.zstd.get_or_insert_with(|| {
-                    zstd::bulk::Compressor::new(1).expect("a zstd context of level 1 can be allocated")
-                });
-                let start = out.len();
-                out.resize(start + zstd::zstd_safe::compress_bound(message.len()), 0);
-                let written = compressor
-                    .compress_to_buffer(message, &mut out[start..])
-                    .expect("the bound holds every compressed message");
-                out.truncate(start + written);
-            }
         }
     }
 }
@@ -355,16 +367,7 @@ impl Wire for Otlp {
         let mut message = std::mem::take(&mut self.message);
         message.clear();
         self.encoder.encode(parcels, self.fields, &mut message);
-        let start = out.len();
-        if self.protocol == Protocol::Grpc {
-            out.extend_from_slice(&[u8::from(self.compression != Compression::None), 0, 0, 0, 0]);
-        }
-        self.compress(&message, out);
-        if self.protocol == Protocol::Grpc {
-            let len =
-                u32::try_from(out.len() - start - grpc::FRAME_HEADER).expect("requests stay far below 4 GiB");
-            out[start + 1..start + grpc::FRAME_HEADER].copy_from_slice(&len.to_be_bytes());
-        }
+        self.packer.pack(&message, out);
         self.message = message;
     }
 
@@ -450,6 +453,17 @@ mod tests {
             assert!(config.build(Fields::ALL).is_ok(), "{endpoint}");
         }
         assert!(config("", Protocol::Grpc, Compression::Gzip).build(Fields::ALL).is_err());
+        let read = |endpoint| config(endpoint, Protocol::HttpProtobuf, Compression::Gzip);
+        assert_eq!(
+            read("http://c:4318/x/v1/logs?a=b").url_of(Signal::Metrics),
+            "http://c:4318/x/v1/metrics?a=b"
+        );
+        assert_eq!(read("http://c:4318/v1/metrics").url(), "http://c:4318/v1/logs");
+        assert!(
+            read("http://c:4318").takes(Signal::Metrics) && !read("http://l/otlp").takes(Signal::Metrics)
+        );
+        let logs = Config { signals: Some(vec![Signal::Logs]), ..read("http://c:4318") };
+        assert!(logs.takes(Signal::Logs) && !logs.takes(Signal::Metrics));
     }
 
     #[test]

@@ -1,0 +1,419 @@
+//! The book: everything that is counted, by workload and pod, and how far each log is counted.
+//!
+//! In: requests of logs and increases of scraped counters, from two threads under one lock. Out: what to keep and what to
+//! publish. Invariant: a request changes the counters and the log's position in one step; every map has a limit, and what
+//! is turned away is counted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::cell::{Bounds, Cell};
+use super::config::SourceSetting;
+use super::joins::Joins;
+use super::route::{RouteId, Routes};
+use super::slo::{MAX_SLOS, Slo, Tally};
+use super::words::Method;
+use crate::data::position::Position;
+use crate::data::workload::{Workload as Instance, owner_of};
+use crate::metrics;
+
+/// Cells of all pods together. Above it requests of a new route are counted in the pod's `__other__`.
+pub const MAX_CELLS: usize = 1_500;
+/// Pods that are remembered.
+pub const MAX_PODS: usize = 500;
+/// Workloads that are remembered.
+pub const MAX_WORKLOADS: usize = 500;
+/// Logs that are remembered.
+pub const MAX_LOGS: usize = 5_000;
+/// Open requests of all logs together.
+pub const MAX_JOINS: usize = 10_000;
+/// Idle time after which a route, a pod and a workload end.
+pub const IDLE_MS: u64 = 600_000;
+/// A log this far behind is no data.
+pub const LAGGING: u64 = 60_000_000_000;
+/// Without a scrape for so long, access lines take over.
+pub const SILENT_MS: u64 = 120_000;
+
+/// A cell with its exemplars takes some 1.5 KiB, its 20 series in the page 5 KiB; an open request 200 bytes; a log 250.
+pub const MEMORY: u64 =
+    (MAX_CELLS as u64) * (13 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (2 << 20);
+
+/// Where a workload's requests are counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// Nothing seen yet.
+    #[default]
+    None,
+    /// Access lines.
+    Log,
+    /// Its own metrics, with status and histogram.
+    Scrape,
+    /// Its own metrics, with status or histogram missing, as it has no access lines.
+    Partial,
+    /// Its spans. Nothing makes it yet.
+    Trace,
+}
+
+impl Source {
+    /// Whether requests of lines are counted.
+    pub const fn is_log(self) -> bool {
+        matches!(self, Self::Log)
+    }
+
+    /// Whether increases of scraped counters are counted.
+    pub const fn is_scrape(self) -> bool {
+        matches!(self, Self::Scrape | Self::Partial)
+    }
+
+    /// The label value; `None` while there is no source.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Log => Some("log"),
+            Self::Scrape | Self::Partial => Some("scrape"),
+            Self::Trace => Some("trace"),
+        }
+    }
+
+    pub(super) const fn letter(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Log => 1,
+            Self::Scrape => 2,
+            Self::Partial => 3,
+            Self::Trace => 4,
+        }
+    }
+
+    pub(super) const fn of_letter(letter: u8) -> Self {
+        match letter {
+            1 => Self::Log,
+            2 => Self::Scrape,
+            3 => Self::Partial,
+            4 => Self::Trace,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Labels of a pod's series.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Cluster.
+    pub cluster: String,
+    /// Node.
+    pub node: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Workload.
+    pub workload: String,
+    /// Pod.
+    pub pod: String,
+    /// Service.
+    pub service: String,
+}
+
+impl Identity {
+    /// Whose log it is.
+    pub fn of_instance(instance: &Instance) -> Self {
+        Self {
+            cluster: instance.cluster.clone(),
+            node: instance.node.clone(),
+            namespace: instance.container.namespace.clone(),
+            workload: owner_of(&instance.attributes, &instance.container.pod).name.to_owned(),
+            pod: instance.container.pod.clone(),
+            service: instance.service_name.clone(),
+        }
+    }
+
+    /// The pod's number.
+    pub fn pod_id(&self) -> u64 {
+        hash(&[&self.cluster, &self.node, &self.namespace, &self.workload, &self.pod, &self.service])
+    }
+
+    /// The workload's number.
+    pub fn workload_id(&self) -> u64 {
+        hash(&[&self.cluster, &self.node, &self.namespace, &self.workload])
+    }
+}
+
+fn hash(parts: &[&str]) -> u64 {
+    let mut bytes = Vec::with_capacity(128);
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+        bytes.push(0);
+    }
+    xxh3_64(&bytes)
+}
+
+/// A workload.
+#[derive(Debug)]
+pub struct Workload {
+    /// Its labels; pod and service are empty.
+    pub identity: Identity,
+    /// Where its requests are counted from.
+    pub source: Source,
+    /// Profile of the scraped families, `access_log` for lines.
+    pub profile: &'static str,
+    /// Requests of lines that were counted into cells.
+    pub from_lines: u64,
+    /// When it last had a scrape that counts, on the book's clock.
+    pub scraped_ms: u64,
+    /// Longest time between two of these.
+    pub scrape_gap_ms: u64,
+    /// Its routes.
+    pub routes: Routes,
+    /// Counters of the objectives that are about it, and which these are.
+    pub tallies: Vec<(Arc<Slo>, Tally)>,
+    /// Counters of an earlier life that no declared objective has taken yet.
+    pub kept_tallies: Vec<Tally>,
+    /// When it last had a request, on the book's clock.
+    pub seen_ms: u64,
+    /// How far its worst log is behind, nanoseconds.
+    pub lag_nano: u64,
+}
+
+/// A pod, or one service of a pod.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its labels.
+    pub identity: Identity,
+    /// Its workload's number.
+    pub workload: u64,
+    /// Its cells.
+    pub cells: HashMap<(RouteId, Method), Cell>,
+    /// When it last had a request, on the book's clock.
+    pub seen_ms: u64,
+}
+
+/// A log.
+#[derive(Debug)]
+pub struct Log {
+    /// Up to where it is counted.
+    pub position: Position,
+    /// Whose it is, once it has been heard of in this life.
+    pub(super) instance: Option<Arc<Instance>>,
+    /// Number of that pod and workload.
+    pub(super) pod: u64,
+    pub(super) workload: u64,
+    /// How far counting is behind, nanoseconds.
+    pub lag_nano: u64,
+    /// Requests that have begun.
+    pub joins: Joins,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Book {
+    /// Where requests may be counted from.
+    pub setting: SourceSetting,
+    /// Bounds of what is counted from lines.
+    pub bounds: Arc<Bounds>,
+    /// Declared objectives.
+    pub slos: Vec<Arc<Slo>>,
+    /// A clock that goes up with the time of the ticks and never jumps.
+    pub clock_ms: u64,
+    /// Workloads by number.
+    pub workloads: HashMap<u64, Workload>,
+    /// Pods by number.
+    pub pods: HashMap<u64, Pod>,
+    /// Logs by key.
+    pub logs: HashMap<Arc<str>, Log>,
+    /// Cells of all pods.
+    pub cells: usize,
+    /// Open requests of all logs, as of the last tick.
+    pub open_joins: usize,
+    /// Something was counted or born since the book was kept.
+    pub changed: bool,
+    /// A position has moved since.
+    pub moved: bool,
+}
+
+impl Book {
+    /// An empty book.
+    pub fn new(setting: SourceSetting, bounds: Arc<Bounds>) -> Self {
+        Self {
+            setting,
+            bounds,
+            slos: Vec::new(),
+            clock_ms: 0,
+            workloads: HashMap::default(),
+            pods: HashMap::default(),
+            logs: HashMap::default(),
+            cells: 0,
+            open_joins: 0,
+            changed: false,
+            moved: false,
+        }
+    }
+
+    /// Makes sure of a pod and its workload. `None` when there are too many.
+    pub fn ensure(&mut self, identity: &Identity) -> Option<(u64, u64)> {
+        let (pod, workload) = (identity.pod_id(), identity.workload_id());
+        if !self.workloads.contains_key(&workload) {
+            if self.workloads.len() >= MAX_WORKLOADS {
+                metrics::RED_REFUSED.with_label_values(&["workloads"]).inc();
+                return None;
+            }
+            let own = Identity { pod: String::new(), service: String::new(), ..identity.clone() };
+            let made = Workload::new(own, self.clock_ms);
+            self.workloads.insert(workload, made);
+            self.declare(workload);
+            self.changed = true;
+        }
+        if !self.pods.contains_key(&pod) {
+            if self.pods.len() >= MAX_PODS {
+                metrics::RED_REFUSED.with_label_values(&["pods"]).inc();
+                return None;
+            }
+            let made = Pod {
+                identity: identity.clone(),
+                workload,
+                cells: HashMap::default(),
+                seen_ms: self.clock_ms,
+            };
+            self.pods.insert(pod, made);
+        }
+        Some((pod, workload))
+    }
+
+    /// Replaces the declared objectives. Counters go on by their id.
+    pub fn declare_all(&mut self, slos: Vec<Arc<Slo>>) {
+        self.slos = slos;
+        let all: Vec<u64> = self.workloads.keys().copied().collect();
+        for workload in all {
+            self.declare(workload);
+        }
+        self.changed = true;
+    }
+
+    /// Gives a workload the objectives that are about it.
+    pub(super) fn declare(&mut self, workload: u64) {
+        let Some(workload) = self.workloads.get_mut(&workload) else { return };
+        let mut known: BTreeMap<String, Tally> = std::mem::take(&mut workload.kept_tallies)
+            .into_iter()
+            .chain(std::mem::take(&mut workload.tallies).into_iter().map(|(_, tally)| tally))
+            .map(|tally| (tally.id.clone(), tally))
+            .collect();
+        let identity = &workload.identity;
+        let own = self.slos.iter().filter(|slo| slo.matches(&identity.namespace, &identity.workload));
+        workload.tallies = own
+            .take(MAX_SLOS)
+            .map(|slo| {
+                let new = || Tally { id: slo.id.clone(), ..Tally::default() };
+                (slo.clone(), known.remove(&slo.id).unwrap_or_else(new))
+            })
+            .collect();
+        // At start objectives may be declared after the book was read back.
+        if self.slos.is_empty() {
+            workload.kept_tallies = known.into_values().take(MAX_SLOS).collect();
+        }
+        let tallies = &workload.tallies;
+        workload.routes.exclude(|route| excluded(tallies, route));
+    }
+
+    /// Moves the book's clock to the time of a tick: never back, and never by a jump.
+    pub fn advance(&mut self, elapsed_ms: u64) {
+        self.clock_ms += elapsed_ms;
+        let before = self.clock_ms.saturating_sub(IDLE_MS);
+        for workload in self.workloads.values_mut() {
+            workload.lag_nano = 0;
+        }
+        self.open_joins = 0;
+        for log in self.logs.values() {
+            self.open_joins += log.joins.len();
+            if let Some(workload) = self.workloads.get_mut(&log.workload) {
+                workload.lag_nano = workload.lag_nano.max(log.lag_nano);
+            }
+        }
+        for (id, workload) in &mut self.workloads {
+            if self.clock_ms < IDLE_MS {
+                continue;
+            }
+            let idle = workload.routes.expire(before);
+            if idle.is_empty() {
+                continue;
+            }
+            self.changed = true;
+            for pod in self.pods.values_mut().filter(|pod| pod.workload == *id) {
+                pod.cells.retain(|(route, _), _| !idle.contains(route));
+            }
+        }
+        if self.clock_ms >= IDLE_MS {
+            self.pods.retain(|_, pod| pod.seen_ms >= before);
+            let pods = &self.pods;
+            self.workloads.retain(|id, workload| {
+                workload.seen_ms >= before || pods.values().any(|pod| pod.workload == *id)
+            });
+        }
+        self.cells = self.pods.values().map(|pod| pod.cells.len()).sum();
+        let (setting, clock) = (self.setting, self.clock_ms);
+        for workload in self.workloads.values_mut() {
+            let silent = clock - workload.scraped_ms > SILENT_MS.max(3 * workload.scrape_gap_ms);
+            if setting == SourceSetting::Auto && workload.source.is_scrape() && silent {
+                workload.source = Source::None;
+            }
+        }
+    }
+
+    /// The cell of a route and method of a pod, made when there is none.
+    ///
+    /// `None` when the pod is gone. Beyond the limit of cells it is the pod's cell for all other routes.
+    #[inline]
+    pub fn cell<'a>(
+        pods: &'a mut HashMap<u64, Pod>,
+        cells: &mut usize,
+        pod: u64,
+        key: (RouteId, Method),
+        bounds: &Arc<Bounds>,
+    ) -> Option<&'a mut Cell> {
+        let pod = pods.get_mut(&pod)?;
+        let key = if *cells >= MAX_CELLS && !pod.cells.contains_key(&key) {
+            metrics::RED_REFUSED.with_label_values(&["cells"]).inc();
+            (super::route::OTHER_ID, Method::OTHER)
+        } else {
+            key
+        };
+        Some(pod.cells.entry(key).or_insert_with(|| {
+            *cells += 1;
+            Cell::new(bounds)
+        }))
+    }
+}
+
+impl Workload {
+    /// A workload without requests.
+    pub fn new(identity: Identity, now_ms: u64) -> Self {
+        Self {
+            identity,
+            source: Source::None,
+            profile: "access_log",
+            from_lines: 0,
+            scraped_ms: now_ms,
+            scrape_gap_ms: 0,
+            routes: Routes::default(),
+            tallies: Vec::new(),
+            kept_tallies: Vec::new(),
+            seen_ms: now_ms,
+            lag_nano: 0,
+        }
+    }
+
+    /// True while what its lines say is too late to be shown.
+    pub fn is_lagging(&self) -> bool {
+        self.lag_nano > LAGGING
+    }
+}
+
+/// In which objectives a route has no say, as bits.
+pub(super) fn excluded(tallies: &[(Arc<Slo>, Tally)], route: &str) -> u32 {
+    let says_nothing = |slo: &Slo| slo.exclude_routes.iter().any(|own| own == route);
+    tallies
+        .iter()
+        .enumerate()
+        .filter(|(_, (slo, _))| says_nothing(slo))
+        .fold(0, |bits, (index, _)| bits | 1 << index)
+}

@@ -1,0 +1,505 @@
+//! From applications' own counters to the canonical ones, and RED's side of the metrics thread.
+//!
+//! In: raw pages of targets. Out: increases in the book's cells, and every interval the page of canonical families.
+//! Invariant: what a target had counted before its first scrape, or while another source counted, is never added; a value
+//! below the last one counts from 0.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::book::{Book, Identity, Source};
+use super::cell::{Bound, Bounds, Witness};
+use super::config::{Config, SourceSetting};
+use super::line::LogTap;
+use super::profile::{self, Layer, PROFILES, Profile, Role, SERVICE};
+use super::route::{Hint, OTHER_ID, RouteId};
+use super::slo::{Kind, Slo};
+use super::state::StateFile;
+use super::words::{Class, Method};
+use crate::data::sample::{NO_TIME, Origin, Page, Sample};
+use crate::data::trace::TraceId;
+use crate::metrics;
+
+/// Scraped series that are remembered, over all targets.
+const MAX_INPUTS: usize = 40_000;
+/// Bytes that these take.
+pub(super) const MEMORY: u64 = MAX_INPUTS as u64 * 80;
+/// Scrapes that a series may be missing from before it counts as new.
+const MISSED: u32 = 3;
+
+/// A series of a target.
+#[derive(Debug, Clone, Copy)]
+struct Input {
+    last: f64,
+    /// Upper bound in seconds of a bucket.
+    le: f64,
+    seen: u32,
+    role: Role,
+    class: Option<Class>,
+    method: Method,
+    route: RouteId,
+    pod: u64,
+}
+
+#[derive(Debug)]
+struct Scraped {
+    origin: Arc<Origin>,
+    identity: Identity,
+    container: String,
+    pod: u64,
+    row: usize,
+    is_full: bool,
+    inputs: HashMap<u64, Input>,
+    bounds: Arc<Bounds>,
+    scrapes: u32,
+    scraped_ms: u64,
+}
+
+/// RED in the thread that owns all series.
+pub struct Red {
+    book: Arc<Mutex<Book>>,
+    state: Option<StateFile>,
+    thresholds: Vec<u64>,
+    targets: HashMap<usize, Scraped>,
+    /// Scrapes of targets without request metrics, so that a first one is known as such.
+    plain: HashMap<usize, (Arc<Origin>, u32)>,
+    inputs: usize,
+    last_unix_ms: Option<i64>,
+    interval_ms: u64,
+    families: Vec<u32>,
+}
+
+impl Red {
+    /// Opens RED. `state_dir` keeps the counters over restarts; without one they begin at 0 with each.
+    pub fn new(config: &Config, state_dir: Option<&Path>) -> Self {
+        let thresholds: Vec<u64> = config
+            .thresholds
+            .iter()
+            .map(|span| u64::try_from(span.0.as_nanos()).unwrap_or(u64::MAX))
+            .collect();
+        let bounds = Arc::new(Bounds::of_lines(thresholds.iter().copied()));
+        let mut book = Book::new(config.source, bounds);
+        let state = state_dir.map(|dir| StateFile::open(dir, &mut book));
+        Self {
+            book: Arc::new(Mutex::new(book)),
+            state,
+            thresholds,
+            targets: HashMap::new(),
+            plain: HashMap::new(),
+            inputs: 0,
+            last_unix_ms: None,
+            interval_ms: u64::try_from(config.interval.0.as_millis()).unwrap_or(u64::MAX).max(1),
+            families: Vec::new(),
+        }
+    }
+
+    /// The log thread's side.
+    pub fn tap(&self) -> LogTap {
+        LogTap { book: self.book.clone() }
+    }
+
+    /// Declares objectives, in place of those before. Their thresholds become buckets.
+    pub fn declare(&mut self, slos: Vec<Slo>) {
+        let latencies = slos.iter().filter_map(|slo| match slo.kind {
+            Kind::Latency { threshold_nano } => Some(threshold_nano),
+            Kind::Availability => None,
+        });
+        let bounds = Bounds::of_lines(self.thresholds.iter().copied().chain(latencies));
+        let mut book = self.book.lock();
+        if *book.bounds != bounds {
+            book.bounds = Arc::new(bounds);
+        }
+        book.declare_all(slos.into_iter().map(Arc::new).collect());
+    }
+
+    /// Takes what RED needs of a target's raw page.
+    pub fn scraped(&mut self, origin: &Arc<Origin>, raw: &Page, _time_unix_ms: i64) {
+        let mut families = std::mem::take(&mut self.families);
+        let found = profile::find(raw, &mut families);
+        let key = Arc::as_ptr(origin) as usize;
+        match found {
+            None => {
+                if !self.targets.contains_key(&key) {
+                    self.plain.entry(key).or_insert_with(|| (origin.clone(), 0)).1 += 1;
+                }
+            }
+            Some(found) => {
+                self.matched(key, origin, &found, raw, &families);
+            }
+        }
+        self.families = families;
+    }
+
+    fn matched(
+        &mut self,
+        key: usize,
+        origin: &Arc<Origin>,
+        found: &profile::Found,
+        raw: &Page,
+        families: &[u32],
+    ) {
+        let book = self.book.clone();
+        let mut book = book.lock();
+        if book.setting == SourceSetting::Log {
+            return;
+        }
+        let earlier = self.plain.remove(&key).map_or(0, |(_, scrapes)| scrapes);
+        let target = self.targets.entry(key).or_insert_with(|| {
+            let identity = identity_of(origin);
+            Scraped {
+                origin: origin.clone(),
+                pod: identity.pod_id(),
+                identity,
+                container: origin.label("container").unwrap_or_default().to_owned(),
+                row: found.row,
+                is_full: found.is_full,
+                inputs: HashMap::new(),
+                bounds: Arc::default(),
+                scrapes: earlier,
+                scraped_ms: 0,
+            }
+        });
+        if target.row != found.row {
+            self.inputs -= target.inputs.len();
+            target.inputs.clear();
+            target.scrapes = 0;
+            target.row = found.row;
+        }
+        target.is_full = found.is_full;
+        let counts = is_counted(&self.targets, key);
+        let Some(target) = self.targets.get_mut(&key) else { return };
+        let Some((pod, workload)) = book.ensure(&target.identity) else { return };
+        let row = &PROFILES[target.row];
+        let first = target.scrapes == 0;
+        target.scrapes += 1;
+        let clock_ms = book.clock_ms;
+        let adds = {
+            let setting = book.setting;
+            let Some(workload) = book.workloads.get_mut(&workload) else { return };
+            let before = workload.source;
+            if counts {
+                workload.source = match (before, target.is_full) {
+                    (Source::Trace, _) => Source::Trace,
+                    (Source::Scrape, _) | (_, true) => Source::Scrape,
+                    (Source::Log, false) if setting == SourceSetting::Auto => Source::Log,
+                    _ => Source::Partial,
+                };
+                if workload.source.is_scrape() {
+                    workload.profile = row.name;
+                    if target.scraped_ms > 0 {
+                        let gap = clock_ms.saturating_sub(target.scraped_ms);
+                        workload.scrape_gap_ms = workload.scrape_gap_ms.max(gap);
+                    }
+                    workload.scraped_ms = clock_ms;
+                    target.scraped_ms = clock_ms;
+                }
+            }
+            // What lines have counted is not counted again; without any, the counters count from the first scrape on.
+            let went_on = before.is_scrape() || workload.from_lines == 0 && before != Source::Log;
+            counts && !first && workload.source.is_scrape() && went_on
+        };
+        let limit = MAX_INPUTS - self.inputs.min(MAX_INPUTS) + target.inputs.len();
+        let before = target.inputs.len();
+        let mut reading = Reading { book: &mut book, row, raw, workload, pod, counts, adds, limit };
+        reading.bounds(target, families);
+        reading.samples(target, families);
+        self.inputs = self.inputs + target.inputs.len() - before.min(self.inputs + target.inputs.len());
+    }
+
+    /// A target is no more.
+    pub fn forget(&mut self, origin: &Arc<Origin>) {
+        let key = Arc::as_ptr(origin) as usize;
+        self.plain.remove(&key);
+        if let Some(target) = self.targets.remove(&key) {
+            self.inputs = self.inputs.saturating_sub(target.inputs.len());
+        }
+    }
+
+    /// Makes the counters durable, then writes the page of the canonical families. Empties the page before.
+    pub fn tick(&mut self, now_unix_ms: i64, page: &mut Page) {
+        page.clear();
+        let elapsed = self.last_unix_ms.map_or(0, |last| now_unix_ms.saturating_sub(last).max(0) as u64);
+        self.last_unix_ms = Some(now_unix_ms);
+        let mut book = self.book.lock();
+        // The machine may have slept, or its clock been set: that is no idle time.
+        book.advance(elapsed.min((2 * self.interval_ms).max(60_000)));
+        if let Some(state) = &mut self.state {
+            state.encode(&mut book);
+        }
+        super::publish::write(&mut book, page);
+        drop(book);
+        if let Some(state) = &mut self.state {
+            state.write();
+        }
+    }
+
+    /// Whether the counters could be made durable the last time.
+    pub fn is_durable(&self) -> bool {
+        self.state.as_ref().is_none_or(StateFile::is_good)
+    }
+}
+
+/// Whose page it is: the labels that every series of the target has.
+fn identity_of(origin: &Origin) -> Identity {
+    let label = |name: &str| origin.label(name).unwrap_or_default().to_owned();
+    let or = |one: String, other: &str| if one.is_empty() { label(other) } else { one };
+    let service = or(label("service"), "job");
+    Identity {
+        cluster: label("cluster"),
+        node: label("node"),
+        namespace: label("namespace"),
+        workload: or(label("workload"), if label("service").is_empty() { "job" } else { "service" }),
+        pod: or(label("pod"), "instance"),
+        service,
+    }
+}
+
+/// True for the one target of a pod that counts: the application before a proxy, one a container.
+fn is_counted(targets: &HashMap<usize, Scraped>, key: usize) -> bool {
+    let Some(own) = targets.get(&key) else { return false };
+    let layer = PROFILES[own.row].layer;
+    let port = |target: &Scraped| target.origin.label("instance").unwrap_or_default().to_owned();
+    !targets.iter().filter(|(other, it)| **other != key && it.pod == own.pod).any(|(other, it)| {
+        let its = PROFILES[it.row].layer;
+        its < layer
+            || its == layer
+                && it.container == own.container
+                && (!it.is_full, it.row, port(it), *other) < (!own.is_full, own.row, port(own), key)
+    })
+}
+
+struct Reading<'a> {
+    book: &'a mut Book,
+    row: &'static Profile,
+    raw: &'a Page,
+    workload: u64,
+    pod: u64,
+    counts: bool,
+    adds: bool,
+    limit: usize,
+}
+
+impl Reading<'_> {
+    fn le(&self, sample: &Sample) -> Option<f64> {
+        let text = std::str::from_utf8(self.raw.label(sample, b"le")?).ok()?;
+        let value: f64 = text.parse().ok()?;
+        (!value.is_nan()).then(|| seconds(value, self.row.per_second))
+    }
+
+    /// Makes the target's bounds those of its page.
+    fn bounds(&self, target: &mut Scraped, families: &[u32]) {
+        let mut new: Vec<Bound> = Vec::new();
+        for sample in self.raw.samples.iter().filter(|sample| families.contains(&sample.family)) {
+            if self.row.role(self.raw.bytes(sample.name)) != Some(Role::Bucket) {
+                continue;
+            }
+            let Some(le) = self.le(sample).filter(|le| le.is_finite()) else { continue };
+            if target.bounds.index(le).is_none() && !new.iter().any(|bound| bound.seconds == le) {
+                let mut bound = Bound::new(le);
+                if self.row.per_second == 1.0 {
+                    bound.text =
+                        self.raw.label(sample, b"le").map(String::from_utf8_lossy).unwrap_or_default().into();
+                }
+                new.push(bound);
+            }
+        }
+        if !new.is_empty() {
+            target.bounds = Arc::new(target.bounds.union(&Bounds::new(new)));
+        }
+    }
+
+    fn samples(&mut self, target: &mut Scraped, families: &[u32]) {
+        let scrape = target.scrapes;
+        let mut seen = 0;
+        for sample in self.raw.samples.iter().filter(|sample| families.contains(&sample.family)) {
+            let Some(role) = self.row.role(self.raw.bytes(sample.name)) else { continue };
+            if !self.row.wants(self.raw, sample) || sample.value.is_nan() || sample.value < 0.0 {
+                continue;
+            }
+            let key = self.key(sample);
+            let mut input = match target.inputs.get(&key) {
+                Some(input) => *input,
+                None => {
+                    if target.inputs.len() >= self.limit {
+                        metrics::RED_REFUSED.with_label_values(&["series"]).inc();
+                        continue;
+                    }
+                    let Some(mut input) = self.describe(sample, role, &target.identity) else { continue };
+                    if self.counts && self.adds_or_first(scrape) {
+                        self.place(&mut input, sample, &target.bounds);
+                    }
+                    input
+                }
+            };
+            let increase = if sample.value < input.last { sample.value } else { sample.value - input.last };
+            if self.adds && increase > 0.0 {
+                self.place(&mut input, sample, &target.bounds);
+                self.add(&input, sample, increase);
+            }
+            input.last = sample.value;
+            input.seen = scrape;
+            seen += 1;
+            target.inputs.insert(key, input);
+        }
+        if seen != target.inputs.len() {
+            target.inputs.retain(|_, input| input.seen + MISSED >= scrape);
+        }
+    }
+
+    /// A series is shown from 0 on as soon as it is known, if its source counts.
+    fn adds_or_first(&self, scrape: u32) -> bool {
+        self.adds
+            || scrape == 1
+                && self.book.workloads.get(&self.workload).is_some_and(|workload| workload.source.is_scrape())
+    }
+
+    fn key(&self, sample: &Sample) -> u64 {
+        let mut hash = xxh3_64(self.raw.bytes(sample.name));
+        for label in self.raw.labels_of(sample) {
+            hash = xxh3_64_with_seed(self.raw.bytes(label.name), hash);
+            hash = xxh3_64_with_seed(self.raw.bytes(label.value), hash);
+        }
+        hash
+    }
+
+    /// What a series is of. `None` for one that RED has no use for.
+    fn describe(&self, sample: &Sample, role: Role, identity: &Identity) -> Option<Input> {
+        let class = match role {
+            Role::Requests => Some(self.row.class(self.raw, sample)?),
+            Role::Count if self.row.counts_by_histogram() => self.row.class(self.raw, sample),
+            _ => None,
+        };
+        let le = match role {
+            Role::Bucket => self.le(sample)?,
+            _ => 0.0,
+        };
+        let method = match profile::first(self.raw, sample, self.row.method) {
+            Some(method) => Method::of(method),
+            None if self.row.answer == profile::Answer::Grpc => Method::POST,
+            None => Method::OTHER,
+        };
+        let pod = match self.row.layer {
+            Layer::Collector => {
+                let service = profile::first(self.raw, sample, SERVICE)?;
+                let service = String::from_utf8_lossy(service).into_owned();
+                Identity { service, ..identity.clone() }.pod_id()
+            }
+            _ => self.pod,
+        };
+        Some(Input { last: 0.0, le, seen: 0, role, class, method, route: OTHER_ID, pod })
+    }
+
+    /// Makes sure of the cell that a series belongs to.
+    fn place(&mut self, input: &mut Input, sample: &Sample, bounds: &Arc<Bounds>) {
+        let clock_ms = self.book.clock_ms;
+        if self.row.layer == Layer::Collector && !self.book.pods.contains_key(&input.pod) {
+            let Some(own) = self.book.pods.get(&self.pod) else { return };
+            let service = profile::first(self.raw, sample, SERVICE).unwrap_or_default();
+            let service = String::from_utf8_lossy(service).into_owned();
+            let identity = Identity { service, ..own.identity.clone() };
+            if self.book.ensure(&identity).is_none() {
+                return;
+            }
+        }
+        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return };
+        workload.seen_ms = clock_ms;
+        let unanswered = matches!(profile::first(self.raw, sample, self.row.status), Some(b"404" | b"405"));
+        let hint = if unanswered { Hint::Unanswered } else { Hint::Own };
+        let resolved = match self.row.route {
+            [service, method] if self.row.answer == profile::Answer::Grpc => {
+                let part = |name: &str| self.raw.label(sample, name.as_bytes()).unwrap_or_default();
+                let mut route = Vec::with_capacity(64);
+                for part in [part(service), part(method)] {
+                    route.push(b'/');
+                    route.extend_from_slice(part);
+                }
+                workload.routes.resolve(&route, Hint::Own, clock_ms)
+            }
+            names => {
+                let raw = profile::first(self.raw, sample, names).unwrap_or_default();
+                workload.routes.resolve(raw, hint, clock_ms)
+            }
+        };
+        input.route = resolved.id;
+        if let Some(pod) = self.book.pods.get_mut(&self.pod) {
+            pod.seen_ms = clock_ms;
+        }
+        if let Some(pod) = self.book.pods.get_mut(&input.pod) {
+            pod.seen_ms = clock_ms;
+        }
+        let book = &mut *self.book;
+        let key = (input.route, input.method);
+        if let Some(cell) = Book::cell(&mut book.pods, &mut book.cells, input.pod, key, bounds) {
+            if Arc::ptr_eq(&cell.bounds, &book.bounds) {
+                cell.rebound(bounds);
+            } else if !cell.bounds.covers(bounds) {
+                let union = Arc::new(cell.bounds.union(bounds));
+                cell.rebound(&union);
+            }
+            cell.timed |= input.role == Role::Bucket;
+            book.changed = true;
+        }
+    }
+
+    fn add(&mut self, input: &Input, sample: &Sample, increase: f64) {
+        let book = &mut *self.book;
+        let Some(pod) = book.pods.get_mut(&input.pod) else { return };
+        let cell = match pod.cells.get_mut(&(input.route, input.method)) {
+            Some(cell) => cell,
+            None => match pod.cells.get_mut(&(OTHER_ID, Method::OTHER)) {
+                Some(cell) => cell,
+                None => return,
+            },
+        };
+        let requests = increase.round() as u64;
+        let witness = witness_of(self.raw, sample, self.row.per_second);
+        match input.role {
+            Role::Requests | Role::Count => {
+                if let Some(class) = input.class {
+                    cell.classes[class.index()] += requests;
+                    if let Some(witness) = witness {
+                        cell.class_witness(class, witness);
+                    }
+                }
+            }
+            Role::Bucket => {
+                let index = if input.le.is_finite() {
+                    cell.bounds.index(input.le)
+                } else {
+                    Some(cell.bounds.list().len())
+                };
+                if let Some(index) = index {
+                    cell.add_bucket(index, requests);
+                    if let Some(witness) = witness {
+                        cell.bucket_witness(index, witness);
+                    }
+                }
+            }
+            Role::Sum => cell.add_sum(increase / self.row.per_second),
+        }
+    }
+}
+
+/// A bound in seconds, without the dust of a division.
+fn seconds(value: f64, per_second: f64) -> f64 {
+    if per_second == 1.0 || !value.is_finite() {
+        return value;
+    }
+    format!("{:.11e}", value / per_second).parse().unwrap_or(value / per_second)
+}
+
+/// The exemplar of a sample, if it names a trace.
+fn witness_of(page: &Page, sample: &Sample, per_second: f64) -> Option<Witness> {
+    let exemplar = page.exemplars_of(sample).last()?;
+    let named = page.exemplar_labels(exemplar).iter().find(|label| {
+        let name = page.bytes(label.name);
+        name.eq_ignore_ascii_case(b"trace_id") || name.eq_ignore_ascii_case(b"traceid")
+    })?;
+    let trace = TraceId::from_hex(page.bytes(named.value))?;
+    let time_unix_ms = if exemplar.time_unix_ms == NO_TIME { 0 } else { exemplar.time_unix_ms };
+    Some(Witness { trace, value: exemplar.value / per_second, time_unix_ms })
+}
