@@ -103,7 +103,6 @@ fn row_4_what_rotated_away_meanwhile_is_counted_and_nothing_stalls() {
 fn row_5_copytruncate_loses_no_more_than_what_no_tick_has_seen() {
     let change = |plan: &mut Plan| {
         plan.nature.copytruncate = true;
-        plan.nature.requests = false;
         plan.nature.rotate = (2 * SECOND, 3 * SECOND);
     };
     over(0..4, change, |outcome| {

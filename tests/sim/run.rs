@@ -217,6 +217,11 @@ impl Sim {
     fn stuck(&self) -> String {
         let world = self.world.lock();
         let (missing, open) = (world.oracle.missing(), world.oracle.open);
+        if open == 0
+            && let Err(uncounted) = self.red.lock().check(&world.oracle.lines)
+        {
+            return uncounted;
+        }
         let agent = self.agent.as_ref().map(|agent| {
             format!(
                 "lane idle {}, up {}, lane holds {}, budget {} of {}, logs {:?}",
@@ -238,6 +243,8 @@ impl Sim {
             && agent.lane.is_idle()
             && agent.inbox.lock().is_empty()
             && agent.registry.is_settled()
+            // A request behind a line that is still open is counted when that line ends, or its log.
+            && self.red.lock().check(&self.world.lock().oracle.lines).is_ok()
     }
 
     fn settle(&mut self) {
@@ -671,7 +678,7 @@ impl Sim {
             Arc::clone(&registry),
             spill,
         )
-        .with_tap(self.plan.nature.requests.then(|| Box::new(red::Tap(Arc::clone(&self.red))) as Box<_>));
+        .with_tap(Some(Box::new(red::Tap(Arc::clone(&self.red)))));
         let mut jitter = self.rng.fork();
         let wire = Wire::new(None, false, Fields::ALL);
         let lane = Lane::new(wire, self.plan.lane.clone(), Box::new(move || jitter.next()));
