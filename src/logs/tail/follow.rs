@@ -109,8 +109,9 @@ impl<E: Env> Tail<E> {
             self.pass_over(index, false, now);
         }
         self.advance(index, now);
-        let lines = &self.logs[index].lines;
-        if self.logs[index].lag() == 0 && (lines.pinned().is_some() || lines.carries()) {
+        let (log, lines) = (&self.logs[index], &self.logs[index].lines);
+        // A look that failed hides the rest of a line.
+        if log.lag() == 0 && !log.failing && (lines.pinned().is_some() || lines.carries()) {
             self.close_open_lines(index, now, wall);
         }
         if !self.logs[index].last_words_told {
