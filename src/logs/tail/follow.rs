@@ -372,6 +372,9 @@ impl<E: Env> Tail<E> {
             }
             self.reconcile(index);
             let log = self.logs.swap_remove(index);
+            if let Some(tap) = &mut self.tap {
+                tap.lag(&log.key, &log.workload, 0);
+            }
             self.by_key.remove(&log.key);
             self.delivered.insert(Arc::clone(&log.key));
             self.registry.remove(&log.key);
