@@ -19,14 +19,13 @@ use super::log::Log;
 use super::{CHUNK, Start, Tail};
 use crate::data::access::AccessTap;
 use crate::data::position::Position;
-use crate::logs::chain::{Open, Which, same_file};
-use crate::logs::checkpoint::{Mark, Seen};
+use crate::logs::chain::{self, Open, same_file};
+use crate::logs::checkpoint::Mark;
 use crate::logs::count::Counter;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::files::naming::Naming;
 use crate::logs::frame;
 use crate::logs::requests::Found;
-use crate::logs::resume;
 use crate::logs::source::{Gap, Source};
 use crate::metrics;
 
@@ -43,6 +42,8 @@ const TRIES: u8 = 100;
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// So many of these at most.
 const MAX_ABSENT: usize = 1000;
+/// How often the files that shipping has passed are looked for.
+const LOOKS: usize = 8;
 /// How far before a file's end its last line is looked for.
 const NEWEST_REACH: u64 = 16 << 10;
 
@@ -215,7 +216,7 @@ impl<E: Env> Tail<E> {
             } else if !start.covers(&counted) {
                 // Its file was cut, and the checkpoint says so too.
             } else {
-                counting.before = self.files_before(log, &counted, mark, start.ordinal);
+                counting.before = self.files_before(log, &counted);
                 if let Some(ordinal) = ordinal_of(&counting.before, &counted) {
                     counting.until = Position { ordinal, ..counted };
                 } else {
@@ -244,26 +245,25 @@ impl<E: Env> Tail<E> {
         log.arm();
     }
 
-    /// The files of a log from `counted` on that shipping has passed.
-    fn files_before(
-        &self,
-        log: &Log<E::File>,
-        counted: &Position,
-        mark: Option<&Mark>,
-        ordinal: u64,
-    ) -> VecDeque<Open<Source<E::File>>> {
-        // The log's own files have their numbers; those before them count back from these.
-        let seen = |file: &Open<_>| Seen { generation: file.generation, ordinal: file.ordinal, size: file.size };
-        let files = log.files.iter().map(seen).collect();
-        let mark = Mark { position: *counted, files, ..mark.cloned().unwrap_or_default() };
-        let planned = match self.env.identity(&log.live) {
-            Ok(_) => self.plan(&log.live, log.naming(), Which::All, self.spilled(&log.key), Some(&mark)).ok(),
-            Err(_) => Some(resume::plan(VecDeque::new(), self.spilled(&log.key), Some(&mark))),
-        };
-        let Some(plan) = planned else { return VecDeque::new() };
-        let mut files = plan.files;
+    /// The files of a log that shipping has passed and counting, which came up to `counted`, perhaps has not, oldest first.
+    fn files_before(&self, log: &Log<E::File>, counted: &Position) -> VecDeque<Open<Source<E::File>>> {
+        let first = log.files.front().map_or(0, |first| first.ordinal);
+        let on_disk = || chain::open_rotated(&self.env, &log.live, log.naming());
+        // What cannot be listed or opened now may be in a moment.
+        let on_disk = (0..LOOKS).find_map(|_| on_disk().ok()).unwrap_or_default();
         let is_own = |file: &Open<_>| log.files.iter().any(|own| own.begins_as(&file.generation));
-        files.retain(|file| file.ordinal < ordinal && !is_own(file));
+        // The oldest is deleted first, so between those that are there and the log's own none is missing.
+        let on_disk = on_disk.into_iter().filter(|file| !is_own(file)).rev();
+        let mut files: VecDeque<_> = VecDeque::new();
+        for (ordinal, file) in (0..first).rev().zip(on_disk) {
+            files.push_front(Open { ordinal, ..file.map(Source::File) });
+        }
+        let oldest = files.front().map_or(first, |oldest| oldest.ordinal);
+        let kept = self.spilled(&log.key).into_iter();
+        let kept = kept.filter(|file| (counted.ordinal..oldest).contains(&file.ordinal));
+        for file in kept.rev() {
+            files.push_front(file);
+        }
         files
     }
 
