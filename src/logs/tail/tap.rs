@@ -209,7 +209,7 @@ impl<E: Env> Tail<E> {
         let is_off = log.excluded.is_some() || mark.is_some_and(|mark| mark.excluded);
         if let Some(counted) = tap.counted(&log.key).or_else(begun_since).filter(|_| !is_off) {
             // Numbers of files may have changed since; their beginning has not.
-            if let Some(ordinal) = ordinal_of(&log.files, &counted) {
+            if let Some(ordinal) = ordinal_of(&log.files, &counted, mark.is_none()) {
                 counting.until = Position { ordinal, ..counted };
             } else if counted.ordinal > start.ordinal {
                 counting.until = behind_gone(&log.files, &counted, mark).unwrap_or(start);
@@ -217,7 +217,7 @@ impl<E: Env> Tail<E> {
                 // Its file was cut, and the checkpoint says so too.
             } else {
                 counting.before = self.files_before(log, &counted);
-                if let Some(ordinal) = ordinal_of(&counting.before, &counted) {
+                if let Some(ordinal) = ordinal_of(&counting.before, &counted, false) {
                     counting.until = Position { ordinal, ..counted };
                 } else {
                     let first = counting.before.front().or(log.files.front());
@@ -225,8 +225,10 @@ impl<E: Env> Tail<E> {
                         let (generation, ordinal) = (first.generation, first.ordinal);
                         counting.until = Position { generation, ordinal, ..Position::default() };
                     }
-                    // A log of which nothing was counted begins with its first file.
-                    let is_whole = counted == Position::default() && counting.until.ordinal == 0;
+                    // Nothing was in the file up to which it was counted, or in the log.
+                    let is_new = counted == Position::default();
+                    let next = counted.ordinal + u64::from(!is_new);
+                    let is_whole = counted.generation.head == 0 && counting.until.ordinal <= next;
                     if !is_whole {
                         metrics::RED_MISSED.with_label_values(&["rotated"]).inc();
                         warn!(log = %log.key, "files that were shipped were deleted before their requests were counted durably; RED may show some too few");
@@ -572,13 +574,19 @@ fn behind_gone<F: LogFile>(
     })
 }
 
-/// The number that the file of a position has now.
-fn ordinal_of<F: LogFile>(files: &VecDeque<Open<Source<F>>>, counted: &Position) -> Option<u64> {
+/// The number that the file of a position has now. A file that had no line yet is known by its inode alone, which other
+/// files may have by now: it must have kept its number too, unless files were `renumbered`.
+fn ordinal_of<F: LogFile>(
+    files: &VecDeque<Open<Source<F>>>,
+    counted: &Position,
+    renumbered: bool,
+) -> Option<u64> {
     let wanted = &counted.generation;
     let fits = |file: &&Open<Source<F>>| file.size >= counted.offset || !file.file.is_file();
-    let begins = |file: &&Open<Source<F>>| {
-        file.begins_as(wanted) || (wanted.head == 0 && same_file(&file.generation, wanted))
+    let is_same = |file: &Open<Source<F>>| {
+        same_file(&file.generation, wanted) && (renumbered || file.ordinal == counted.ordinal)
     };
+    let begins = |file: &&Open<Source<F>>| file.begins_as(wanted) || (wanted.head == 0 && is_same(file));
     let mut alike = files.iter().filter(fits).filter(begins);
     let first = alike.next()?;
     let same = std::iter::once(first).chain(alike).find(|file| file.ordinal == counted.ordinal);
