@@ -53,7 +53,9 @@ pub(super) struct Counting<F> {
     until: Position,
     /// Where the oldest line begins that is open in the shipping reader's framing and began in an earlier file.
     carried: Option<Position>,
-    /// The same, to be kept if a line is open when the next file has begun.
+    /// Where the shipping reader left the file before.
+    left: Option<Position>,
+    /// The same as `carried`, to be kept if a line is open when the next file has begun.
     leaving: Option<Position>,
     /// Reads for requests alone, while the shipping reader cannot.
     reader: Option<Box<Counter>>,
@@ -114,9 +116,10 @@ impl<F: LogFile> Log<F> {
 
     /// Its file is about to be left.
     pub(super) fn carry_counting(&mut self) {
-        let framed = self.framed_to();
+        let (framed, left) = (self.framed_to(), self.reading_at().map(|at| self.lines.read_to(at)));
         if let Some(counting) = &mut self.counting {
             counting.leaving = framed;
+            counting.left = left;
         }
     }
 
@@ -189,6 +192,7 @@ impl<E: Env> Tail<E> {
         let mut counting = Counting {
             until: start,
             carried: None,
+            left: None,
             leaving: None,
             reader: None,
             before: VecDeque::new(),
@@ -238,7 +242,9 @@ impl<E: Env> Tail<E> {
             counting.behind = !counting.until.covers(&start);
         }
         // It is known from now on, whether it has requests or not.
-        if let Some(tap) = &mut self.tap {
+        if let Some(tap) = &mut self.tap
+            && counting.until.generation.head != 0
+        {
             tap.count(&log.key, &log.workload, &[], &[], counting.until);
         }
         log.counting = Some(Box::new(counting));
@@ -299,7 +305,7 @@ impl<E: Env> Tail<E> {
             } else {
                 counting.shown = true;
             }
-            tap.count(&log.key, &log.workload, requests, text, at);
+            tap.count(&log.key, &log.workload, requests, text, lasting(at, counting.left));
         });
         counting.until = at;
         counting.reader = None;
@@ -316,7 +322,7 @@ impl<E: Env> Tail<E> {
         if reader.found().is_full() {
             at = reader.read_to();
         }
-        let from = counting.until;
+        let (from, left) = (counting.until, reader.left);
         if from.covers(&at) {
             reader.found().hand_over(&from, &from, arena, |_, _| {});
             return;
@@ -327,7 +333,7 @@ impl<E: Env> Tail<E> {
             } else {
                 counting.shown = true;
             }
-            tap.count(&log.key, &log.workload, requests, text, at);
+            tap.count(&log.key, &log.workload, requests, text, lasting(at, Some(left)));
         });
         counting.until = at;
         log.arm();
@@ -538,6 +544,13 @@ impl<E: Env> Tail<E> {
         let start = memchr::memrchr(b'\n', &tail[..end]).map_or(0, |newline| newline + 1);
         log.lines.stamp_of(&tail[start..=end])
     }
+}
+
+/// The position by which a later life finds its way. A file without a line has nothing to be known by but its number,
+/// which is soon another file's: the end of the file before says the same.
+fn lasting(at: Position, left: Option<Position>) -> Position {
+    let is_nameless = at.generation.head == 0 && at.offset == 0;
+    left.filter(|left| is_nameless && left.ordinal < at.ordinal).unwrap_or(at)
 }
 
 /// Stamp of the line at a position.
