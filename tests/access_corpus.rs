@@ -95,11 +95,6 @@ fn access_lines_of_common_loggers_are_requests() {
             r#"::1 - - [22/Nov/2026:14:27:36 +0000] "GET /orders/7?x=1 HTTP/1.1" 200 12 "-" "curl/8.5.0""#,
             "done GET /orders/{id} 200",
         ),
-        // express-winston.
-        (
-            r#"{"level":"info","message":"HTTP GET /orders/7","meta":{"req":{"url":"/orders/7","method":"GET","httpVersion":"1.1"},"res":{"statusCode":200},"responseTime":12},"timestamp":"2026-11-22T14:27:36.000Z"}"#,
-            "done GET /orders/{id} 200",
-        ),
         // bunyan's audit log, as restify and express-bunyan-logger write it.
         (
             r#"{"name":"orders","hostname":"h","pid":1,"level":30,"req_id":"a1","req":{"query":"","method":"GET","url":"/orders/7","headers":{}},"res":{"statusCode":200},"latency":5,"msg":"handled: 200","time":"2026-11-22T14:27:36.000Z","v":0}"#,
