@@ -55,6 +55,11 @@ pub fn plan<F: LogFile>(
     let mut plan =
         Plan { files: VecDeque::new(), skipping: Skipping::default(), resumed: false, truncated: false };
     let Some(position) = position else {
+        // Without a checkpoint the spill alone knows of files before those on disk; what lay between may be gone.
+        if let Some((_, first)) = files.front() {
+            let begin = Position { ordinal: first.ordinal, ..Position::default() };
+            tell_holes(&mut files, &known, &begin, true, on_disk);
+        }
         plan.files = files.into_iter().map(|(_, file)| file).collect();
         return plan;
     };

@@ -12,6 +12,7 @@ mod entrance;
 mod loki;
 mod oracle;
 mod plan;
+mod red;
 mod rows;
 mod run;
 mod world;

@@ -30,6 +30,7 @@ use crate::disk::{self, SimDisk};
 use crate::entrance::{Entrance, Inbox};
 use crate::loki::{self, Limits, Loki};
 use crate::plan::{Fault, Outcome, Plan, Planted};
+use crate::red;
 use crate::world::{MILLI, ROOT, SECOND, Shared, SimEnv, World};
 
 /// Longest line of these runs.
@@ -104,6 +105,9 @@ pub struct Sim {
     outcome: Outcome,
     /// When lines were stored, to bound what a kill may repeat.
     stored_at: std::collections::VecDeque<u64>,
+    red: red::Counts,
+    /// When counts are saved: of its own, so that all else goes as it went without.
+    rng_saves: Rng,
 }
 
 const PODS: [(&str, &str, &str); 5] = [
@@ -133,6 +137,8 @@ impl Sim {
             probing: false,
             outcome: Outcome::default(),
             stored_at: std::collections::VecDeque::new(),
+            red: red::Counts::default(),
+            rng_saves: Rng::new(plan.seed ^ 0x5a5e),
             plan,
         };
         {
@@ -211,6 +217,11 @@ impl Sim {
     fn stuck(&self) -> String {
         let world = self.world.lock();
         let (missing, open) = (world.oracle.missing(), world.oracle.open);
+        if open == 0
+            && let Err(uncounted) = self.red.lock().check(&world.oracle.lines)
+        {
+            return uncounted;
+        }
         let agent = self.agent.as_ref().map(|agent| {
             format!(
                 "lane idle {}, up {}, lane holds {}, budget {} of {}, logs {:?}",
@@ -232,6 +243,8 @@ impl Sim {
             && agent.lane.is_idle()
             && agent.inbox.lock().is_empty()
             && agent.registry.is_settled()
+            // A request behind a line that is still open is counted when that line ends, or its log.
+            && self.red.lock().check(&self.world.lock().oracle.lines).is_ok()
     }
 
     fn settle(&mut self) {
@@ -265,6 +278,7 @@ impl Sim {
         if let Some(failure) = world.oracle.failure.take() {
             return Err(failure);
         }
+        self.outcome.requests_counted = self.red.lock().check(&world.oracle.lines)?;
         self.outcome.figures = world.oracle.figures;
         let pieces_allowed = world.oracle.pieces_allowed;
         self.outcome.rotations = world.rotations;
@@ -351,6 +365,9 @@ impl Sim {
         let Some(agent) = &mut self.agent else { return };
         let Some(tail) = &mut agent.tail else { return };
         let next = tail.step();
+        if self.plan.saves == 1 || self.rng_saves.once_in(self.plan.saves) {
+            self.red.lock().save();
+        }
         let held = agent.budget.held();
         self.outcome.held = self.outcome.held.max(held);
         let limit = agent.budget.limit();
@@ -375,6 +392,8 @@ impl Sim {
             agent.retry_state = Some(now + 5 * SECOND);
             agent.keeper.attach(Arc::new(self.disk.clone()));
         }
+        // Counts are saved before the checkpoint that they must not be behind.
+        self.red.lock().save();
         let wait = agent.keeper.step(Duration::from_nanos(now), wall / SECOND, false);
         agent.keeper_due = now + wait.as_nanos() as u64 + late;
         self.check_marks();
@@ -618,6 +637,8 @@ impl Sim {
         {
             let mut world = self.world.lock();
             world.expect_pieces(&marks);
+            let gone = |line: &crate::oracle::Line| world.is_gone(line);
+            self.red.lock().give_up(&world.oracle.lines, &gone);
             for (key, mark) in &marks {
                 note(|| format!("             resumes {key} at {:?}", mark.position));
                 world.oracle.check_position(key, &mark.position, true);
@@ -656,7 +677,8 @@ impl Sim {
             Arc::clone(&signal),
             Arc::clone(&registry),
             spill,
-        );
+        )
+        .with_tap(Some(Box::new(red::Tap(Arc::clone(&self.red)))));
         let mut jitter = self.rng.fork();
         let wire = Wire::new(None, false, Fields::ALL);
         let lane = Lane::new(wire, self.plan.lane.clone(), Box::new(move || jitter.next()));
@@ -713,6 +735,7 @@ impl Sim {
             (world.now, world.wall())
         };
         if let Some(agent) = &mut self.agent {
+            self.red.lock().save();
             agent.keeper.step(Duration::from_nanos(now), wall / SECOND, true);
         }
         self.check_marks();
@@ -735,6 +758,7 @@ impl Sim {
         self.world.lock().agent_dies();
         let Some(agent) = self.agent.take() else { return };
         drop(agent);
+        self.red.lock().fall_back();
         if self.rng.once_in(self.plan.power_loss) {
             self.disk.crash();
         }

@@ -67,6 +67,8 @@ pub struct Nature {
     pub pace: (u64, u64),
     /// One line in so many has a stamp and a text that were there before.
     pub copies: u64,
+    /// One line in four is that of a request.
+    pub requests: bool,
     /// One line in so many is longer than a fragment.
     pub long: u64,
     /// One write in so many is seen in two pieces.
@@ -94,6 +96,7 @@ impl Default for Nature {
             copytruncate: false,
             pace: (20 * MILLI, 200 * MILLI),
             copies: 12,
+            requests: true,
             long: 15,
             torn: 12,
             poison: 0,
@@ -441,6 +444,11 @@ impl World {
         self.inodes.iter().any(|inode| {
             !inode.freed && inode.content != Content::Unfinished && inode.of.contains(&(log, generation))
         })
+    }
+
+    /// True when the end of a line is in no file any more.
+    pub fn is_gone(&self, line: &crate::oracle::Line) -> bool {
+        line.done && !(line.from..=line.to).all(|generation| self.reachable(line.log, generation))
     }
 
     fn excuse_generation(&mut self, log: usize, generation: usize, why: &'static str) {
