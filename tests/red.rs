@@ -623,7 +623,7 @@ fn prom_clients_own_dumps_are_understood() {
     let (_, page) = of_dump(include_str!("corpus/metrics/prom-client-default.prom"));
     assert_eq!(page["red_requests_total{code_class=2xx,method=GET,route=/ok/:id}"], 3.0);
     assert_eq!(page["red_requests_total{code_class=5xx,method=GET,route=/err}"], 1.0);
-    assert_eq!(page["red_requests_total{code_class=4xx,method=GET,route=unmatched}"], 1.0);
+    assert_eq!(page["red_requests_total{code_class=4xx,method=GET,route=__unmatched__}"], 1.0);
     assert_eq!(page["red_request_duration_seconds_bucket{le=0.025,method=GET,route=/ok/:id}"], 2.0);
     assert_eq!(page["red_request_duration_seconds_count{method=GET,route=/ok/:id}"], 3.0);
     let (page, _) = of_dump(include_str!("corpus/metrics/prom-client-openmetrics-exemplars.http"));

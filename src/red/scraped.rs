@@ -410,12 +410,12 @@ impl Reading<'_> {
         let unanswered = matches!(profile::first(self.raw, sample, self.row.status), Some(b"404" | b"405"));
         let hint = if unanswered { Hint::Unanswered } else { Hint::Own };
         let resolved = match self.row.route {
-            [service, method] if self.row.answer == profile::Answer::Grpc => {
-                let part = |name: &str| self.raw.label(sample, name.as_bytes()).unwrap_or_default();
+            names if self.row.answer == profile::Answer::Grpc => {
                 let mut route = Vec::with_capacity(64);
-                for part in [part(service), part(method)] {
+                for name in names {
                     route.push(b'/');
-                    route.extend_from_slice(part);
+                    let part = self.raw.label(sample, name.as_bytes()).unwrap_or_default();
+                    route.extend_from_slice(part.strip_prefix(b"/").unwrap_or(part));
                 }
                 workload.routes.resolve(&route, Hint::Own, clock_ms)
             }
