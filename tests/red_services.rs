@@ -216,7 +216,13 @@ fn lines_and_the_services_own_metrics_tell_the_same() {
             expected.insert("aborted GET /wait/{id}".to_owned(), 2.0);
         }
         expect_requests(&server, &by_line, &expected, &by_lines);
-        expect_requests(&server, &by_scraping, &totals(scraped), &by_scrape);
+        let mut counted = totals(scraped);
+        if service.kind() == Kind::Fastify {
+            // fastify-metrics counts registered routes alone.
+            counted.remove("4xx GET __unmatched__");
+            expected.remove("4xx GET __unmatched__");
+        }
+        expect_requests(&server, &by_scraping, &counted, &by_scrape);
         expected.remove("aborted GET /wait/{id}");
         assert_eq!(own(service), without_routes(&expected), "{name}");
 
@@ -231,8 +237,12 @@ fn lines_and_the_services_own_metrics_tell_the_same() {
             ("__unmatched__", 7.0),
         ];
         assert_eq!(count(&by_line), totals(counts), "{name}");
-        let counts = [("/fail/:id", 15.0), ("/orders/:id", 40.0), ("/wait/:ms", 3.0), ("__unmatched__", 7.0)];
-        assert_eq!(count(&by_scraping), totals(counts), "{name}");
+        let mut counts =
+            totals([("/fail/:id", 15.0), ("/orders/:id", 40.0), ("/wait/:ms", 3.0), ("__unmatched__", 7.0)]);
+        if service.kind() == Kind::Fastify {
+            counts.remove("__unmatched__");
+        }
+        assert_eq!(count(&by_scraping), counts, "{name}");
         let buckets = |selector: &str, route: &str, bounds: &str| {
             let selector = format!("{selector},route=~\"{route}\",le=~\"{bounds}\"");
             increase(&server, "red_request_duration_seconds_bucket", &selector, &["le"])
@@ -301,6 +311,8 @@ fn kills_rotations_reloads_and_restarts_count_every_request_once() {
             let traffic = &traffic;
             scope.spawn(move || traffic.run(from));
         }
+        // A birth that is still in memory is lost with the agent, and `increase()` with it.
+        assert!(wait_until(PATIENCE, || !requests(&server, "").is_empty()), "{}", agent.said());
         let mut random = 17_u64;
         for _ in 0..4 {
             // Neither at the beginning nor at the end of a second.
@@ -337,6 +349,11 @@ fn kills_rotations_reloads_and_restarts_count_every_request_once() {
     assert!(log.rotations() >= 3 && answered >= 100.0, "{} {answered}", log.rotations());
     let selector = "workload=\"checkout\"";
     let expected = totals([("2xx GET /orders/{id}", answered)]);
+    assert!(
+        wait_until(PATIENCE, || log.lines().len() as f64 >= answered),
+        "the service logs each request: {} of {answered}",
+        log.lines().len()
+    );
     expect_requests(&server, selector, &expected, &agent);
     // Nothing comes after it.
     std::thread::sleep(Duration::from_millis(2500));
