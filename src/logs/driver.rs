@@ -160,8 +160,8 @@ pub fn spawn(
     spawn_with_tap(config, settings, identify, fanout, budget, signal, sources, legacy, None, on_exit)
 }
 
-/// The same, with who counts the requests that lines tell of. What it saves must be saved before the checkpoint is: lines
-/// before a checkpoint are not sure to be read again.
+/// The same, with who counts the requests that lines tell of. It saves what it counts when it
+/// likes: what was delivered and not saved is read again after a crash, as long as it is on disk.
 #[expect(clippy::too_many_arguments, reason = "the wiring of the whole log path, called once")]
 pub fn spawn_with_tap(
     config: &Config,

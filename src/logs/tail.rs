@@ -178,6 +178,8 @@ pub struct Tail<E: Env> {
     scratch: Vec<u8>,
     /// Whose turn it is to be read ahead.
     next_ahead: usize,
+    /// Logs that are gone, and how far they are counted is still remembered.
+    absent: tap::Absent,
 }
 
 impl<E: Env> Tail<E> {
@@ -232,6 +234,7 @@ impl<E: Env> Tail<E> {
             tap: None,
             scratch: Vec::new(),
             next_ahead: 0,
+            absent: tap::Absent::default(),
         }
     }
 
@@ -335,7 +338,7 @@ impl<E: Env> Tail<E> {
             };
             self.identify.forget(&is_there);
             if let Some(tap) = &mut self.tap {
-                tap.forget(&is_there);
+                self.absent.forget(tap.as_mut(), is_there, now);
             }
             if self.unclaimed_forgotten {
                 self.registry.forget_excluded(|key| there.contains(key));
@@ -360,6 +363,7 @@ impl<E: Env> Tail<E> {
         let mut bytes = 0;
         for (log, mark) in &gone {
             let position = mark.position;
+            self.tell_uncounted(log, &position);
             let lost: u64 = mark
                 .files
                 .iter()

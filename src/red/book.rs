@@ -228,6 +228,8 @@ pub struct Book {
     pub cells: usize,
     /// Open requests of all logs, as of the last tick.
     pub open_joins: usize,
+    /// It goes on from what an earlier life kept.
+    pub is_resumed: bool,
     /// Something was counted or born since the book was kept.
     pub changed: bool,
     /// A position has moved since.
@@ -247,6 +249,7 @@ impl Book {
             logs: HashMap::default(),
             cells: 0,
             open_joins: 0,
+            is_resumed: false,
             changed: false,
             moved: false,
         }

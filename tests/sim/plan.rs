@@ -238,4 +238,6 @@ pub struct Outcome {
     pub missed: u32,
     /// Requests that were written and counted.
     pub requests_counted: u64,
+    /// Requests whose bytes were gone before they could be counted again.
+    pub requests_missed: u64,
 }

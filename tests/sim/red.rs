@@ -1,7 +1,8 @@
 //! Counts requests as RED does: every one that the agent hands over, with the position up to which it is counted, saved
-//! together and lost back to the last save when the agent dies.
+//! together, at any time, and lost back to the last save when the agent dies.
 //!
-//! In: what the tail hands over. Out: each request with how often it was counted.
+//! In: what the tail hands over. Out: each request with how often it was counted: once, but for those whose bytes were
+//! gone from disk before an agent that had lost the count of them could read them again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ struct Book {
 pub struct Red {
     now: Book,
     saved: Book,
-    /// Lines that were read and delivered and not counted before the last save, and are in no file any more.
+    is_resumed: bool,
+    /// Lines that no count was saved of, and that were in no file any more when an agent started.
     gone: HashSet<usize>,
     /// What is wrong with the calls themselves.
     pub failure: Option<String>,
@@ -40,6 +42,10 @@ pub struct Tap(pub Counts);
 impl AccessTap for Tap {
     fn counted(&self, key: &str) -> Option<Position> {
         self.0.lock().now.positions.get(key).copied()
+    }
+
+    fn is_resumed(&self) -> bool {
+        self.0.lock().is_resumed
     }
 
     fn count(
@@ -77,14 +83,14 @@ impl Red {
     /// The agent died: what was not saved is forgotten.
     pub fn fall_back(&mut self) {
         self.now = self.saved.clone();
+        self.is_resumed = true;
     }
 
-    /// An agent starts: what was delivered and not saved can only be counted where it still is.
+    /// An agent starts: what no count was saved of can only be counted where it still is.
     pub fn give_up(&mut self, lines: &[Line], is_gone: &dyn Fn(&Line) -> bool) {
         for (index, line) in lines.iter().enumerate() {
             if let Some(id) = id_of(&line.text)
                 && !self.now.counts.contains_key(id)
-                && line.fate != Fate::Open
                 && is_gone(line)
             {
                 self.gone.insert(index);
@@ -92,16 +98,19 @@ impl Red {
         }
     }
 
-    /// The line that is not counted as it must be.
-    pub fn check(&self, lines: &[Line]) -> Result<u64, String> {
-        let mut requests = 0;
+    /// Requests that were counted and those that may be missing, or the line that is not counted as it must be. `away`
+    /// are generations that were gone before an agent could read them.
+    pub fn check(&self, lines: &[Line], away: &HashSet<(usize, usize)>) -> Result<(u64, u64), String> {
+        let (mut requests, mut missed) = (0, 0);
         for (index, line) in lines.iter().enumerate() {
             let Some(id) = id_of(&line.text) else { continue };
-            requests += 1;
             let counted = self.now.counts.get(id).copied().unwrap_or(0);
             // What no agent could read, none could count; some of it was read before.
-            let least =
-                u32::from(matches!(line.fate, Fate::Stored | Fate::Refused) && !self.gone.contains(&index));
+            let is_gone = self.gone.contains(&index)
+                || (line.from..=line.to).any(|generation| away.contains(&(line.log, generation)));
+            let least = u32::from(matches!(line.fate, Fate::Stored | Fate::Refused) && !is_gone);
+            requests += u64::from(counted);
+            missed += u64::from(counted == 0 && is_gone);
             if counted > 1 || counted < least {
                 return Err(format!(
                     "a request was counted {counted} times ({:?}, generation {}..{} end {}): {}",
@@ -111,7 +120,7 @@ impl Red {
         }
         match &self.failure {
             Some(failure) => Err(failure.clone()),
-            None => Ok(requests),
+            None => Ok((requests, missed)),
         }
     }
 }

@@ -218,7 +218,7 @@ impl Sim {
         let world = self.world.lock();
         let (missing, open) = (world.oracle.missing(), world.oracle.open);
         if open == 0
-            && let Err(uncounted) = self.red.lock().check(&world.oracle.lines)
+            && let Err(uncounted) = self.red.lock().check(&world.oracle.lines, &world.away)
         {
             return uncounted;
         }
@@ -244,7 +244,12 @@ impl Sim {
             && agent.inbox.lock().is_empty()
             && agent.registry.is_settled()
             // A request behind a line that is still open is counted when that line ends, or its log.
-            && self.red.lock().check(&self.world.lock().oracle.lines).is_ok()
+            && self.check_counts().is_ok()
+    }
+
+    fn check_counts(&self) -> Result<(u64, u64), String> {
+        let world = self.world.lock();
+        self.red.lock().check(&world.oracle.lines, &world.away)
     }
 
     fn settle(&mut self) {
@@ -278,7 +283,8 @@ impl Sim {
         if let Some(failure) = world.oracle.failure.take() {
             return Err(failure);
         }
-        self.outcome.requests_counted = self.red.lock().check(&world.oracle.lines)?;
+        (self.outcome.requests_counted, self.outcome.requests_missed) =
+            self.red.lock().check(&world.oracle.lines, &world.away)?;
         self.outcome.figures = world.oracle.figures;
         let pieces_allowed = world.oracle.pieces_allowed;
         self.outcome.rotations = world.rotations;
@@ -392,8 +398,9 @@ impl Sim {
             agent.retry_state = Some(now + 5 * SECOND);
             agent.keeper.attach(Arc::new(self.disk.clone()));
         }
-        // Counts are saved before the checkpoint that they must not be behind.
-        self.red.lock().save();
+        if self.rng_saves.once_in(self.plan.saves) {
+            self.red.lock().save();
+        }
         let wait = agent.keeper.step(Duration::from_nanos(now), wall / SECOND, false);
         agent.keeper_due = now + wait.as_nanos() as u64 + late;
         self.check_marks();
@@ -735,7 +742,9 @@ impl Sim {
             (world.now, world.wall())
         };
         if let Some(agent) = &mut self.agent {
-            self.red.lock().save();
+            if self.rng_saves.once_in(2) {
+                self.red.lock().save();
+            }
             agent.keeper.step(Duration::from_nanos(now), wall / SECOND, true);
         }
         self.check_marks();

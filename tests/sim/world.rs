@@ -229,6 +229,8 @@ pub struct World {
     /// Reads of the agent that flip a bit: a defect, to see that the oracle finds it.
     pub flip: bool,
     pub rotations: u64,
+    /// Generations that went while no agent could read them.
+    pub away: HashSet<(usize, usize)>,
     /// Calls of the agent fail, or did until the faults ended.
     errors: bool,
 }
@@ -267,6 +269,7 @@ impl World {
             cut_lines: Vec::new(),
             flip: false,
             rotations: 0,
+            away: HashSet::new(),
             errors: false,
         };
         let nature = &world.nature;
@@ -455,6 +458,7 @@ impl World {
         if self.reachable(log, generation) {
             return;
         }
+        self.away.insert((log, generation));
         for line in self.oracle.open_in(log, generation) {
             note(|| {
                 format!("{:>11.6} excused ({why}): {}", self.now as f64 / 1e9, self.oracle.lines[line].text)

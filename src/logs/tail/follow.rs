@@ -109,8 +109,9 @@ impl<E: Env> Tail<E> {
             self.pass_over(index, false, now);
         }
         self.advance(index, now);
-        let lines = &self.logs[index].lines;
-        if self.logs[index].lag() == 0 && (lines.pinned().is_some() || lines.carries()) {
+        let (log, lines) = (&self.logs[index], &self.logs[index].lines);
+        // A look that failed hides the rest of a line.
+        if log.lag() == 0 && !log.failing && (lines.pinned().is_some() || lines.carries()) {
             self.close_open_lines(index, now, wall);
         }
         if !self.logs[index].last_words_told {
@@ -371,6 +372,9 @@ impl<E: Env> Tail<E> {
             }
             self.reconcile(index);
             let log = self.logs.swap_remove(index);
+            if let Some(tap) = &mut self.tap {
+                tap.lag(&log.key, &log.workload, 0);
+            }
             self.by_key.remove(&log.key);
             self.delivered.insert(Arc::clone(&log.key));
             self.registry.remove(&log.key);

@@ -9,22 +9,25 @@
 //! the same lines. The shipping reader never gets ahead of the position: what it reads behind it is handed over with
 //! the chunk, what it reads before it was counted by the other one.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tracing::warn;
 
 use super::log::Log;
-use super::{CHUNK, Tail};
+use super::{CHUNK, Start, Tail};
+use crate::data::access::AccessTap;
 use crate::data::position::Position;
-use crate::logs::chain::{Open, Which, same_file};
+use crate::logs::chain::{self, Open, same_file};
 use crate::logs::checkpoint::Mark;
 use crate::logs::count::Counter;
 use crate::logs::env::{Env, LogFile};
 use crate::logs::files::naming::Naming;
 use crate::logs::frame;
 use crate::logs::requests::Found;
-use crate::logs::resume;
 use crate::logs::source::{Gap, Source};
+use crate::metrics;
 
 /// Bytes read ahead in one tick, over all logs.
 const AHEAD: u64 = 1 << 20;
@@ -34,6 +37,13 @@ const BEHIND: u64 = 8 << 20;
 const BARREN: u64 = 1 << 20;
 /// How often a file that is behind may fail to be read.
 const TRIES: u8 = 100;
+/// How long it is remembered how far a log that is gone is counted. File systems make the removal of a file durable
+/// within a minute.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// So many of these at most.
+const MAX_ABSENT: usize = 1000;
+/// How often the files that shipping has passed are looked for.
+const LOOKS: usize = 8;
 /// How far before a file's end its last line is looked for.
 const NEWEST_REACH: u64 = 16 << 10;
 
@@ -127,13 +137,53 @@ impl<F: LogFile> Log<F> {
             }
             counting.reader = None;
             counting.carried = None;
+            if std::mem::take(&mut counting.behind) {
+                // What was to be counted first was cut off.
+                counting.before.clear();
+                counting.until = Position { ordinal: first, ..Position::default() };
+                metrics::RED_MISSED.with_label_values(&["truncated"]).inc();
+            }
         }
     }
 }
 
+/// Logs that are gone. What crashes bring back, a spill whose end was not durable, is counted no second time as long as
+/// it is known how far they were.
+#[derive(Debug, Default)]
+pub(super) struct Absent(HashMap<String, Duration>);
+
+impl Absent {
+    /// Lets `tap` forget logs that have been gone for long.
+    pub(super) fn forget(&mut self, tap: &mut dyn AccessTap, is_there: impl Fn(&str) -> bool, now: Duration) {
+        let before = std::mem::take(&mut self.0);
+        let after = RefCell::new(HashMap::new());
+        tap.forget(&|key| {
+            if is_there(key) {
+                return true;
+            }
+            let since = before.get(key).copied().unwrap_or(now);
+            let stays = now < since + REMEMBERED && after.borrow().len() < MAX_ABSENT;
+            if stays {
+                after.borrow_mut().insert(key.to_owned(), since);
+            }
+            stays
+        });
+        self.0 = after.into_inner();
+    }
+}
+
 impl<E: Env> Tail<E> {
+    /// A log of the checkpoint is gone, shipped up to `shipped`.
+    pub(super) fn tell_uncounted(&self, key: &str, shipped: &Position) {
+        let counted = self.tap.as_ref().and_then(|tap| tap.counted(key));
+        if counted.is_some_and(|counted| !counted.covers(shipped)) {
+            metrics::RED_MISSED.with_label_values(&["deleted"]).inc();
+            warn!(log = %key, "a log that was shipped was deleted before its requests were counted durably; RED may show some too few");
+        }
+    }
+
     /// Begins to count a log that is taken up.
-    pub(super) fn begin_counting(&self, log: &mut Log<E::File>, mark: Option<&Mark>) {
+    pub(super) fn begin_counting(&mut self, log: &mut Log<E::File>, mark: Option<&Mark>) {
         let Some(tap) = &self.tap else { return };
         let Some(start) = log.framed_to() else { return };
         let mut counting = Counting {
@@ -150,25 +200,44 @@ impl<E: Env> Tail<E> {
             errors: 0,
             lag: 0,
         };
-        if let Some(counted) = tap.counted(&log.key) {
+        // A log of an earlier life that was begun after the counts were saved; where it began, if not at its beginning,
+        // nobody knows.
+        let begun_since = || {
+            let is_old = mark.is_some_and(|mark| mark.position != Position::default());
+            (is_old && tap.is_resumed() && self.options.start == Start::Oldest).then(Position::default)
+        };
+        let is_off = log.excluded.is_some() || mark.is_some_and(|mark| mark.excluded);
+        if let Some(counted) = tap.counted(&log.key).or_else(begun_since).filter(|_| !is_off) {
             // Numbers of files may have changed since; their beginning has not.
             if let Some(ordinal) = ordinal_of(&log.files, &counted) {
                 counting.until = Position { ordinal, ..counted };
             } else if counted.ordinal > start.ordinal {
                 counting.until = behind_gone(&log.files, &counted, mark).unwrap_or(start);
-            } else if counted.ordinal < start.ordinal {
-                counting.before = self.files_before(log, &counted, mark, start.ordinal);
+            } else if !start.covers(&counted) {
+                // Its file was cut, and the checkpoint says so too.
+            } else {
+                counting.before = self.files_before(log, &counted);
                 if let Some(ordinal) = ordinal_of(&counting.before, &counted) {
                     counting.until = Position { ordinal, ..counted };
-                } else if let Some(first) = counting.before.front() {
-                    let (generation, ordinal) = (first.generation, first.ordinal);
-                    counting.until = Position { generation, ordinal, ..Position::default() };
-                }
-                if counting.until == start {
-                    warn!(log = %log.key, "files that were shipped before their requests were counted are gone; RED misses those requests");
+                } else {
+                    let first = counting.before.front().or(log.files.front());
+                    if let Some(first) = first {
+                        let (generation, ordinal) = (first.generation, first.ordinal);
+                        counting.until = Position { generation, ordinal, ..Position::default() };
+                    }
+                    // A log of which nothing was counted begins with its first file.
+                    let is_whole = counted == Position::default() && counting.until.ordinal == 0;
+                    if !is_whole {
+                        metrics::RED_MISSED.with_label_values(&["rotated"]).inc();
+                        warn!(log = %log.key, "files that were shipped were deleted before their requests were counted durably; RED may show some too few");
+                    }
                 }
             }
             counting.behind = !counting.until.covers(&start);
+        }
+        // It is known from now on, whether it has requests or not.
+        if let Some(tap) = &mut self.tap {
+            tap.count(&log.key, &log.workload, &[], &[], counting.until);
         }
         log.counting = Some(Box::new(counting));
         let lines = std::mem::replace(&mut log.lines, crate::logs::ingest::LineState::new(0));
@@ -176,22 +245,25 @@ impl<E: Env> Tail<E> {
         log.arm();
     }
 
-    /// The files of a log from `counted` on that shipping has passed.
-    fn files_before(
-        &self,
-        log: &Log<E::File>,
-        counted: &Position,
-        mark: Option<&Mark>,
-        ordinal: u64,
-    ) -> VecDeque<Open<Source<E::File>>> {
-        let mark = Mark { position: *counted, ..mark.cloned().unwrap_or_default() };
-        let planned = match self.env.identity(&log.live) {
-            Ok(_) => self.plan(&log.live, log.naming(), Which::All, self.spilled(&log.key), Some(&mark)).ok(),
-            Err(_) => Some(resume::plan(VecDeque::new(), self.spilled(&log.key), Some(&mark))),
-        };
-        let Some(plan) = planned else { return VecDeque::new() };
-        let mut files = plan.files;
-        files.retain(|file| file.ordinal < ordinal);
+    /// The files of a log that shipping has passed and counting, which came up to `counted`, perhaps has not, oldest first.
+    fn files_before(&self, log: &Log<E::File>, counted: &Position) -> VecDeque<Open<Source<E::File>>> {
+        let first = log.files.front().map_or(0, |first| first.ordinal);
+        let on_disk = || chain::open_rotated(&self.env, &log.live, log.naming());
+        // What cannot be listed or opened now may be in a moment.
+        let on_disk = (0..LOOKS).find_map(|_| on_disk().ok()).unwrap_or_default();
+        let is_own = |file: &Open<_>| log.files.iter().any(|own| own.begins_as(&file.generation));
+        // The oldest is deleted first, so between those that are there and the log's own none is missing.
+        let on_disk = on_disk.into_iter().filter(|file| !is_own(file)).rev();
+        let mut files: VecDeque<_> = VecDeque::new();
+        for (ordinal, file) in (0..first).rev().zip(on_disk) {
+            files.push_front(Open { ordinal, ..file.map(Source::File) });
+        }
+        let oldest = files.front().map_or(first, |oldest| oldest.ordinal);
+        let kept = self.spilled(&log.key).into_iter();
+        let kept = kept.filter(|file| (counted.ordinal..oldest).contains(&file.ordinal));
+        for file in kept.rev() {
+            files.push_front(file);
+        }
         files
     }
 
@@ -293,12 +365,22 @@ impl<E: Env> Tail<E> {
         let Some(counting) = &mut log.counting else { return };
         counting.behind = false;
         counting.before.clear();
-        if !counting.until.covers(&start) {
-            // A line that was shipped in two pieces, or a file that cannot be read.
-            counting.until = start;
-            counting.reader = None;
-            if let Some(tap) = &mut self.tap {
-                tap.count(&log.key, &log.workload, &[], &[], start);
+        if !counting.until.covers(&start)
+            && let Some(tap) = &mut self.tap
+        {
+            // A line that was shipped in two pieces is open across the start, or a file cannot be read.
+            let from = std::mem::replace(&mut counting.until, start);
+            match counting.reader.take() {
+                Some(mut reader) if reader.at.covers(&start) => {
+                    reader.found().hand_over(&from, &start, &[], |requests, text| {
+                        tap.count(&log.key, &log.workload, requests, text, start);
+                    });
+                }
+                _ => {
+                    metrics::RED_MISSED.with_label_values(&["unreadable"]).inc();
+                    warn!(log = %log.key, "lines that were shipped cannot be read again for their requests; RED may show some too few");
+                    tap.count(&log.key, &log.workload, &[], &[], start);
+                }
             }
         }
         log.arm();
@@ -471,10 +553,10 @@ fn behind_gone<F: LogFile>(
     counted: &Position,
     mark: Option<&Mark>,
 ) -> Option<Position> {
-    let mark = mark?;
+    let seen = mark.map_or(&[][..], |mark| &mark.files);
     let is_older = |file: &&Open<Source<F>>| {
         let kept = !file.file.is_file() && file.ordinal < counted.ordinal;
-        let seen = mark.files.iter().find(|seen| file.begins_as(&seen.generation));
+        let seen = seen.iter().find(|seen| file.begins_as(&seen.generation));
         kept || seen.is_some_and(|seen| seen.ordinal < counted.ordinal)
     };
     let older = files.iter().take_while(is_older).count();
