@@ -172,13 +172,27 @@ fn lines_and_the_services_own_metrics_tell_the_same() {
     // What was counted before a first scrape nobody knows.
     assert!(wait_until(PATIENCE, || server.query("up == 1", None).len() == 2), "{}", by_scrape.said());
 
+    // A reload in between loses nothing of either.
+    for service in &services {
+        for n in 100..105 {
+            assert_eq!(service.call(&format!("/orders/{n}")), 200);
+        }
+    }
+    std::thread::sleep(Duration::from_millis(2500));
+    for agent in [&by_lines, &by_scrape] {
+        let file = agent.directory().join("agent.toml");
+        let changed =
+            fs::read_to_string(&file).expect("a config").replace("[red]", "[red]\nthresholds = [\"200ms\"]");
+        fs::write(&file, changed).expect("a config");
+        agent.signal(Signal::HUP);
+    }
     std::thread::scope(|scope| {
         for service in &services {
             for _ in 0..3 {
                 scope.spawn(|| assert_eq!(service.call("/wait/1600"), 200));
             }
             scope.spawn(|| {
-                for n in 0..40 {
+                for n in 0..35 {
                     assert_eq!(service.call(&format!("/orders/{n}?page=2")), 200);
                 }
                 for n in 0..15 {
