@@ -111,8 +111,11 @@ impl Metrics {
             None => Book::new(&config.scrape, samples),
         };
         let red = config.red.enabled.then(|| match kept.red {
-            Some((before, red)) if before == config.red => red,
-            _ => Red::new(&config.red, Some(&config.agent.state_dir)),
+            Some((_, mut red)) => {
+                red.configure(&config.red);
+                red
+            }
+            None => Red::new(&config.red, Some(&config.agent.state_dir)),
         });
         let tap = red.as_ref().map(|red| Box::new(red.tap()) as Box<dyn AccessTap>);
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));

@@ -255,6 +255,21 @@ impl Book {
         }
     }
 
+    /// Sets where requests may be counted from. A workload whose source is none of these any more finds a new one.
+    pub fn choose(&mut self, setting: SourceSetting) {
+        self.setting = setting;
+        for workload in self.workloads.values_mut() {
+            let gone = match setting {
+                SourceSetting::Auto => false,
+                SourceSetting::Log => workload.source.is_scrape(),
+                SourceSetting::Scrape => workload.source.is_log(),
+            };
+            if gone {
+                workload.source = Source::None;
+            }
+        }
+    }
+
     /// Makes sure of a pod and its workload. `None` when there are too many.
     pub fn ensure(&mut self, identity: &Identity) -> Option<(u64, u64)> {
         let (pod, workload) = (identity.pod_id(), identity.workload_id());
