@@ -235,7 +235,11 @@ async fn run_known(
     registry: Known,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
-    config.memory_bound().fits(cgroup_limit())?;
+    let limit = cgroup_limit();
+    if let Some(memory) = config.fit(limit) {
+        info!(%memory, "[agent] memory is lowered, so that all that is configured fits the container's memory limit");
+    }
+    config.memory_bound().fits(limit)?;
     compile(&config)?;
     let mut attendants = Supervisor::new();
     let mut lasting = Lasting::new(registry);

@@ -22,6 +22,8 @@ pub struct Counter {
     pub at: Position,
     /// Where the oldest line begins that was open when its file ended.
     carried: Option<Position>,
+    /// Where it left the file before.
+    pub left: Position,
     /// How often the end of its file was found reached after the next one had begun, and the file's size then.
     pub ends_seen: (u8, u64),
 }
@@ -31,7 +33,7 @@ impl Counter {
     pub fn new(counted: Position, max_line: usize, framing: Framing) -> Self {
         let mut framer = Framer::new(max_line).with_framing(framing);
         framer.resume(counted.skipping);
-        Self { framer, found: Found::default(), at: counted, carried: None, ends_seen: (0, 0) }
+        Self { framer, found: Found::default(), at: counted, carried: None, left: counted, ends_seen: (0, 0) }
     }
 
     /// Says when what comes next was read.
@@ -119,6 +121,7 @@ impl Counter {
         let before = self.counted();
         self.framer.next_generation();
         self.carried = if self.framer.carries() { self.carried.or(Some(before)) } else { None };
+        self.left = Position { skipping: self.framer.skipping_on_resume(), ..self.at };
         self.at = Position { generation: next.0, ordinal: next.1, offset: 0, ..Position::default() };
         self.ends_seen = (0, 0);
     }

@@ -150,7 +150,10 @@ fn is_outgoing(line: &[u8], parsed: &Parsed) -> bool {
         }) {
             return true;
         }
-        LOGGERS.contains(&key) && CLIENTS.iter().any(|client| contains_letters(value, client))
+        // Spring's client is known by its class; a service may be called so.
+        let may_be_service = |client: &[u8]| client == b"webclient" && !value.contains(&b'.');
+        LOGGERS.contains(&key)
+            && CLIENTS.iter().any(|client| contains_letters(value, client) && !may_be_service(client))
     })
 }
 

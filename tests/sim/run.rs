@@ -217,11 +217,8 @@ impl Sim {
     fn stuck(&self) -> String {
         let world = self.world.lock();
         let (missing, open) = (world.oracle.missing(), world.oracle.open);
-        if open == 0
-            && let Err(uncounted) = self.red.lock().check(&world.oracle.lines, &world.away)
-        {
-            return uncounted;
-        }
+        let counts = self.red.lock().check(&world.oracle.lines, &world.away);
+        let counts = counts.err().unwrap_or_default();
         let agent = self.agent.as_ref().map(|agent| {
             format!(
                 "lane idle {}, up {}, lane holds {}, budget {} of {}, logs {:?}",
@@ -233,7 +230,7 @@ impl Sim {
                 agent.tail.as_ref().map(Tail::open_logs)
             )
         });
-        format!("{open} lines lost ({agent:?}):\n  {}", missing.join("\n  "))
+        format!("{open} lines lost ({agent:?}):\n  {}\n{counts}", missing.join("\n  "))
     }
 
     fn is_settled(&self) -> bool {
@@ -371,7 +368,7 @@ impl Sim {
         let Some(agent) = &mut self.agent else { return };
         let Some(tail) = &mut agent.tail else { return };
         let next = tail.step();
-        if self.plan.saves == 1 || self.rng_saves.once_in(self.plan.saves) {
+        if self.rng_saves.once_in(self.plan.saves) {
             self.red.lock().save();
         }
         let held = agent.budget.held();
@@ -397,9 +394,6 @@ impl Sim {
         if agent.keeper.is_detached() && agent.retry_state.is_none_or(|at| now >= at) {
             agent.retry_state = Some(now + 5 * SECOND);
             agent.keeper.attach(Arc::new(self.disk.clone()));
-        }
-        if self.rng_saves.once_in(self.plan.saves) {
-            self.red.lock().save();
         }
         let wait = agent.keeper.step(Duration::from_nanos(now), wall / SECOND, false);
         agent.keeper_due = now + wait.as_nanos() as u64 + late;

@@ -53,7 +53,9 @@ pub(super) struct Counting<F> {
     until: Position,
     /// Where the oldest line begins that is open in the shipping reader's framing and began in an earlier file.
     carried: Option<Position>,
-    /// The same, to be kept if a line is open when the next file has begun.
+    /// Where the shipping reader left the file before.
+    left: Option<Position>,
+    /// The same as `carried`, to be kept if a line is open when the next file has begun.
     leaving: Option<Position>,
     /// Reads for requests alone, while the shipping reader cannot.
     reader: Option<Box<Counter>>,
@@ -114,9 +116,10 @@ impl<F: LogFile> Log<F> {
 
     /// Its file is about to be left.
     pub(super) fn carry_counting(&mut self) {
-        let framed = self.framed_to();
+        let (framed, left) = (self.framed_to(), self.reading_at().map(|at| self.lines.read_to(at)));
         if let Some(counting) = &mut self.counting {
             counting.leaving = framed;
+            counting.left = left;
         }
     }
 
@@ -189,6 +192,7 @@ impl<E: Env> Tail<E> {
         let mut counting = Counting {
             until: start,
             carried: None,
+            left: None,
             leaving: None,
             reader: None,
             before: VecDeque::new(),
@@ -209,7 +213,7 @@ impl<E: Env> Tail<E> {
         let is_off = log.excluded.is_some() || mark.is_some_and(|mark| mark.excluded);
         if let Some(counted) = tap.counted(&log.key).or_else(begun_since).filter(|_| !is_off) {
             // Numbers of files may have changed since; their beginning has not.
-            if let Some(ordinal) = ordinal_of(&log.files, &counted) {
+            if let Some(ordinal) = ordinal_of(&log.files, &counted, mark.is_none()) {
                 counting.until = Position { ordinal, ..counted };
             } else if counted.ordinal > start.ordinal {
                 counting.until = behind_gone(&log.files, &counted, mark).unwrap_or(start);
@@ -217,7 +221,7 @@ impl<E: Env> Tail<E> {
                 // Its file was cut, and the checkpoint says so too.
             } else {
                 counting.before = self.files_before(log, &counted);
-                if let Some(ordinal) = ordinal_of(&counting.before, &counted) {
+                if let Some(ordinal) = ordinal_of(&counting.before, &counted, false) {
                     counting.until = Position { ordinal, ..counted };
                 } else {
                     let first = counting.before.front().or(log.files.front());
@@ -225,8 +229,10 @@ impl<E: Env> Tail<E> {
                         let (generation, ordinal) = (first.generation, first.ordinal);
                         counting.until = Position { generation, ordinal, ..Position::default() };
                     }
-                    // A log of which nothing was counted begins with its first file.
-                    let is_whole = counted == Position::default() && counting.until.ordinal == 0;
+                    // Nothing was in the file up to which it was counted, or in the log.
+                    let is_new = counted == Position::default();
+                    let next = counted.ordinal + u64::from(!is_new);
+                    let is_whole = counted.generation.head == 0 && counting.until.ordinal <= next;
                     if !is_whole {
                         metrics::RED_MISSED.with_label_values(&["rotated"]).inc();
                         warn!(log = %log.key, "files that were shipped were deleted before their requests were counted durably; RED may show some too few");
@@ -236,7 +242,9 @@ impl<E: Env> Tail<E> {
             counting.behind = !counting.until.covers(&start);
         }
         // It is known from now on, whether it has requests or not.
-        if let Some(tap) = &mut self.tap {
+        if let Some(tap) = &mut self.tap
+            && counting.until.generation.head != 0
+        {
             tap.count(&log.key, &log.workload, &[], &[], counting.until);
         }
         log.counting = Some(Box::new(counting));
@@ -297,7 +305,7 @@ impl<E: Env> Tail<E> {
             } else {
                 counting.shown = true;
             }
-            tap.count(&log.key, &log.workload, requests, text, at);
+            tap.count(&log.key, &log.workload, requests, text, lasting(at, counting.left));
         });
         counting.until = at;
         counting.reader = None;
@@ -314,7 +322,7 @@ impl<E: Env> Tail<E> {
         if reader.found().is_full() {
             at = reader.read_to();
         }
-        let from = counting.until;
+        let (from, left) = (counting.until, reader.left);
         if from.covers(&at) {
             reader.found().hand_over(&from, &from, arena, |_, _| {});
             return;
@@ -325,7 +333,7 @@ impl<E: Env> Tail<E> {
             } else {
                 counting.shown = true;
             }
-            tap.count(&log.key, &log.workload, requests, text, at);
+            tap.count(&log.key, &log.workload, requests, text, lasting(at, Some(left)));
         });
         counting.until = at;
         log.arm();
@@ -538,6 +546,13 @@ impl<E: Env> Tail<E> {
     }
 }
 
+/// The position by which a later life finds its way. A file without a line has nothing to be known by but its number,
+/// which is soon another file's: the end of the file before says the same.
+fn lasting(at: Position, left: Option<Position>) -> Position {
+    let is_nameless = at.generation.head == 0 && at.offset == 0;
+    left.filter(|left| is_nameless && left.ordinal < at.ordinal).unwrap_or(at)
+}
+
 /// Stamp of the line at a position.
 fn stamp_at<F: LogFile>(log: &Log<F>, at: &Position) -> Option<u64> {
     let file = log.files.iter().find(|file| file.ordinal == at.ordinal)?;
@@ -572,13 +587,19 @@ fn behind_gone<F: LogFile>(
     })
 }
 
-/// The number that the file of a position has now.
-fn ordinal_of<F: LogFile>(files: &VecDeque<Open<Source<F>>>, counted: &Position) -> Option<u64> {
+/// The number that the file of a position has now. A file that had no line yet is known by its inode alone, which other
+/// files may have by now: it must have kept its number too, unless files were `renumbered`.
+fn ordinal_of<F: LogFile>(
+    files: &VecDeque<Open<Source<F>>>,
+    counted: &Position,
+    renumbered: bool,
+) -> Option<u64> {
     let wanted = &counted.generation;
     let fits = |file: &&Open<Source<F>>| file.size >= counted.offset || !file.file.is_file();
-    let begins = |file: &&Open<Source<F>>| {
-        file.begins_as(wanted) || (wanted.head == 0 && same_file(&file.generation, wanted))
+    let is_same = |file: &Open<Source<F>>| {
+        same_file(&file.generation, wanted) && (renumbered || file.ordinal == counted.ordinal)
     };
+    let begins = |file: &&Open<Source<F>>| file.begins_as(wanted) || (wanted.head == 0 && is_same(file));
     let mut alike = files.iter().filter(fits).filter(begins);
     let first = alike.next()?;
     let same = std::iter::once(first).chain(alike).find(|file| file.ordinal == counted.ordinal);
