@@ -2,7 +2,7 @@
 //!
 //! `targets --page FILE [--gzip 1] [--port 0]` prints the address it listens on. Every path is a target of its own, `/hang`
 //! is one that never answers. `GET /stats` says how often targets were asked and how far the time between two requests
-//! of one was from `--interval-ms`; `POST /reset` forgets it. A page is written with one call from memory, so that what is
+//! of one was from `--interval-ms`; `POST /reset` begins anew. A page is written with one call from memory, so that what is
 //! measured is the agent.
 
 use std::collections::HashMap;
@@ -21,7 +21,10 @@ use logbench::option;
 struct Tally {
     /// When each target was asked last.
     last: HashMap<String, Instant>,
+    /// Since the last reset.
     requests: u64,
+    /// Since the beginning.
+    total: u64,
     connections: u64,
     /// Tenths of a millisecond that each request came off its time.
     off: Vec<u32>,
@@ -31,6 +34,7 @@ impl Tally {
     fn take(&mut self, path: &str, interval: Duration) {
         let now = Instant::now();
         self.requests += 1;
+        self.total += 1;
         match self.last.get_mut(path) {
             Some(last) => {
                 let off = now.duration_since(*last).abs_diff(interval);
@@ -50,9 +54,10 @@ impl Tally {
             f64::from(self.off.get(index).copied().unwrap_or(0)) / 10.0
         };
         format!(
-            "{{\"targets\":{},\"requests\":{},\"connections\":{},\"jitter_p50_ms\":{},\"jitter_p99_ms\":{},\"jitter_max_ms\":{}}}",
+            "{{\"targets\":{},\"requests\":{},\"total\":{},\"connections\":{},\"jitter_p50_ms\":{},\"jitter_p99_ms\":{},\"jitter_max_ms\":{}}}",
             self.last.len(),
             self.requests,
+            self.total,
             self.connections,
             at(0.5),
             at(0.99),
@@ -104,7 +109,11 @@ fn serve(connection: TcpStream, pages: &Pages, tally: &Mutex<Tally>) -> io::Resu
         match (method, path) {
             ("GET", "/stats") => out.write_all(&answer(lock().stats().as_bytes(), ""))?,
             ("POST", "/reset") => {
-                *lock() = Tally::default();
+                let mut tally = lock();
+                tally.requests = 0;
+                tally.connections = 0;
+                tally.off.clear();
+                drop(tally);
                 out.write_all(&answer(b"{}", ""))?;
             }
             (_, "/hang") => std::thread::sleep(Duration::from_secs(3600)),
