@@ -40,7 +40,8 @@ fn config(site: &Site) -> Vec<Finding> {
         }
     };
     let sink = &loaded.config.sink;
-    let sinks = sink.loki.len() + sink.otlp.len() + sink.stdout.len() + sink.local.len();
+    let sinks =
+        sink.loki.len() + sink.otlp.len() + sink.remote_write.len() + sink.stdout.len() + sink.local.len();
     let summary = match sinks {
         0 => "no sink: logs go to the local store only".to_owned(),
         1 => "1 sink".to_owned(),
@@ -55,8 +56,10 @@ fn config(site: &Site) -> Vec<Finding> {
 }
 
 fn memory(site: &Site) -> Vec<Finding> {
-    let bound = site.config().memory_bound();
     let limit = if site.pre && !site.in_pod() { Some(SHIPPED_LIMIT) } else { cgroup_limit() };
+    let mut config = site.config().clone();
+    let _ = config.fit(limit);
+    let bound = config.memory_bound();
     let whose = if site.pre && !site.in_pod() { "manifests'" } else { "container's" };
     let finding = match (bound.fits(limit), limit) {
         (Err(error), _) => {
