@@ -40,7 +40,7 @@ test: ## Everything that can be tested here; brings in what it needs
 soak: ## The fault suite at the standard load, a table of what it found (docs/explanation/faults.md); ROWS="1 3 16"
 	@tests/faults/soak.py $(ROWS)
 
-bench: ## nodewick beside a floor program: CPU, memory, latency (docs/how-to/benchmark.md)
+bench: ## nodewick beside a floor program: CPU, memory, latency; ARGS=scrape: metrics (docs/how-to/benchmark.md)
 	@cargo test --quiet --release --locked --manifest-path $(LOGBENCH) --target-dir target/bench >/dev/null
 	@benches/run.py $(ARGS)
 

@@ -2,6 +2,7 @@
 """The benchmark of the log path: nodewick beside the floor, in one run, on this machine.
 
 Usage: run.py [--quick] [--agent PATH] [--only drain,steady,idle] [--lines N] [--secs N] [--keep]
+       run.py scrape [...]: that of the metrics path, scrape.py
 
 It writes container logs with `loggen`, starts the agent against `sink` on loopback, and reads what the agent cost from
 /proc. Absolute CPU seconds depend on the machine; the ratio to the floor hardly does. Goals: docs/how-to/benchmark.md.
@@ -28,6 +29,9 @@ SHORT_RECORD = ["level", "trace_id", "span_id"]
 
 
 def main():
+    if sys.argv[1:2] == ["scrape"]:
+        script = pathlib.Path(__file__).resolve().parent / "scrape.py"
+        os.execv(sys.executable, [sys.executable, str(script), *sys.argv[2:]])
     options = arguments()
     work = TARGET / "bench" / "scratch"
     shutil.rmtree(work, ignore_errors=True)
@@ -281,16 +285,18 @@ def report(rows):
         ),
     }
     for part, (head, cells) in columns.items():
-        table = [[row["name"], *map(str, cells(row))] for row in rows if row["part"] == part]
-        if not table:
-            continue
-        table.insert(0, [part, *head.split("|")])
-        widths = [max(len(line[at]) for line in table) for at in range(len(table[0]))]
-        print()
-        for number, line in enumerate(table):
-            print("| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |")
-            if number == 0:
-                print("|" + "|".join(["-" * (widths[0] + 2), *["-" * (w + 1) + ":" for w in widths[1:]]]) + "|")
+        lines = [[row["name"], *map(str, cells(row))] for row in rows if row["part"] == part]
+        if lines:
+            table([[part, *head.split("|")], *lines])
+
+
+def table(lines):
+    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
+    print()
+    for number, line in enumerate(lines):
+        print("| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |")
+        if number == 0:
+            print("|" + "|".join(["-" * (widths[0] + 2), *["-" * (w + 1) + ":" for w in widths[1:]]]) + "|")
 
 
 if __name__ == "__main__":

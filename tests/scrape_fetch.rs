@@ -84,7 +84,7 @@ fn a_good_answer_is_its_body() {
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
              text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
         );
-        assert_eq!(of("accept-encoding"), "gzip");
+        assert_eq!(of("accept-encoding"), "identity");
         assert_eq!(of("x-prometheus-scrape-timeout-seconds"), "20");
         assert!(of("user-agent").starts_with("nodewick/"));
         assert_eq!(of("host"), stream.local_addr().expect("an address").to_string());

@@ -12,7 +12,7 @@ pub use memory::{Buffers, SMALL};
 
 use std::future::poll_fn;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -39,6 +39,9 @@ const READ_BUFFER: usize = 64 << 10;
 
 /// A promise of the target's up to which its buffer is made at once.
 const BELIEVED: u64 = 1 << 20;
+
+/// Room for text that is written behind a body.
+const BEHIND: usize = 2 << 10;
 
 /// As Prometheus asks. Source: Prometheus 2.42 `scrape/scrape.go`, `scrapeAcceptHeader`.
 const ACCEPTED: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
@@ -181,7 +184,7 @@ impl Fetcher {
             .header(HOST, dial::authority(target, address))
             .header(USER_AGENT, concat!("nodewick/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, self.accept)
-            .header(ACCEPT_ENCODING, "gzip")
+            .header(ACCEPT_ENCODING, if is_near(target) { "identity" } else { "gzip" })
             .header("x-prometheus-scrape-timeout-seconds", timeout.to_string())
             .body(Empty::new())
             .map_err(|error| Failure::Connect(format!("there is no such URL: {error}")))
@@ -200,7 +203,7 @@ impl Fetcher {
         if !is_gzip && !encoding.eq_ignore_ascii_case(b"identity") && !encoding.is_empty() {
             let encoding = String::from_utf8_lossy(encoding);
             return Err(Failure::Body(format!(
-                "it is encoded as {encoding:?}, though only gzip was offered"
+                "it is encoded as {encoding:?}, though at most gzip was offered"
             )));
         }
         let promised = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -208,8 +211,9 @@ impl Fetcher {
         if promised > self.body_limit as u64 {
             return Err(self.too_large());
         }
-        // A little more than last time, so that a page that grows by a line needs no other buffer.
-        let expected = (last + last / 16).max(promised.min(BELIEVED) as usize);
+        // A little more than last time, so that a page that grows by a line needs no other buffer; and room for what is
+        // written behind the body: unescaped text, and labels of the target.
+        let expected = (last + last / 16).max(promised.min(BELIEVED) as usize) + BEHIND;
         let growing = Growing::new(expected, self.body_limit, &self.memory, &self.buffers);
         let mut filling = Filling { growing, full: None };
         let mut incoming = incoming;
@@ -245,6 +249,13 @@ impl Fetcher {
     const fn too_large(&self) -> Failure {
         Failure::TooLarge(self.body_limit as u64)
     }
+}
+
+/// True for a target whose answers do not leave the machine. To compress them costs the target, and to decompress them the
+/// agent, several times what it costs to hand them over as they are.
+fn is_near(target: &Target) -> bool {
+    let is_loopback = || target.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    target.pod.is_some() || target.host == "localhost" || is_loopback()
 }
 
 /// Writes into a body until it is full.
@@ -352,4 +363,41 @@ fn why(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::data::sample::{Origin, OriginKind};
+    use crate::scrape::target::Scheme;
+
+    #[test]
+    fn compression_is_asked_of_targets_beyond_the_machine_only() {
+        for (host, is_asked) in [
+            ("127.0.0.1", false),
+            ("127.8.0.1", false),
+            ("::1", false),
+            ("localhost", false),
+            ("10.0.0.7", true),
+            ("db.internal", true),
+        ] {
+            let origin = Origin { kind: OriginKind::Target, labels: Vec::new(), resource: Vec::new() };
+            let target = Target {
+                origin: Arc::new(origin),
+                scheme: Scheme::Http,
+                host: host.to_owned(),
+                port: 9090,
+                path: "/metrics".to_owned(),
+                pod: None,
+                interval: Duration::from_secs(15),
+                timeout: Duration::from_secs(10),
+                honor_labels: false,
+                honor_timestamps: true,
+            };
+            assert_eq!(!is_near(&target), is_asked, "{host}");
+        }
+    }
 }

@@ -1,7 +1,11 @@
 //! Protocol buffers by hand: just enough to write a Loki push and to read Loki and OTLP log requests.
 //!
 //! Loki: `PushRequest { 1: Stream { 1: labels, 2: Entry { 1: Timestamp, 2: line, 3: Label { 1: name, 2: value } } } }`.
+//! Remote write: `WriteRequest { 1: TimeSeries { 1: Label { 1: name, 2: value }, 2: Sample { 1: value, 2: time } } }`.
 //! OTLP: `ExportLogsServiceRequest { 1: ResourceLogs { 2: ScopeLogs { 2: LogRecord { 5: body, 9: trace_id } } } }`.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
 
 /// Appends a base-128 varint.
 #[inline]
@@ -60,7 +64,7 @@ pub fn entry(out: &mut Vec<u8>, time_unix_nano: u64, line: &[u8], metadata: &[(&
 /// The fields of a message, one after the other.
 pub struct Fields<'a>(pub &'a [u8]);
 
-/// A field's number and its bytes; numbers are given as an empty slice, as nothing here needs them.
+/// A field's number and its bytes; a number's are those of its varint, see [`number`].
 pub type Field<'a> = (u64, &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -94,7 +98,11 @@ impl<'a> Iterator for Fields<'a> {
         let mut read = || {
             let key = self.varint()?;
             let bytes = match key & 7 {
-                0 => self.varint().map(|_| &[][..])?,
+                0 => {
+                    let before = self.0;
+                    self.varint()?;
+                    &before[..before.len() - self.0.len()]
+                }
                 1 => self.take(8)?,
                 2 => {
                     let len = self.varint()?;
@@ -184,6 +192,44 @@ pub fn read_otlp<'a>(body: &'a [u8], mut each: impl FnMut(Received<'a>)) -> Resu
     Ok(())
 }
 
+/// The value of a number's field.
+pub fn number(bytes: &[u8]) -> u64 {
+    Fields(bytes).varint().unwrap_or(0)
+}
+
+/// A sample as it was received.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReceivedSample {
+    /// Of all labels of its series.
+    pub series: u64,
+    /// Milliseconds since the epoch.
+    pub time_unix_ms: u64,
+}
+
+/// Calls `each` with every sample of a request of remote write 1.0.
+pub fn read_remote_write(body: &[u8], mut each: impl FnMut(ReceivedSample)) -> Result<(), Malformed> {
+    for part in Fields(body) {
+        let (1, series) = part? else { continue };
+        let mut hash = DefaultHasher::new();
+        for part in Fields(series) {
+            match part? {
+                (1, label) => hash.write(label),
+                (2, sample) => {
+                    let mut time_unix_ms = 0;
+                    for part in Fields(sample) {
+                        if let (2, time) = part? {
+                            time_unix_ms = number(time);
+                        }
+                    }
+                    each(ReceivedSample { series: hash.finish(), time_unix_ms });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +244,23 @@ mod tests {
         let mut out = Vec::new();
         varint(&mut out, 300);
         assert_eq!(out, [0xac, 0x02]);
+    }
+
+    #[test]
+    fn samples_of_a_remote_write_request_are_told_apart_by_their_labels() {
+        // {a="b"} 1 @ 300; {a="c"} 1 @ 5 and once more @ 6.
+        let value = [0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+        let sample = |time: &[u8]| [&[0x12, 10 + time.len() as u8][..], &value, &[0x10], time].concat();
+        let first = [&b"\x0a\x06\x0a\x01a\x12\x01b"[..], &sample(&[0xac, 2])].concat();
+        let second = [&b"\x0a\x06\x0a\x01a\x12\x01c"[..], &sample(&[5]), &sample(&[6])].concat();
+        let mut body = Vec::new();
+        field(&mut body, 0x0a, &first);
+        field(&mut body, 0x0a, &second);
+        let mut seen = Vec::new();
+        read_remote_write(&body, |sample| seen.push(sample)).expect("a request");
+        assert_eq!(seen.iter().map(|sample| sample.time_unix_ms).collect::<Vec<_>>(), [300, 5, 6]);
+        assert!(seen[0].series != seen[1].series && seen[1].series == seen[2].series);
+        assert_eq!(read_remote_write(&body[..body.len() - 1], |_| {}), Err(Malformed));
     }
 
     #[test]

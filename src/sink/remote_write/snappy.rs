@@ -1,131 +1,106 @@
-//! A snappy block, written element by element by someone who knows what repeats.
+//! A snappy block that is compressed while it is written, 64 KiB at a time.
 //!
-//! In: literals, and stretches that stand earlier in the same block. Out: a block that every snappy decoder reads. Metric
-//! pages repeat the same labels thousands of times; who knows where they stand need not have them searched for, nor write
-//! them at all. Invariant: the block decompresses to the literals and copies in the order given.
+//! In: bytes, appended. Out: one block that every snappy decoder reads. Snappy looks for repetitions within 64 KiB only, so
+//! a request that is compressed in stretches of that length is as small as one that is held whole and compressed at its
+//! end, and what is held of it uncompressed is one stretch instead of megabytes.
+//! Invariant: the block decompresses to the bytes in the order given.
 //!
-//! Source of the format: google/snappy `format_description.txt`.
+//! Source of the format: google/snappy `format_description.txt`: elements after the length refer backwards by distance, so
+//! the elements of one block may stand behind those of another.
 
 /// Room for the length that a block begins with.
 const PREAMBLE: usize = 5;
 
+/// A stretch of this length is compressed; a sample more and it still is no longer than the 64 KiB that snappy looks back.
+const FULL: usize = 63 << 10;
+
 /// A block that is being written.
-#[derive(Debug)]
-pub(super) struct Snappy {
+pub(super) struct Block {
+    /// What is not compressed yet.
+    stretch: Vec<u8>,
+    /// Uncompressed bytes of what is.
+    before: usize,
     out: Vec<u8>,
-    literal: Vec<u8>,
-    /// Offset and length of a copy that may still grow; 0 bytes long when there is none.
-    copy: (u32, u32),
-    position: u32,
+    packed: Vec<u8>,
+    encoder: snap::raw::Encoder,
 }
 
-impl Default for Snappy {
+impl Default for Block {
     fn default() -> Self {
-        Self { out: vec![0; PREAMBLE], literal: Vec::new(), copy: (0, 0), position: 0 }
+        Self {
+            stretch: Vec::new(),
+            before: 0,
+            out: vec![0; PREAMBLE],
+            packed: Vec::new(),
+            encoder: snap::raw::Encoder::new(),
+        }
     }
 }
 
-impl Snappy {
-    /// Uncompressed bytes so far: where the next literal or copy will stand.
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Block {
+    /// Uncompressed bytes so far.
     #[inline]
-    pub(super) fn position(&self) -> u32 {
-        self.position
+    pub(super) fn len(&self) -> usize {
+        self.before + self.stretch.len()
     }
 
-    /// Where to append literal bytes. What is appended counts once [`end_literal`](Self::end_literal) is told where it began.
+    /// Where to append. What stands in it may be looked at until [`make_room`](Self::make_room) says true.
     #[inline]
-    pub(super) fn literal(&mut self) -> &mut Vec<u8> {
-        if self.copy.1 > 0 {
-            self.flush_copy();
-        }
-        &mut self.literal
+    pub(super) fn stretch(&mut self) -> &mut Vec<u8> {
+        &mut self.stretch
     }
 
-    /// Counts what was appended to the literal since it was `before` bytes long.
+    /// Compresses the stretch where it is long enough, and begins another one: true.
     #[inline]
-    pub(super) fn end_literal(&mut self, before: usize) {
-        self.position += (self.literal.len() - before) as u32;
+    pub(super) fn make_room(&mut self) -> bool {
+        let is_full = self.stretch.len() >= FULL;
+        if is_full {
+            self.compress();
+        }
+        is_full
     }
 
-    /// Repeats `len` bytes that stand at `from`.
-    #[inline]
-    pub(super) fn copy(&mut self, from: u32, len: u32) {
-        let offset = self.position - from;
-        self.position += len;
-        if self.copy.0 == offset && self.copy.1 > 0 {
-            self.copy.1 += len;
-            return;
+    fn compress(&mut self) {
+        let bound = snap::raw::max_compress_len(self.stretch.len());
+        if self.packed.len() < bound {
+            // Zeroed when it grows, and not for each stretch.
+            self.packed.resize(bound, 0);
         }
-        if self.copy.1 > 0 {
-            self.flush_copy();
-        } else {
-            self.flush_literal();
-        }
-        self.copy = (offset, len);
-    }
-
-    fn flush_literal(&mut self) {
-        let len = self.literal.len();
-        if len == 0 {
-            return;
-        }
-        let less = (len - 1) as u32;
-        match less {
-            0..=59 => self.out.push((less as u8) << 2),
-            60..=0xff => self.out.extend_from_slice(&[60 << 2, less as u8]),
-            0x100..=0xffff => self.out.extend_from_slice(&[61 << 2, less as u8, (less >> 8) as u8]),
-            _ => {
-                self.out.push(63 << 2);
-                self.out.extend_from_slice(&less.to_le_bytes());
-            }
-        }
-        self.out.extend_from_slice(&self.literal);
-        self.literal.clear();
-    }
-
-    fn flush_copy(&mut self) {
-        let (offset, mut len) = self.copy;
-        self.copy = (0, 0);
-        while len > 0 {
-            if offset < 2048 && (4..=11).contains(&len) {
-                self.out.extend_from_slice(&[
-                    1 | ((len as u8 - 4) << 2) | (((offset >> 8) as u8) << 5),
-                    offset as u8,
-                ]);
-                return;
-            }
-            let part = len.min(64);
-            let tag = (part as u8 - 1) << 2;
-            if offset <= 0xffff {
-                self.out.extend_from_slice(&[tag | 2, offset as u8, (offset >> 8) as u8]);
-            } else {
-                self.out.push(tag | 3);
-                self.out.extend_from_slice(&offset.to_le_bytes());
-            }
-            len -= part;
-        }
+        let written = self
+            .encoder
+            .compress(&self.stretch, &mut self.packed)
+            .expect("the output has the size that snappy asks for");
+        let length = self.packed.iter().position(|byte| byte & 0x80 == 0).map_or(0, |last| last + 1);
+        self.out.extend_from_slice(&self.packed[length..written]);
+        self.before += self.stretch.len();
+        self.stretch.clear();
     }
 
     /// The block; this one begins anew.
     pub(super) fn seal(&mut self) -> Vec<u8> {
-        if self.copy.1 > 0 {
-            self.flush_copy();
+        if !self.stretch.is_empty() {
+            self.compress();
         }
-        self.flush_literal();
         let mut preamble = Vec::with_capacity(PREAMBLE);
-        super::proto::varint(&mut preamble, u64::from(self.position));
+        super::proto::varint(&mut preamble, self.before as u64);
         let start = PREAMBLE - preamble.len();
         self.out[start..PREAMBLE].copy_from_slice(&preamble);
         let block = self.out[start..].to_vec();
         self.out.truncate(PREAMBLE);
-        self.position = 0;
+        self.before = 0;
+        // A large request is over: what it needed is not needed while little happens.
+        self.out.shrink_to(2 * block.len());
+        if self.stretch.capacity() > 4 * FULL {
+            self.stretch = Vec::new();
+            self.packed = Vec::new();
+        }
         block
-    }
-
-    /// Gives memory back that the last blocks did not need.
-    pub(super) fn shrink(&mut self, to: usize) {
-        self.out.shrink_to(to);
-        self.literal.shrink_to(4 << 10);
     }
 }
 
@@ -133,53 +108,30 @@ impl Snappy {
 mod tests {
     use super::*;
 
-    fn append(block: &mut Snappy, text: &[u8]) {
-        let literal = block.literal();
-        let before = literal.len();
-        literal.extend_from_slice(text);
-        block.end_literal(before);
-    }
-
     #[test]
-    fn any_decoder_reads_literals_and_copies_of_every_length_and_distance() {
-        let mut block = Snappy::default();
+    fn any_decoder_reads_a_block_of_many_stretches() {
+        let mut block = Block::default();
         let mut expected = Vec::new();
         let mut seed = 7_u32;
+        let mut stretches = 0;
         for step in 0..4000_u32 {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let len = match step % 97 {
-                0 => 70_000,
-                1 => 300,
-                _ => seed % 90 + 1,
-            };
-            if step % 3 == 0 {
-                let text: Vec<u8> = (0..len).map(|at| (at ^ seed >> 9) as u8).collect();
-                append(&mut block, &text);
-                expected.extend_from_slice(&text);
-            } else {
-                let from = (seed >> 3) % expected.len() as u32;
-                // May reach into itself, as a run does.
-                block.copy(from, len);
-                for at in from..from + len {
-                    expected.push(expected[at as usize]);
-                }
-            }
-            assert_eq!(block.position() as usize, expected.len());
+            // Now and then more than snappy looks back at once.
+            let len = if step % 997 == 0 { 300_000 } else { seed % 90 + 1 };
+            let text: Vec<u8> = (0..len).map(|at| (at ^ seed >> 29) as u8).collect();
+            stretches += u32::from(block.make_room());
+            block.stretch().extend_from_slice(&text);
+            expected.extend_from_slice(&text);
+            assert_eq!(block.len(), expected.len());
         }
+        assert!(stretches > 5, "{stretches}");
         let sealed = block.seal();
-        assert_eq!(snap::raw::Decoder::new().decompress_vec(&sealed).expect("a snappy block"), expected);
-        append(&mut block, b"again");
+        let mut decoder = snap::raw::Decoder::new();
+        assert!(decoder.decompress_vec(&sealed).expect("a snappy block") == expected);
+        let whole = snap::raw::Encoder::new().compress_vec(&expected).expect("compresses");
+        assert!(sealed.len() < whole.len() + whole.len() / 50, "{} beside {}", sealed.len(), whole.len());
+        block.stretch().extend_from_slice(b"again");
         assert_eq!(block.seal(), [&[5, 4 << 2][..], b"again"].concat());
         assert_eq!(block.seal(), [0]);
-    }
-
-    #[test]
-    fn copies_that_continue_each_other_are_one() {
-        let mut block = Snappy::default();
-        append(&mut block, b"0123456789");
-        block.copy(0, 4);
-        block.copy(4, 6);
-        // Length 20; a literal of 10; one copy of 10 from 10 back.
-        assert_eq!(block.seal(), [&[20, 9 << 2][..], b"0123456789", &[1 | 6 << 2, 10]].concat());
     }
 }

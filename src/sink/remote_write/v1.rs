@@ -1,69 +1,31 @@
-//! `prometheus.WriteRequest` of remote write 1.0, written straight into a snappy block.
+//! `prometheus.WriteRequest` of remote write 1.0.
 //!
-//! In: samples of final pages. Out: the block, one `TimeSeries` with one sample each. Most labels of a page stand a few
-//! hundred bytes further up already: at the same place of the sample before, or where they were written last. They are
-//! neither written nor searched for: a copy element points at them. Invariants: no allocation per sample in steady state;
-//! a label is only ever taken for an earlier one when all its bytes are equal.
+//! In: samples of final pages. Out: the message in a snappy block, one `TimeSeries` with one sample each. Most labels of a
+//! page stand at the same place of the sample before: their bytes are copied from there, as many as stand together at once.
+//! Invariants: no allocation per sample in steady state; a label is only ever taken for an earlier one when it is the same
+//! text of the same page.
 
-use std::hash::{BuildHasher as _, RandomState};
-
-use xxhash_rust::xxh3;
-
-use super::{Options, Part, histogram, proto, snappy::Snappy};
+use super::{Options, Part, histogram, proto, snappy::Block};
 use crate::data::sample::{Exemplar, NO_TIME, Page, Sample};
 
-/// Labels that are remembered: one for each place that their hash names.
-const REMEMBERED: usize = 2048;
+/// Bytes that are kept free for the length of a series' message: enough for 128 to 16,383 bytes, which most have.
+const LENGTH: usize = 2;
 
-/// A label that stands in the block.
-#[derive(Debug, Clone, Copy, Default)]
-struct Known {
-    hash: u64,
-    /// Where its name and value stand in `texts`.
-    text: u32,
-    name_len: u32,
-    value_len: u32,
-    /// Where it was written last.
-    position: u32,
-}
-
-/// A label of the sample before.
+/// A label of the sample before, and where it stands in the stretch that is being written.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     part: Part,
     position: u32,
     len: u32,
-    /// It stands near the same place of the sample before it, at `position` until it is written anew.
-    is_near: bool,
 }
 
 /// A request that is being written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Request {
-    block: Snappy,
-    known: Vec<Known>,
-    texts: Vec<u8>,
+    block: Block,
     before: Vec<Written>,
     now: Vec<Written>,
-    tail: Vec<u8>,
     part: Vec<u8>,
-    seed: u64,
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Self {
-            block: Snappy::default(),
-            known: vec![Known::default(); REMEMBERED],
-            texts: Vec::new(),
-            before: Vec::new(),
-            now: Vec::new(),
-            tail: Vec::new(),
-            part: Vec::new(),
-            // A target cannot choose labels that all fall into one place.
-            seed: RandomState::new().hash_one(0_u8),
-        }
-    }
 }
 
 /// Bytes of a label's message, without its tag and length.
@@ -71,10 +33,28 @@ fn label_len(name: &[u8], value: &[u8]) -> usize {
     proto::bytes_len(name.len()) + proto::bytes_len(value.len())
 }
 
+/// Appends a label to a series or an exemplar.
+#[inline]
+fn write_label(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let len = label_len(name, value);
+    if len < 0x80 {
+        // All lengths are one byte.
+        out.extend_from_slice(&[0x0a, len as u8, 0x0a, name.len() as u8]);
+        out.extend_from_slice(name);
+        out.extend_from_slice(&[0x12, value.len() as u8]);
+        out.extend_from_slice(value);
+    } else {
+        out.push(0x0a);
+        proto::varint(out, len as u64);
+        proto::bytes(out, 1, name);
+        proto::bytes(out, 2, value);
+    }
+}
+
 impl Request {
     /// Uncompressed bytes so far.
     pub(super) fn raw_len(&self) -> usize {
-        self.block.position() as usize
+        self.block.len()
     }
 
     /// A new page begins: spans of the one before mean nothing in it.
@@ -84,99 +64,87 @@ impl Request {
 
     /// Appends a sample with its labels, its exemplars and its native histogram.
     pub(super) fn add(&mut self, page: &Page, sample: &Sample, options: &Options) {
-        let Self { block, known, texts, before, now, tail, part, seed } = self;
+        let Self { block, before, now, part } = self;
+        if block.make_room() {
+            before.clear();
+        }
         now.clear();
-        let (mut size, mut at) = (0, 0);
+        let out = block.stretch();
+        let tag = out.len();
+        out.extend_from_slice(&[0x0a; 1 + LENGTH]);
+        // Labels that stand together in the sample before, and are not copied yet.
+        let (mut from, mut len) = (0, 0);
+        let mut at = 0;
         options.each_part(page, sample, |part| {
             if let Some(earlier) = super::find_near(before, &mut at, |earlier| earlier.part == part) {
-                size += earlier.len as usize;
-                now.push(Written { part, position: earlier.position, len: earlier.len, is_near: true });
+                let position = earlier.position as usize;
+                if from + len != position {
+                    out.extend_from_within(from..from + len);
+                    (from, len) = (position, 0);
+                }
+                now.push(Written { part, position: (out.len() + len) as u32, len: earlier.len });
+                len += earlier.len as usize;
                 return;
             }
             let (name, value) = options.text(page, part);
             // A label without a value is none.
-            if !value.is_empty() {
-                let inner = label_len(name, value);
-                let len = 1 + proto::varint_len(inner as u64) + inner;
-                size += len;
-                now.push(Written { part, position: 0, len: len as u32, is_near: false });
+            if value.is_empty() {
+                return;
             }
+            out.extend_from_within(from..from + len);
+            len = 0;
+            let position = out.len();
+            write_label(out, name, value);
+            now.push(Written { part, position: position as u32, len: (out.len() - position) as u32 });
         });
-        tail.clear();
-        write_tail(tail, part, page, sample, options);
-        size += tail.len();
-
-        let literal = block.literal();
-        let start = literal.len();
-        literal.push(0x0a);
-        proto::varint(literal, size as u64);
-        block.end_literal(start);
-        for written in now.iter_mut() {
-            let from = std::mem::replace(&mut written.position, block.position());
-            if written.is_near {
-                block.copy(from, written.len);
-                continue;
-            }
-            let (name, value) = options.text(page, written.part);
-            let hash = xxh3::xxh3_64_with_seed(value, xxh3::xxh3_64_with_seed(name, *seed));
-            let slot = &mut known[hash as usize % REMEMBERED];
-            let is_known = slot.hash == hash && slot.name_len as usize == name.len() && {
-                let text = &texts[slot.text as usize..];
-                slot.value_len as usize == value.len()
-                    && text.starts_with(name)
-                    && text[name.len()..].starts_with(value)
-            };
-            if is_known {
-                block.copy(slot.position, written.len);
-                slot.position = written.position;
-                continue;
-            }
-            *slot = Known {
-                hash,
-                text: texts.len() as u32,
-                name_len: name.len() as u32,
-                value_len: value.len() as u32,
-                position: written.position,
-            };
-            texts.extend_from_slice(name);
-            texts.extend_from_slice(value);
-            let literal = block.literal();
-            let start = literal.len();
-            literal.push(0x0a);
-            proto::varint(literal, label_len(name, value) as u64);
-            proto::bytes(literal, 1, name);
-            proto::bytes(literal, 2, value);
-            block.end_literal(start);
-        }
-        let literal = block.literal();
-        let start = literal.len();
-        literal.extend_from_slice(tail);
-        block.end_literal(start);
+        out.extend_from_within(from..from + len);
+        write_tail(out, part, page, sample, options);
+        put_length(out, tag + 1, now);
         std::mem::swap(before, now);
     }
 
     /// The block as it is sent; this one begins anew.
     pub(super) fn seal(&mut self) -> Vec<u8> {
-        let sealed = self.block.seal();
         self.before.clear();
-        self.known.fill(Known::default());
-        self.texts.clear();
-        // A large request is over: what it needed is not needed while little happens.
-        self.block.shrink(2 * sealed.len());
-        self.texts.shrink_to(64 << 10);
-        sealed
+        self.block.seal()
+    }
+}
+
+/// Writes the length of what stands behind the room at `at` into it; labels move where it needs more or less room.
+#[inline]
+fn put_length(out: &mut Vec<u8>, at: usize, labels: &mut [Written]) {
+    let start = at + LENGTH;
+    let len = out.len() - start;
+    if (0x80..0x4000).contains(&len) {
+        out[at] = len as u8 | 0x80;
+        out[at + 1] = (len >> 7) as u8;
+        return;
+    }
+    // Five bytes: a message is far below 4 GiB.
+    let mut length = [0; 5];
+    let mut rest = len;
+    let needed = proto::varint_len(len as u64).min(length.len());
+    for (index, byte) in length[..needed].iter_mut().enumerate() {
+        *byte = rest as u8 & 0x7f | if index + 1 < needed { 0x80 } else { 0 };
+        rest >>= 7;
+    }
+    out.splice(at..start, length[..needed].iter().copied());
+    for label in labels {
+        label.position = label.position + needed as u32 - LENGTH as u32;
     }
 }
 
 /// The sample, its exemplars and its histogram: what follows the labels.
+#[inline]
 fn write_tail(out: &mut Vec<u8>, part: &mut Vec<u8>, page: &Page, sample: &Sample, options: &Options) {
     let time = sample.time_unix_ms;
     let histogram = page.histogram_of(sample);
     if histogram.is_none() {
-        part.clear();
-        proto::double(part, 1, sample.value);
-        proto::number(part, 2, time as u64);
-        proto::bytes(out, 2, part);
+        let of_value = if sample.value.to_bits() == 0 { 0 } else { 9 };
+        let of_time = if time == 0 { 0 } else { 1 + proto::varint_len(time as u64) };
+        out.extend_from_slice(&[2 << 3 | 2, (of_value + of_time) as u8]);
+        proto::double(out, 1, sample.value);
+        proto::number(out, 2, time as u64);
     }
     if options.exemplars {
         for exemplar in page.exemplars_of(sample) {
@@ -195,10 +163,7 @@ fn write_tail(out: &mut Vec<u8>, part: &mut Vec<u8>, page: &Page, sample: &Sampl
 fn write_exemplar(out: &mut Vec<u8>, page: &Page, exemplar: &Exemplar, time: i64) {
     for label in page.exemplar_labels(exemplar) {
         let (name, value) = (page.bytes(label.name), page.bytes(label.value));
-        out.push(0x0a);
-        proto::varint(out, label_len(name, value) as u64);
-        proto::bytes(out, 1, name);
-        proto::bytes(out, 2, value);
+        write_label(out, name, value);
     }
     proto::double(out, 2, exemplar.value);
     let time = if exemplar.time_unix_ms == NO_TIME { time } else { exemplar.time_unix_ms };

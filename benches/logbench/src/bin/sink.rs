@@ -1,15 +1,18 @@
-//! The receiver of the benchmark: takes Loki pushes and OTLP/HTTP logs, and checks every line of them.
+//! The receiver of the benchmark: takes Loki pushes, OTLP/HTTP logs and remote write 1.0, and checks all that is in them.
 //!
 //! `sink [--port 0]` prints the address it listens on. `GET /stats` answers what has come, `GET /latency` how long it
 //! took, `POST /reset` forgets both. A line is known by its token; one that comes twice is a duplicate, one that
-//! comes after a later one of its file is out of order, one whose trace id differs from the id in its text is wrong.
+//! comes after a later one of its file is out of order, one whose trace id differs from the id in its text is wrong. A sample
+//! whose time is that of its series' last one is a duplicate, one with an earlier time is out of order.
 
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use logbench::line::Token;
-use logbench::wire::{Received, read_loki, read_otlp};
+use logbench::wire::{Received, ReceivedSample, read_loki, read_otlp, read_remote_write};
 use logbench::{now_micros, option};
 
 /// Largest request body that is read.
@@ -23,6 +26,9 @@ struct Tally {
     /// The latest line, by file.
     latest: Vec<usize>,
     lines: u64,
+    /// Time of the last sample, by series.
+    series: HashMap<u64, u64>,
+    samples: u64,
     duplicates: u64,
     out_of_order: u64,
     /// Lines without a token.
@@ -71,10 +77,24 @@ impl Tally {
         }
     }
 
+    fn take_sample(&mut self, sample: &ReceivedSample) {
+        let last = self.series.entry(sample.series).or_insert(0);
+        match sample.time_unix_ms.cmp(last) {
+            Ordering::Equal => self.duplicates += 1,
+            Ordering::Less => self.out_of_order += 1,
+            Ordering::Greater => {
+                *last = sample.time_unix_ms;
+                self.samples += 1;
+            }
+        }
+    }
+
     fn stats(&self) -> String {
         format!(
-            "{{\"lines\":{},\"duplicates\":{},\"out_of_order\":{},\"strange\":{},\"wrong\":{},\"traced\":{},\"requests\":{},\"bytes\":{},\"undecoded\":{}}}",
+            "{{\"lines\":{},\"samples\":{},\"series\":{},\"duplicates\":{},\"out_of_order\":{},\"strange\":{},\"wrong\":{},\"traced\":{},\"requests\":{},\"bytes\":{},\"undecoded\":{}}}",
             self.lines,
+            self.samples,
+            self.series.len(),
             self.duplicates,
             self.out_of_order,
             self.strange,
@@ -177,12 +197,16 @@ impl Request {
                 flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut plain).ok().map(|_| plain)
             }
             "zstd" => zstd::stream::decode_all(&self.body[..]).ok(),
-            "" | "identity" | "snappy" if self.is_loki() => {
+            "" | "identity" | "snappy" if self.is_loki() || self.is_remote_write() => {
                 snap::raw::Decoder::new().decompress_vec(&self.body).ok()
             }
             "" | "identity" => Some(self.body.clone()),
             _ => None,
         }
+    }
+
+    fn is_remote_write(&self) -> bool {
+        self.path.starts_with("/api/v1/write")
     }
 
     fn is_loki(&self) -> bool {
@@ -212,7 +236,9 @@ fn answer(request: &Request, tally: &Mutex<Tally>) -> String {
     tally.requests += 1;
     tally.bytes += request.body.len() as u64;
     let decoded = plain.as_deref().is_some_and(|body| {
-        let read = if request.is_loki() {
+        let read = if request.is_remote_write() {
+            read_remote_write(body, |sample| tally.take_sample(&sample))
+        } else if request.is_loki() {
             read_loki(body, |received| tally.take(&received, now))
         } else {
             read_otlp(body, |received| tally.take(&received, now))
@@ -223,7 +249,7 @@ fn answer(request: &Request, tally: &Mutex<Tally>) -> String {
         tally.undecoded += 1;
         return "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned();
     }
-    if request.is_loki() {
+    if request.is_loki() || request.is_remote_write() {
         "HTTP/1.1 204 No Content\r\n\r\n".to_owned()
     } else {
         "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n".to_owned()
