@@ -50,8 +50,13 @@ impl Objective {
 
     /// The share that may be bad: 0.0005 of 0.9995.
     pub fn budget(self) -> f64 {
-        tidy(1.0 - self.0)
+        left(self.0)
     }
+}
+
+/// What a share leaves, to a millionth of a millionth: the difference of doubles is exact to no more.
+fn left(share: f64) -> f64 {
+    tidy(((1.0 - share) * 1e12).round() / 1e12)
 }
 
 impl FromStr for Objective {
@@ -76,7 +81,7 @@ impl FromStr for Objective {
             Err(ObjectiveError::Beyond(text.to_owned()))
         } else if value >= 100.0 {
             Err(ObjectiveError::NoBudget(text.to_owned()))
-        } else if tidy(1.0 - tidy(value / 100.0)) < LEAST_BUDGET {
+        } else if left(tidy(value / 100.0)) < LEAST_BUDGET {
             Err(ObjectiveError::TooFine(text.to_owned()))
         } else {
             Ok(Self(tidy(value / 100.0)))

@@ -63,18 +63,32 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     let wanted = |part| parts.is_empty() || parts.contains(&part);
     let mut found = Vec::new();
     let mut add = |path: &str, text: String| found.push(File { path: path.to_owned(), text });
-    let groups = rules::groups(specs, defaults);
+    let groups: Vec<Vec<Group>> = specs.iter().map(|spec| rules::groups(spec, defaults)).collect();
+    // A file an objective: its tests evaluate nothing else, and a diff shows what changed.
     if wanted(Part::Rules) {
-        add("prometheus-rules.yaml", rules::file(&groups));
+        for (spec, groups) in specs.iter().zip(&groups) {
+            add(&format!("rules/{}.yaml", slug(&spec.id())), rules::file(groups));
+        }
+        if alerting(specs).next().is_some() {
+            add("rules/slo.yaml", rules::file(&[rules::common(defaults)]));
+        }
+    }
+    if wanted(Part::Tests) {
+        for (spec, groups) in specs.iter().zip(&groups).filter(|(spec, _)| spec.mode == Mode::Alert) {
+            let name = slug(&spec.id());
+            let text = promtool::file(spec, groups, &format!("../rules/{name}.yaml"));
+            add(&format!("tests/{name}.test.yaml"), text);
+        }
     }
     if wanted(Part::PrometheusRule) {
-        add("prometheusrule.yaml", rules::custom_resource(&groups));
+        let mut all: Vec<Group> = groups.into_iter().flatten().collect();
+        if alerting(specs).next().is_some() {
+            all.push(rules::common(defaults));
+        }
+        add("prometheusrule.yaml", rules::custom_resource(&all));
     }
     if wanted(Part::Loki) {
         add("loki-rules.yaml", loki::file(specs, defaults));
-    }
-    if wanted(Part::Tests) {
-        add("tests/prometheus-rules.test.yaml", promtool::file(specs, "../prometheus-rules.yaml"));
     }
     if wanted(Part::Alertmanager) {
         add("alertmanager-snippet.yaml", alertmanager::snippet(defaults));
@@ -106,6 +120,19 @@ impl Urgency {
             (Self::Info, _) => "info",
         }
     }
+}
+
+/// A file name of an id; different ids have different names.
+fn slug(id: &str) -> String {
+    id.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'/' => out.push('.'),
+            b'-' => out.push('-'),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => out.push_str(&format!("_{byte:02X}")),
+        }
+        out
+    })
 }
 
 /// Those that call somebody.

@@ -61,21 +61,22 @@ pub enum Kind {
 /// Requests in five minutes of the last hour from which silence is worth a page.
 const TRAFFIC: u32 = 20;
 
-/// All groups of all objectives, in their order.
-pub(super) fn groups(specs: &[Spec], defaults: &Defaults) -> Vec<Group> {
-    let mut found = Vec::new();
-    for spec in specs {
-        let of = Objective { spec, defaults, id: spec.id() };
-        found.push(Group { name: format!("slo:{}:sli", of.id), interval: "30s", rules: of.counted() });
-        found.push(Group { name: format!("slo:{}:long", of.id), interval: "2m", rules: of.long() });
-        if spec.mode == Mode::Alert {
-            found.push(Group { name: format!("slo:{}:alerts", of.id), interval: "30s", rules: of.alerts() });
-        }
-    }
-    if super::alerting(specs).next().is_some() {
-        found.push(Group { name: "slo:rules".into(), interval: "1m", rules: vec![missing(defaults)] });
+/// The groups of one objective.
+pub(super) fn groups(spec: &Spec, defaults: &Defaults) -> Vec<Group> {
+    let of = Objective { spec, defaults, id: spec.id() };
+    let mut found = vec![
+        Group { name: format!("slo:{}:sli", of.id), interval: "30s", rules: of.counted() },
+        Group { name: format!("slo:{}:long", of.id), interval: "2m", rules: of.long() },
+    ];
+    if spec.mode == Mode::Alert {
+        found.push(Group { name: format!("slo:{}:alerts", of.id), interval: "30s", rules: of.alerts() });
     }
     found
+}
+
+/// What holds for all objectives together.
+pub(super) fn common(defaults: &Defaults) -> Group {
+    Group { name: "slo:rules".into(), interval: "1m", rules: vec![missing(defaults)] }
 }
 
 struct Objective<'a> {
