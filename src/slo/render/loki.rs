@@ -16,7 +16,7 @@ use super::rules::title;
 use super::{HEADER, Urgency, alerting, evidence, yaml};
 
 const ABOUT: &str = "\
-# For sites where no Prometheus evaluates prometheus-rules.yaml; load one of both. `service_name` is the workload's name
+# For sites where no Prometheus evaluates rules/*.yaml; load one of both. `service_name` is the workload's name
 # unless the objective says match.service.
 ";
 
