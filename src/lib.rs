@@ -3,6 +3,10 @@
 //! /var/log/pods ► discover ► tail ► frame ► parse ► process ► seal ═► deliver ► loki | otlp | local | stdout
 //!                   ▲ reserve(budget), one OS thread, no await     (tokio)      │
 //!                   └─ checkpoint ◄─ Ledger ◄──── Ticket ◄──── Verdict ◄────────┘
+//!
+//! pods, static ► targets ► guard ► pace, fetch ═► exposition ► series ► page ► remote_write | otlp | /metrics/workloads
+//!                                     (tokio)   raw page ▼       ▲    one OS thread, no await
+//!                                   access lines ═► red ─┴─ host ┘
 #![doc = "```"]
 //! The modules below stand in the order of the flow.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]

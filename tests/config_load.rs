@@ -205,10 +205,37 @@ fn a_backend_without_a_cluster_name_warns() {
 }
 
 #[test]
+fn samples_of_an_unnamed_cluster_and_samples_that_nobody_receives_warn() {
+    let sink = "[sink.remote_write.main]\nurl = \"http://prometheus:9090/api/v1/write\"\n";
+    let only_metrics = "[sink.otlp.main]\nendpoint = \"http://otel:4317\"\nsignals = [\"metrics\"]\n";
+    for text in [sink, only_metrics] {
+        let warnings = loaded(text, &[], &[]).warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings[0].key, "agent.cluster");
+        assert!(warnings[0].message.contains("series of several clusters"), "{warnings:?}");
+    }
+    let off = "[agent]\ncluster = \"a\"\n[admin]\nworkloads = \"off\"\n";
+    let warnings = loaded(off, &[], &[]).warnings;
+    assert_eq!(warnings.iter().map(|warning| warning.key.as_str()).collect::<Vec<_>>(), ["admin.workloads"]);
+    assert!(warnings[0].message.contains("nothing receives the samples"), "{warnings:?}");
+    for quiet in [format!("{off}{sink}"), format!("{off}[scrape]\nmode = \"off\"\n")] {
+        assert_eq!(loaded(&quiet, &[], &[]).warnings, []);
+    }
+}
+
+#[test]
 fn the_memory_bound_of_the_shipped_default_is_at_most_120_mib() {
     let bound = config("", &[], &[]).memory_bound();
     assert!(bound.total() <= 120 << 20, "{bound}");
     assert!(bound.terms.iter().any(|(name, bytes)| name.contains("[agent] memory") && *bytes == 32 << 20));
+    // In a cluster, where pods are watched, it fits the chart's limit; with samples sent as well, half as much again.
+    let watched = "[kube]\nmode = \"api\"\n[sink.loki.main]\nurl = \"http://loki:3100\"\n";
+    let bound_of = |text: &str| config(text, &[], &[]).memory_bound();
+    assert!(bound_of(watched).total() <= 128 << 20, "{}", bound_of(watched));
+    let sent = format!("{watched}[sink.remote_write.main]\nurl = \"http://prometheus:9090/api/v1/write\"\n");
+    assert!(bound_of(&sent).total() <= 160 << 20, "{}", bound_of(&sent));
+    let off = bound_of("[scrape]\nmode = \"off\"\n[red]\nenabled = false\n[admin]\nworkloads = \"off\"\n");
+    assert!(off.terms.iter().all(|(name, _)| !name.contains("scrape") && !name.contains("page")), "{off}");
     let more = config("[agent]\nmemory = \"64MiB\"", &[], &[]).memory_bound();
     assert_eq!(more.total() - bound.total(), 32 << 20);
 }

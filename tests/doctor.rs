@@ -165,6 +165,33 @@ fn a_healthy_node_is_a_list_of_ticks() {
 }
 
 #[test]
+fn static_targets_are_scraped_once_where_no_agent_runs() {
+    use std::io::{Read as _, Write as _};
+    let place = Place::new();
+    place.log(&["one"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let target = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a scrape");
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).expect("a request") > 0);
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 4\r\nconnection: close\r\n\r\na 1\n";
+        stream.write_all(answer.as_bytes()).expect("answered");
+    });
+    let said = place.doctor(&format!(
+        "[sink.stdout.main]\n[[scrape.static]]\ntargets = [{address:?}, \"127.0.0.1:1\"]\n"
+    ));
+    target.join().expect("it was asked");
+    let lines: Vec<&str> = said.out.lines().filter(|line| line.contains("127.0.0.1:1/metrics")).collect();
+    assert_eq!(said.block("scrape"), ["√ scrape 1 of 2 static targets answer"]);
+    assert!(
+        lines.len() == 1 && lines[0].starts_with('‼') && lines[0].contains("cannot connect"),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
 fn programs_get_json_and_the_exit_code_says_the_same() {
     let place = Place::new();
     let config = place.config(&loki("http://127.0.0.1:1"));

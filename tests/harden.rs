@@ -241,3 +241,25 @@ fn a_reload_that_leads_out_of_the_sandbox_is_refused_with_the_remedy() {
         assert!(agent.terminate().success());
     }
 }
+
+#[test]
+fn host_figures_are_read_and_red_is_kept_from_inside_the_sandbox() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _log = logs(dir.path());
+    let host = dir.path().join("host");
+    fs::create_dir_all(host.join("proc")).expect("made");
+    fs::create_dir_all(host.join("sys/fs/cgroup")).expect("made");
+    fs::write(host.join("proc/loadavg"), "7.25 0.25 0.125 1/80 1\n").expect("written");
+    let rest = format!(
+        "[host]\nenabled = true\nroot = {host:?}\ninterval = \"1s\"\n[red]\ninterval = \"1s\"\n[sink.stdout.o]\n"
+    );
+    let mut agent = Agent::start(&dir.path().join("agent"), &dir.path().join("pods"), &rest);
+    agent.wait_ready();
+    let page = || agent.get("/metrics/workloads").map(|(_, page)| page).unwrap_or_default();
+    let shown = wait_until(PATIENCE, || {
+        page().lines().any(|line| line.starts_with("node_load1{") && line.ends_with(" 7.25"))
+    });
+    assert!(shown, "{}\n{}", page(), said(&agent));
+    assert!(!said(&agent).contains("RED"), "its counters are durable: {}", said(&agent));
+    assert!(agent.terminate().success());
+}

@@ -221,8 +221,8 @@ impl Sandbox {
         };
         named(config, tree).into_iter().find_map(|Named { key, path, writes, .. }| {
             let (list, what) = if writes { (&self.write, "write to") } else { (&self.read, "read") };
-            // A directory for docker's files that does not exist is no reason to refuse.
-            let idle = key == "logs.symlink_roots" && !path.exists();
+            // A directory for docker's files, or of figures, that does not exist is no reason to refuse.
+            let idle = matches!(key.as_str(), "logs.symlink_roots" | "host.root") && !path.exists();
             (!idle && outside(&path, list)).then(|| {
                 format!(
                     "{key}: {} is outside of what this process may {what} since its start (Landlock); restart nodewick to apply the config",
@@ -290,6 +290,12 @@ fn named(config: &Config, tree: &Table) -> Vec<Named> {
     for (name, store) in config.sink.stores() {
         let path = store.directory(name, &config.agent.state_dir);
         found.push(Named { key: format!("sink.local.{name}.dir"), path, file: None, writes: true });
+    }
+    if config.host.enabled {
+        // Where the node's are not mounted, these are the machine's own, which every agent may read.
+        for path in [config.host.proc(), config.host.cgroup()] {
+            found.push(Named { key: "host.root".into(), path, file: None, writes: false });
+        }
     }
     files(tree, &mut String::new(), &mut found);
     for file in super::reload::references(tree) {
@@ -429,6 +435,40 @@ mod tests {
                 dir.join("tokens").display()
             )
         );
+    }
+
+    #[test]
+    fn the_nodes_figures_the_scrapes_authorities_and_reds_counters_are_in_reach() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().canonicalize().expect("there");
+        for name in ["host/proc", "host/sys/fs/cgroup", "host/etc", "certs", "state"] {
+            std::fs::create_dir_all(dir.join(name)).expect("made");
+        }
+        let config = |enabled: bool| {
+            loaded(&format!(
+                "[agent]\nstate_dir = {:?}\n[host]\nenabled = {enabled}\nroot = {:?}\n[scrape.tls]\nca_file = {:?}\n",
+                dir.join("state"),
+                dir.join("host"),
+                dir.join("certs/ca.pem"),
+            ))
+        };
+        let below = |list: &[PathBuf]| {
+            list.iter()
+                .filter_map(|path| path.strip_prefix(&dir).ok())
+                .map(Path::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let (on, off) = (config(true), config(false));
+        let sandbox = Sandbox::of(&on, None);
+        let read = below(&sandbox.read);
+        assert_eq!(read, [Path::new("certs"), Path::new("host/proc"), Path::new("host/sys/fs/cgroup")]);
+        assert!(below(&sandbox.write).contains(&PathBuf::from("state")), "red.state is written there");
+        assert_eq!(below(&Sandbox::of(&off, None).read), [Path::new("certs")], "only where they are wanted");
+        let refused = Sandbox::of(&off, None).refuses(&on.config, &on.tree).expect("it was not granted");
+        assert!(refused.starts_with("host.root: ") && refused.contains("restart nodewick"), "{refused}");
+        // Without the mounts they are the machine's own.
+        let own = loaded(&format!("[host]\nenabled = true\nroot = {:?}\n", dir.join("nothing")));
+        assert_eq!(Sandbox::of(&own, None).refuses(&own.config, &own.tree), None);
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub const RESTART_ONLY: &[Row] = &[
         keep: |running, new| keep(&running.admin.listen, &mut new.admin.listen),
     },
     Row {
+        key: "admin.workloads",
+        why: "the listener's pages are set up with it",
+        keep: |running, new| keep(&running.admin.workloads, &mut new.admin.workloads),
+    },
+    Row {
         key: "telemetry.*",
         why: "the agent's own logs are set up before everything else",
         keep: |running, new| keep(&running.telemetry, &mut new.telemetry),

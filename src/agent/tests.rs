@@ -48,11 +48,11 @@ fn a_config_that_does_not_start_gives_way_to_the_last_good_one() {
     run(async {
         let mut lasting = Lasting::new(Arc::default());
         let state = lock_state(&good.agent.state_dir, &lasting.health).await;
-        let pipeline = Pipeline::start(&good, None, Legacy { state, marks: None }, &lasting, false)
+        let pipeline = Pipeline::start(&good, None, Legacy { state, marks: None }, &mut lasting, false)
             .unwrap_or_else(|error| panic!("{error}"));
         wait_for(|| stored(dir.path()).len() == 1).await;
         wait_for(|| lasting.health.ready().is_ok()).await;
-        let (outcome, legacy) = pipeline.end(HAND_OVER).await;
+        let (outcome, legacy) = pipeline.end(HAND_OVER, &mut lasting).await;
         assert_eq!(outcome.expect("drains"), Outcome { flushed: true, aborted: Vec::new() });
         let marks = legacy.as_ref().and_then(|legacy| legacy.marks.clone()).expect("where it stopped");
         assert_eq!(marks.keys().collect::<Vec<_>>(), ["shop_api-1_u1/api/0"]);
@@ -65,7 +65,7 @@ fn a_config_that_does_not_start_gives_way_to_the_last_good_one() {
         text.push_str("2026-11-22T14:00:00.000000002Z stdout F second\n");
         std::fs::write(&log, text).expect("written");
         wait_for(|| stored(dir.path()).len() >= 2).await;
-        pipeline.end(HAND_OVER).await.0.expect("drains");
+        pipeline.end(HAND_OVER, &mut lasting).await.0.expect("drains");
     });
     let lines = stored(dir.path());
     assert_eq!(lines.len(), 2, "nothing twice: {lines:?}");
@@ -85,20 +85,21 @@ fn positions_survive_a_hand_over_without_a_state_directory() {
         local::Config { dir: Some(dir.path().join("store")), ..local::Config::default() },
     );
     run(async {
-        let lasting = Lasting::new(Arc::default());
+        let mut lasting = Lasting::new(Arc::default());
         let state = lock_state(&config.agent.state_dir, &lasting.health).await;
         assert!(state.is_err());
-        let start = |legacy, again| {
-            Pipeline::start(&config, None, legacy, &lasting, again).unwrap_or_else(|error| panic!("{error}"))
+        let start = |legacy, lasting: &mut Lasting, again| {
+            Pipeline::start(&config, None, legacy, lasting, again).unwrap_or_else(|error| panic!("{error}"))
         };
-        let pipeline = start(Legacy { state, marks: None }, false);
-        let sent = || lasting.registry.load().as_ref().map_or(0, |all| all.accounts().1.sent);
+        let pipeline = start(Legacy { state, marks: None }, &mut lasting, false);
+        let registry = Arc::clone(&lasting.registry);
+        let sent = || registry.load().as_ref().map_or(0, |all| all.accounts().1.sent);
         wait_for(|| sent() > 0).await;
-        let (outcome, legacy) = pipeline.end(HAND_OVER).await;
+        let (outcome, legacy) = pipeline.end(HAND_OVER, &mut lasting).await;
         outcome.expect("drains");
-        let pipeline = start(legacy.expect("what it knew"), true);
+        let pipeline = start(legacy.expect("what it knew"), &mut lasting, true);
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!(sent(), 0, "what was acknowledged is not read again");
-        pipeline.end(HAND_OVER).await.0.expect("drains");
+        pipeline.end(HAND_OVER, &mut lasting).await.0.expect("drains");
     });
 }

@@ -3,9 +3,10 @@
 //! In: a [`Config`]. Out: findings by key path, placed by the loader. Pure: no file and no network is touched.
 
 use super::diagnostics::Level;
-use super::{Config, logs, process};
+use super::{Config, logs, process, scrape};
 use crate::data::batch::{FIELD_NAMES, Fields};
 use crate::data::units::ByteSize;
+use crate::scrape::config::Mode;
 use crate::sink::otlp::Signal;
 
 /// Something that is wrong or odd about a key.
@@ -117,8 +118,11 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             }
         }
     }
-    if config.agent.cluster.is_empty() && (!config.sink.loki.is_empty() || !config.sink.otlp.is_empty()) {
-        let message = "not set: lines of several clusters could not be told apart in the backend".to_owned();
+    let takes_logs =
+        !config.sink.loki.is_empty() || config.sink.otlp.values().any(|sink| sink.takes(Signal::Logs));
+    if config.agent.cluster.is_empty() && (takes_logs || config.sink.takes_metrics()) {
+        let what = if takes_logs { "lines" } else { "series" };
+        let message = format!("not set: {what} of several clusters could not be told apart in the backend");
         add(Level::Warning, &["agent", "cluster"], message, "set [agent] cluster or NODEWICK_AGENT_CLUSTER");
     }
     if config.record.fields.0 == Fields::NONE {
@@ -139,11 +143,31 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             std::iter::once("scrape").chain(problem.key.iter().map(String::as_str)).collect();
         add(Level::Error, &path, problem.message, &problem.help);
     }
+    for (index, range) in config.scrape.deny.iter().enumerate() {
+        if let Err(message) = scrape::guard::Range::parse(range) {
+            let help =
+                "a range is an address and the length of its prefix; an address alone is a range of one";
+            add(Level::Error, &["scrape", "deny", &format!("[{index}]")], message, help);
+        }
+    }
+    if unreceived(config) {
+        let message = "nothing receives the samples: no sink takes metrics, and the page is off".to_owned();
+        let help = "write [sink.remote_write.main] url = \"http://prometheus:9090/api/v1/write\"; or leave this key out, \
+                    and fetch /metrics/workloads from the agent; or scrape nothing: [scrape] mode = \"off\"";
+        add(Level::Warning, &["admin", "workloads"], message, help);
+    }
     if let Err(message) = config.admin.address() {
         let help = "write it like \"0.0.0.0:9464\", or \"off\" for no listener";
         add(Level::Error, &["admin", "listen"], message, help);
     }
     found
+}
+
+/// True when somebody has asked for samples that go nowhere.
+fn unreceived(config: &Config) -> bool {
+    let asked = !config.scrape.fixed.is_empty() || config.host.enabled || config.scrape.mode != Mode::Off;
+    let page_is_off = config.admin.workloads == crate::admin::Workloads::Off;
+    asked && page_is_off && !config.sink.takes_metrics()
 }
 
 /// Kind, name and URL of every sink with a backend.

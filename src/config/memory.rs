@@ -23,8 +23,9 @@ const PROGRAM: u64 = 16 << 20;
 /// Bytes that a connection to the machines' listener may hold: request head, rendered page.
 const ADMIN_CONNECTION: u64 = 64 << 10;
 
-/// What is remembered of one container log: trace ids by request id, the framer, the ledger, the open file.
-const LOG_STATE: u64 = 32 << 10;
+/// What is remembered of one container log: 20 KiB of trace ids by request id where lines have both, the framer, the
+/// ledger, the open file.
+const LOG_STATE: u64 = 22 << 10;
 /// What is kept of a pod: its labels and annotations, stripped and as resolved, and how its logs are treated.
 const POD_STATE: u64 = 16 << 10;
 /// One object of the watch in pieces and whole. etcd takes 1.5 MiB at most.
@@ -34,10 +35,14 @@ const JOINED_LINES: u64 = 16;
 /// Read buffers that wait to be used again: an arena and its records each.
 const POOLED_BUFFERS: u64 = 8 * (384 << 10);
 
-/// Compressed bodies under way, and the body being encoded with its compressed form. Metadata and labels at most
-/// double the bytes of lines.
+/// A page of host figures: 250 containers with 40 series each, 256 bytes a sample.
+const HOST_PAGE: u64 = 250 * 40 * 256;
+
+/// Compressed bodies under way and the one being made, each at most a fifth above the bytes of its lines should nothing
+/// compress; and the body being encoded, of which metadata and labels at most triple the bytes of lines. What is repeated
+/// in each line leaves little in the compressed form.
 fn requests(limits: &crate::sink::lane::Config) -> u64 {
-    (limits.in_flight as u64 + 3) * 2 * limits.max_request.0
+    (limits.in_flight as u64 + 1) * limits.max_request.0 / 5 * 6 + 3 * limits.max_request.0
 }
 
 /// Adds up the bound of `config`.
@@ -60,8 +65,21 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if let Ok(chain) = process::Chain::compile(&config.process) {
         add("process".to_owned(), "rate limit keys", chain.memory_bound() as u64);
     }
+    // Where nobody is asked for pods there are static targets only.
+    let has_pods = config.kube.effective_mode() != kube::Mode::Path;
+    let scrapes = config.scrape.is_on() && (has_pods || !config.scrape.fixed.is_empty());
+    for (what, bytes) in config.scrape.memory_bound().into_iter().filter(|_| scrapes) {
+        add("scrape".to_owned(), what, bytes);
+    }
     if config.red.enabled {
-        add("red".to_owned(), "counters, their page and scraped series", config.red.memory_bound());
+        add("red".to_owned(), "counters and what is remembered of scraped series", config.red.memory_bound());
+    }
+    // One thread makes all pages, one at a time, and a page far larger than others leaves no memory behind.
+    let host = if config.host.enabled { HOST_PAGE } else { 0 };
+    let scraped = if scrapes { config.scrape.page_bound() } else { 0 };
+    let page = scraped.max(config.red.page_bound()).max(host);
+    if page > 0 {
+        add("metrics".to_owned(), "the page being made", page);
     }
     for (name, sink) in &config.sink.loki {
         add(format!("sink.loki.{name}"), "requests being encoded and sent", requests(&sink.limits));

@@ -9,18 +9,18 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::probe::{Endpoint, Trouble};
-use super::{Check, Finding, Site, Stage, certificate};
+use super::{Check, Finding, Site, Stage, Status, certificate};
 use crate::data::batch::Fields;
 use crate::data::clock;
 use crate::sink::deliver::Transport as _;
-use crate::sink::otlp::Protocol;
+use crate::sink::otlp::{Protocol, Signal};
 use crate::sink::{Answer, Wire, http as outgoing, loki, otlp, remote_write};
 
 pub(super) const SINKS: Check = Check {
     name: "sinks",
     looks_at: "Each backend: its name resolves, it can be connected to, its certificate is trusted, is for that name and is \
                valid for 14 days and more, and it takes our credentials and tenant. The last question is a push without \
-               streams or an export without records, which stores nothing.",
+               streams or an export without records, for each signal that is sent there, which stores nothing.",
     means: "A sink that fails holds the logs back: they wait on disk, then in the spill. The line says at which step it ends.",
     pre: true,
     stage: Stage::Network,
@@ -76,6 +76,8 @@ struct Target<'a> {
     table: String,
     http: outgoing::Config,
     h2: bool,
+    /// What it is to take: logs, metrics.
+    what: &'static str,
     /// Path and query of the GET that asks for the time and for readiness.
     ask: String,
 }
@@ -87,7 +89,7 @@ fn of_loki(site: &Site, subject: &str, config: &loki::Config) -> Vec<Finding> {
         Err(error) => return vec![unusable(subject, &error)],
     };
     let ask = client.url().path().trim_end_matches("/loki/api/v1/push").to_owned() + "/ready";
-    let target = Target { subject, table: format!("sink.{subject}"), http, h2: false, ask };
+    let target = Target { subject, table: format!("sink.{subject}"), http, h2: false, ask, what: "logs" };
     let mut body = Vec::new();
     loki::Loki::new(None, false, Fields::NONE).encode(&[], &mut body);
     let mut headers = HeaderMap::new();
@@ -100,17 +102,37 @@ fn of_loki(site: &Site, subject: &str, config: &loki::Config) -> Vec<Finding> {
 }
 
 fn of_otlp(site: &Site, subject: &str, config: &otlp::Config) -> Vec<Finding> {
+    let takes = [Signal::Logs, Signal::Metrics].into_iter().filter(|signal| config.takes(*signal));
+    let mut findings = Vec::new();
+    for signal in takes {
+        let mut found = of_otlp_signal(site, subject, config, signal);
+        let is_fine = found.iter().all(|finding| finding.status == Status::Ok);
+        // One line for a backend that takes everything, at the first signal; what else is wrong is told by signal.
+        if findings.is_empty() || !is_fine {
+            findings.append(&mut found);
+        }
+        if !is_fine {
+            break;
+        }
+    }
+    findings
+}
+
+fn of_otlp_signal(site: &Site, subject: &str, config: &otlp::Config, signal: Signal) -> Vec<Finding> {
     let http = outgoing::Config { timeouts: hasty(&config.timeouts), ..config.http() };
-    let built = otlp::Config { timeouts: hasty(&config.timeouts), ..config.clone() }.build(Fields::NONE);
+    let hasty = otlp::Config { timeouts: hasty(&config.timeouts), ..config.clone() };
+    let built = hasty.build(Fields::NONE).and_then(|(wire, _)| Ok((wire, hasty.transport(signal)?)));
     let ((mut wire, transport), client) =
-        match built.and_then(|built| Ok((built, outgoing::Client::new(&config.url(), &http)?))) {
+        match built.and_then(|built| Ok((built, outgoing::Client::new(&config.url_of(signal), &http)?))) {
             Ok(both) => both,
             Err(error) => return vec![unusable(subject, &error)],
         };
     let ask = client.url().path().to_owned();
     let h2 = config.protocol == Protocol::Grpc;
-    let target = Target { subject, table: format!("sink.{subject}"), http, h2, ask };
+    let what = if signal == Signal::Logs { "logs" } else { "metrics" };
+    let target = Target { subject, table: format!("sink.{subject}"), http, h2, ask, what };
     let mut body = Vec::new();
+    // An export of nothing is the same bytes for both signals.
     wire.encode(&[], &mut body);
     let export = async { transport.send(config.tenant.as_deref(), Bytes::from(body)).await };
     look(site, &target, &client, export, config.tenant.is_some(), config.is_loki())
@@ -123,7 +145,7 @@ fn of_remote_write(site: &Site, subject: &str, config: &remote_write::Config) ->
         Err(error) => return vec![unusable(subject, &error)],
     };
     let ask = client.url().path().to_owned();
-    let target = Target { subject, table: format!("sink.{subject}"), http, h2: false, ask };
+    let target = Target { subject, table: format!("sink.{subject}"), http, h2: false, ask, what: "samples" };
     let (headers, body) = config.question();
     let write = async { client.post(headers, body).await };
     look(site, &target, &client, write, config.tenant.is_some(), false)
@@ -197,7 +219,7 @@ fn look(
         )];
     };
     let took = begun.elapsed().as_millis();
-    let finding = match judge(&answer, &target.table, has_tenant, is_loki) {
+    let finding = match judge(&answer, &target.table, target.what, has_tenant, is_loki) {
         Ok(()) => Finding::ok(format!("{shown}{way_there}, takes our requests ({took} ms)")),
         Err(Trouble { text, fix }) => Finding::failure(format!("{shown}{way_there}: {text}"), &fix),
     };
@@ -225,8 +247,14 @@ fn first_line(text: &str) -> String {
     text.trim().lines().next().unwrap_or_default().chars().take(160).collect()
 }
 
+/// How to send the other signal only.
+fn other_signal(table: &str, what: &str) -> String {
+    let other = if what == "metrics" { "logs" } else { "metrics" };
+    format!("\nif it takes no {what}:\n[{table}]\nsignals = [\"{other}\"]")
+}
+
 /// What the answer to the empty request says of the way, the credentials and the tenant.
-fn judge(answer: &Answer, table: &str, has_tenant: bool, is_loki: bool) -> Result<(), Trouble> {
+fn judge(answer: &Answer, table: &str, what: &str, has_tenant: bool, is_loki: bool) -> Result<(), Trouble> {
     let trouble = |text: String, fix: String| Err(Trouble { text, fix });
     let credentials = format!(
         "give or renew the credentials; a file is read again when it changes:\n[{table}.auth]\ntoken_file = \
@@ -246,8 +274,8 @@ fn judge(answer: &Answer, table: &str, has_tenant: bool, is_loki: bool) -> Resul
             credentials,
         ),
         Answer::Grpc { code: 12, .. } => trouble(
-            "it has no OTLP logs service (gRPC status 12)".to_owned(),
-            "enable the logs pipeline of its OTLP receiver".to_owned(),
+            format!("it has no OTLP {what} service (gRPC status 12)"),
+            format!("enable the {what} pipeline of its OTLP receiver{}", other_signal(table, what)),
         ),
         Answer::Grpc { code, body, .. } => trouble(
             format!("gRPC status {code}: {}", first_line(&String::from_utf8_lossy(body))),
@@ -284,11 +312,14 @@ fn judge(answer: &Answer, table: &str, has_tenant: bool, is_loki: bool) -> Resul
                         .to_owned(),
                 ),
                 404 | 405 => trouble(
-                    format!("{status}: nothing takes logs at this path"),
+                    format!("{status}: nothing takes {what} at this path"),
                     if is_loki {
                         "give Loki's base URL; /loki/api/v1/push is appended; is a gateway in between that routes it?".to_owned()
                     } else {
-                        "give the base URL; /v1/logs is appended for http/protobuf; is this the OTLP port (4318)?".to_owned()
+                        format!(
+                            "give the base URL; /v1/{what} is appended for http/protobuf; is this the OTLP port (4318)?{}",
+                            other_signal(table, what)
+                        )
                     },
                 ),
                 300..=399 => trouble(
@@ -319,7 +350,7 @@ mod tests {
     }
 
     fn text(answer: &Answer, is_loki: bool) -> String {
-        judge(answer, "sink.loki.main", false, is_loki)
+        judge(answer, "sink.loki.main", "logs", false, is_loki)
             .map_or_else(|trouble| trouble.text, |()| "fine".to_owned())
     }
 
@@ -348,7 +379,8 @@ mod tests {
     fn a_prometheus_without_its_receiver_is_told_how_to_open_it() {
         let answer =
             http(404, "remote write receiver needs to be enabled with --web.enable-remote-write-receiver");
-        let trouble = judge(&answer, "sink.remote_write.main", false, false).expect_err("it is not open");
+        let trouble =
+            judge(&answer, "sink.remote_write.main", "samples", false, false).expect_err("it is not open");
         assert!(
             trouble.text.starts_with("404: nothing takes samples at this path: remote write"),
             "{}",
@@ -371,6 +403,9 @@ mod tests {
         );
         assert_eq!(text(&grpc(12, ""), false), "it has no OTLP logs service (gRPC status 12)");
         assert_eq!(text(&grpc(13, "broken"), false), "gRPC status 13: broken");
+        let trouble = judge(&grpc(12, ""), "sink.otlp.m", "metrics", false, false).expect_err("no metrics");
+        assert_eq!(trouble.text, "it has no OTLP metrics service (gRPC status 12)");
+        assert!(trouble.fix.ends_with("[sink.otlp.m]\nsignals = [\"logs\"]"), "{}", trouble.fix);
     }
 
     #[test]

@@ -40,7 +40,8 @@ fn config(site: &Site) -> Vec<Finding> {
         }
     };
     let sink = &loaded.config.sink;
-    let sinks = sink.loki.len() + sink.otlp.len() + sink.stdout.len() + sink.local.len();
+    let sinks =
+        sink.loki.len() + sink.otlp.len() + sink.remote_write.len() + sink.stdout.len() + sink.local.len();
     let summary = match sinks {
         0 => "no sink: logs go to the local store only".to_owned(),
         1 => "1 sink".to_owned(),

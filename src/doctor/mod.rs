@@ -17,6 +17,7 @@ mod logs;
 mod probe;
 mod report;
 mod rights;
+mod scrape;
 pub mod status;
 pub mod support;
 
@@ -72,7 +73,9 @@ pub const CHECKS: &[Check] = &[
     host::INOTIFY,
     host::OPEN_FILES,
     host::KERNEL,
+    scrape::HOST,
     backend::SINKS,
+    scrape::SCRAPE,
     cluster::API,
     rights::RBAC,
     cluster::NODE,

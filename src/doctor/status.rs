@@ -1,7 +1,7 @@
 //! `nodewick status`: the running agent on one screen.
 //!
-//! In: its health pages, its metrics and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
-//! Invariant: three requests, nothing else; what the agent does not say is not shown.
+//! In: its health pages, its metrics, its targets and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
+//! Invariant: five requests, nothing else; what the agent does not say is not shown.
 
 use std::fmt::Write as _;
 
@@ -12,6 +12,7 @@ use super::report::{Colour, Status, printable};
 use crate::admin::client::{Client, Sample};
 use crate::config::memory::Human;
 use crate::data::clock;
+use crate::scrape::status::{Row, State as Target};
 
 /// How the agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -37,10 +38,12 @@ pub struct Sink {
     pub sink: String,
     /// Its backend answers.
     pub up: bool,
-    /// Records that it took since the agent's start.
+    /// Records that it took since the agent's start; samples for a sink of those.
     pub delivered: u64,
-    /// Records that it refused for good.
+    /// Records that it refused for good, or samples that it did not get.
     pub lost: u64,
+    /// It takes samples.
+    pub of_samples: bool,
     /// Bytes that wait for it.
     pub queue_bytes: u64,
 }
@@ -58,6 +61,58 @@ pub struct Behind {
     pub waiting_bytes: u64,
     /// Seconds until they are deleted; absent when nothing is written.
     pub time_to_loss_seconds: Option<f64>,
+}
+
+/// What is scraped, and how far the samples have come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Scraping {
+    /// Targets.
+    pub targets: usize,
+    /// Those whose last scrape was good.
+    pub up: usize,
+    /// Samples that they expose together, by their intervals.
+    pub samples_per_second: f64,
+    /// Seconds by which each sink of samples is behind: from the newest sample that it has taken to the newest delivered.
+    pub lag_seconds: Vec<(String, u64)>,
+}
+
+impl Scraping {
+    /// What the targets and the metrics say; `None` where there are neither targets nor sinks of samples.
+    fn of(rows: &[Row], metrics: &[Sample]) -> Option<Self> {
+        let mut found = Self::default();
+        for row in rows.iter().filter(|row| row.state != Target::NotScraped) {
+            found.targets += 1;
+            found.up += usize::from(row.state == Target::Up);
+            let interval = row.interval_seconds.filter(|interval| *interval > 0.0);
+            if let (Target::Up, Some(samples), Some(interval)) = (row.state, row.samples, interval) {
+                found.samples_per_second += samples as f64 / interval;
+            }
+        }
+        let newest = |sink: &str, stage: &str| {
+            let of = |sample: &Sample| sample.label("sink") == sink && sample.label("stage") == stage;
+            sum(metrics, "nodewick_sink_newest_sample_timestamp_seconds", of)
+        };
+        for sample in metrics.iter().filter(|sample| {
+            sample.name == "nodewick_sink_newest_sample_timestamp_seconds" && sample.label("stage") == "taken"
+        }) {
+            let sink = sample.label("sink");
+            let delivered = newest(sink, "delivered");
+            // Until something was delivered nobody knows since when it waits.
+            if sample.value > 0.0 && delivered > 0.0 {
+                found.lag_seconds.push((sink.to_owned(), (sample.value - delivered).max(0.0) as u64));
+            }
+        }
+        (found.targets > 0 || !found.lag_seconds.is_empty()).then_some(found)
+    }
+
+    fn text(&self) -> String {
+        let mut out =
+            format!("{} of {} targets up, {:.0} samples/s", self.up, self.targets, self.samples_per_second);
+        for (sink, lag) in &self.lag_seconds {
+            let _ = write!(out, "; {} {} behind", printable(sink), age(*lag));
+        }
+        out
+    }
 }
 
 /// The agent on one screen.
@@ -91,6 +146,8 @@ pub struct Screen {
     pub sinks: Vec<Sink>,
     /// The logs that are most behind, at most three.
     pub behind: Vec<Behind>,
+    /// Metrics, where any are scraped or sent.
+    pub metrics: Option<Scraping>,
 }
 
 /// Looks at the agent behind `client`.
@@ -110,6 +167,7 @@ pub fn look(client: Client) -> Screen {
         checkpoint_age_seconds: None,
         sinks: Vec::new(),
         behind: Vec::new(),
+        metrics: None,
     };
     let metrics = match client.metrics() {
         Ok(metrics) => metrics,
@@ -152,6 +210,9 @@ pub fn look(client: Client) -> Screen {
         behind.retain(|log| log.waiting_bytes > 0);
         screen.behind = behind;
     }
+    let targets = client.get("/targets").ok().filter(|page| page.status == 200);
+    let rows: Vec<Row> = targets.and_then(|page| serde_json::from_str(&page.body).ok()).unwrap_or_default();
+    screen.metrics = Scraping::of(&rows, &metrics);
     screen
 }
 
@@ -176,7 +237,10 @@ impl Screen {
         let mut names: Vec<&str> = metrics
             .iter()
             .filter(|sample| {
-                matches!(sample.name.as_str(), "nodewick_sink_records_total" | "nodewick_sink_up")
+                matches!(
+                    sample.name.as_str(),
+                    "nodewick_sink_records_total" | "nodewick_sink_samples_total" | "nodewick_sink_up"
+                )
             })
             .map(|sample| sample.label("sink"))
             .collect();
@@ -188,12 +252,23 @@ impl Screen {
                 sum(metrics, "nodewick_sink_records_total", of) as u64
             };
             let of = |sample: &Sample| sample.label("sink") == name;
+            let samples = |outcome: &str| {
+                let of = |sample: &Sample| of(sample) && sample.label("outcome") == outcome;
+                sum(metrics, "nodewick_sink_samples_total", of) as u64
+            };
+            let of_samples = metrics.iter().any(|s| s.name == "nodewick_sink_samples_total" && of(s));
+            let queues = ["nodewick_sink_queue_bytes", "nodewick_sink_samples_queue_bytes"];
             self.sinks.push(Sink {
                 sink: name.to_owned(),
                 up: !metrics.iter().any(|s| s.name == "nodewick_sink_up" && of(s) && s.value == 0.0),
-                delivered: records("delivered"),
-                lost: records("lost"),
-                queue_bytes: sum(metrics, "nodewick_sink_queue_bytes", of) as u64,
+                delivered: if of_samples { samples("delivered") } else { records("delivered") },
+                lost: if of_samples {
+                    sum(metrics, "nodewick_sink_samples_lost_total", of) as u64
+                } else {
+                    records("lost")
+                },
+                of_samples,
+                queue_bytes: queues.iter().map(|queue| sum(metrics, queue, of)).fold(0.0, f64::max) as u64,
             });
         }
     }
@@ -201,7 +276,9 @@ impl Screen {
     /// What keeps it from its work, beyond what its readiness says.
     fn judge(&mut self, metrics: &[Sample]) {
         for sink in self.sinks.iter().filter(|sink| !sink.up) {
-            self.problems.push(format!("{} is down; its lines are kept and tried again", sink.sink));
+            let what =
+                if sink.of_samples { "samples wait in memory" } else { "lines are kept and tried again" };
+            self.problems.push(format!("{} is down; its {what}", sink.sink));
         }
         let left = sum(metrics, "nodewick_log_time_to_loss_min_seconds", |_| true);
         let is_behind = sum(metrics, "nodewick_log_generation_lag_max", |_| true) > 0.0;
@@ -274,12 +351,18 @@ impl Screen {
         for (at, sink) in self.sinks.iter().enumerate() {
             let head = if at == 0 { "sinks" } else { "" };
             let mark = if sink.up { Status::Ok } else { Status::Failure };
-            let mut line = format!("{} delivered, {} queued", lines(sink.delivered), Human(sink.queue_bytes));
+            let noun = if sink.of_samples { "sample" } else { "line" };
+            let mut line =
+                format!("{} delivered, {} queued", several(sink.delivered, noun), Human(sink.queue_bytes));
             if sink.lost > 0 {
-                let _ = write!(line, ", {} refused for good", lines(sink.lost));
+                let how = if sink.of_samples { "lost" } else { "refused for good" };
+                let _ = write!(line, ", {} {how}", several(sink.lost, noun));
             }
             let mark = colour.paint(mark, mark.mark());
             let _ = writeln!(out, "{head:<11} {mark} {:width$}  {line}", printable(&sink.sink));
+        }
+        if let Some(metrics) = &self.metrics {
+            let _ = writeln!(out, "metrics     {}", metrics.text());
         }
         for (at, log) in self.behind.iter().enumerate() {
             let head = if at == 0 { "behind" } else { "" };
@@ -304,14 +387,22 @@ impl Screen {
             .map(|(state, bytes)| (state.clone(), (*bytes).into()))
             .collect::<serde_json::Map<_, _>>()
             .into();
+        if let Some(metrics) = &self.metrics {
+            json["metrics"]["lag_seconds"] = metrics
+                .lag_seconds
+                .iter()
+                .map(|(sink, lag)| (sink.clone(), (*lag).into()))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        }
         json["budget_bytes"] = serde_json::json!({"held": self.budget_bytes.0, "limit": self.budget_bytes.1});
         format!("{json:#}\n")
     }
 }
 
 /// A count with its noun.
-fn lines(count: u64) -> String {
-    if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
+fn several(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A span of time in its two largest units: `3d 4h`, `5m 3s`.
@@ -340,6 +431,23 @@ mod tests {
         {
             assert_eq!(age(seconds), shown);
         }
+    }
+
+    #[test]
+    fn metrics_are_one_line_of_targets_samples_and_lag() {
+        let row = |state, samples| Row { state, samples, interval_seconds: Some(15.0), ..Row::default() };
+        let rows = [
+            row(Target::Up, Some(1629)),
+            row(Target::Up, Some(300)),
+            row(Target::Down, Some(3000)),
+            row(Target::NotScraped, None),
+        ];
+        let page = "nodewick_sink_newest_sample_timestamp_seconds{sink=\"remote_write.main\",stage=\"taken\"} 1090\n\
+                    nodewick_sink_newest_sample_timestamp_seconds{sink=\"remote_write.main\",stage=\"delivered\"} 1000\n\
+                    nodewick_sink_newest_sample_timestamp_seconds{sink=\"otlp.o.metrics\",stage=\"taken\"} 1090\n";
+        let found = Scraping::of(&rows, &samples(page)).expect("there are targets");
+        assert_eq!(found.text(), "2 of 3 targets up, 129 samples/s; remote_write.main 1m 30s behind");
+        assert_eq!(Scraping::of(&rows[3..], &[]), None, "nothing to say");
     }
 
     #[test]
@@ -372,6 +480,20 @@ mod tests {
              memory      32 MiB resident, 0B of 32 MiB for log data\n\
              state       saved 2s ago; spill 0B\n\
              sinks       × loki.main  1 line delivered, 0B queued\n"
+        );
+        let page = "nodewick_sink_up{sink=\"remote_write.m\"} 0\n\
+                    nodewick_sink_samples_total{sink=\"remote_write.m\",outcome=\"delivered\"} 1629\n\
+                    nodewick_sink_samples_lost_total{sink=\"remote_write.m\",reason=\"too_old\"} 2\n\
+                    nodewick_sink_samples_queue_bytes{sink=\"remote_write.m\"} 2048\n";
+        screen.sinks.clear();
+        screen.problems.clear();
+        screen.fill(&samples(page), 1100.0);
+        screen.judge(&samples(page));
+        let text = screen.text(Colour(false));
+        assert!(
+            text.contains("remote_write.m is down; its samples wait in memory\n")
+                && text.contains("× remote_write.m  1629 samples delivered, 2 KiB queued, 2 samples lost\n"),
+            "{text}"
         );
         let json: serde_json::Value = serde_json::from_str(&screen.json()).expect("JSON");
         assert_eq!((&json["state"], &json["bytes"]["sent"]), (&"degraded".into(), &1024.into()));

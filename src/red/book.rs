@@ -21,7 +21,7 @@ use crate::data::workload::{Workload as Instance, owner_of};
 use crate::metrics;
 
 /// Cells of all pods together. Above it requests of a new route are counted in the pod's `__other__`.
-pub const MAX_CELLS: usize = 1_500;
+pub const MAX_CELLS: usize = 1_000;
 /// Pods that are remembered.
 pub const MAX_PODS: usize = 500;
 /// Workloads that are remembered.
@@ -37,9 +37,11 @@ pub const LAGGING: u64 = 60_000_000_000;
 /// Without a scrape for so long, access lines take over.
 pub const SILENT_MS: u64 = 120_000;
 
-/// A cell with its exemplars takes some 1.5 KiB, its 20 series in the page 5 KiB; an open request 200 bytes; a log 250.
+/// A cell with its exemplars takes some 1.5 KiB; an open request 200 bytes; a log 250.
 pub const MEMORY: u64 =
-    (MAX_CELLS as u64) * (13 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (2 << 20);
+    (MAX_CELLS as u64) * (3 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (2 << 20);
+/// The 20 series of each cell in the page take 5 KiB.
+pub const PAGE: u64 = (MAX_CELLS as u64) * (5 << 10);
 
 /// Where a workload's requests are counted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

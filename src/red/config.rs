@@ -41,7 +41,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Bytes that RED may hold: what is counted, what stands in its page, and what is remembered of scraped series.
+    /// Bytes of its page while it is made.
+    pub const fn page_bound(&self) -> u64 {
+        if self.enabled { super::book::PAGE } else { 0 }
+    }
+
+    /// Bytes that RED may hold beside its page: what is counted, and what is remembered of scraped series.
     pub const fn memory_bound(&self) -> u64 {
         if !self.enabled {
             return 0;

@@ -50,7 +50,8 @@ pub struct Config {
     pub label_value_limit: u64,
     /// Series of all targets together. Above it known series go on, and new ones are refused and counted.
     pub series_limit: u64,
-    /// Bodies that are being read at the same time may hold this much together.
+    /// Bodies that are being read at the same time may hold this much together; above it those beyond 1MiB are given up.
+    /// Raise it for targets with pages of many MiB, together with the memory limit of the pod.
     pub memory: ByteSize,
     /// Ask for Prometheus' protobuf format, the only one with native histograms. It costs targets and agent more than text.
     pub native_histograms: bool,
@@ -84,7 +85,7 @@ impl Default for Config {
             name_limit: 256,
             label_value_limit: 1024,
             series_limit: 200_000,
-            memory: ByteSize::mib(32),
+            memory: ByteSize::mib(8),
             native_histograms: false,
             deny: Vec::new(),
             tls: Tls::default(),
@@ -165,7 +166,30 @@ pub struct Problem {
     pub help: String,
 }
 
+/// Bytes that are remembered of a series: its hash, and its name and labels compressed.
+const SERIES: u64 = 20;
+/// Bytes of a sample in a page, with the entries of a dozen labels; their text is the body's.
+const PAGE_SAMPLE: u64 = 256;
+
 impl Config {
+    /// True when anything may be scraped.
+    pub fn is_on(&self) -> bool {
+        self.mode != Mode::Off || !self.fixed.is_empty()
+    }
+
+    /// Bytes that scraping may hold beside the page being read, by what holds it.
+    pub fn memory_bound(&self) -> Vec<(&'static str, u64)> {
+        if !self.is_on() {
+            return Vec::new();
+        }
+        vec![("bodies being read", self.memory.0), ("known series", self.series_limit.saturating_mul(SERIES))]
+    }
+
+    /// Bytes of the page being read.
+    pub fn page_bound(&self) -> u64 {
+        if self.is_on() { self.sample_limit.saturating_mul(PAGE_SAMPLE) } else { 0 }
+    }
+
     /// Interval and timeout of all that say none of their own.
     pub fn pace(&self) -> (Duration, Duration) {
         (self.interval.0, self.timeout.0.min(self.interval.0))

@@ -126,6 +126,11 @@ impl Guard {
         Ok(Self::new(own, named(&["KUBERNETES_SERVICE_HOST"]), ranges))
     }
 
+    /// True when some range is denied: that of the cluster's services as far as it is known, or one of `[scrape] deny`.
+    pub fn denies_a_range(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
     /// Whether a pod may have this address, or why not.
     pub fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
         self.allows_except(ip, false)

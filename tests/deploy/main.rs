@@ -9,6 +9,7 @@
 mod agent_process;
 mod chart;
 mod handover;
+mod host_figures;
 mod image;
 mod judge;
 mod manifests;

@@ -33,13 +33,14 @@ fn container(objects: &[Value]) -> Value {
 fn every_object_is_valid_for_old_and_new_clusters() {
     assert_eq!(refused_by_kubernetes(&manifest(), &VERSIONS), [""; 0]);
     let mut extra = objects(&deploy("gke/resourcequota.yaml"));
-    extra.extend(objects(&deploy("kustomize/overlays/example/daemonset.yaml")).into_iter().map(
-        |mut patch| {
+    for patch in ["overlays/example", "components/host-figures"] {
+        let patches = objects(&deploy(&format!("kustomize/{patch}/daemonset.yaml")));
+        extra.extend(patches.into_iter().map(|mut patch| {
             // A patch lacks what the base has.
             patch["spec"]["selector"] = json!({"matchLabels": {}});
             patch
-        },
-    ));
+        }));
+    }
     assert_eq!(refused_by_kubernetes(&extra, &VERSIONS), [""; 0]);
     // ValidatingAdmissionPolicy is v1 since 1.30.
     let policy = objects(&deploy("policies/validatingadmissionpolicy.yaml"));

@@ -148,6 +148,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Frames that are listed.
+    pub(super) fn frames(&self) -> u64 {
+        self.segments.values().map(|segment| u64::from(segment.live)).sum()
+    }
+
     /// Bytes on disk.
     pub(super) fn held(&self) -> u64 {
         self.segments.values().map(|segment| segment.held).sum()

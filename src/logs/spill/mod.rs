@@ -54,6 +54,8 @@ const CACHED: usize = 4;
 pub const MEMORY_BOUND: u64 = (CACHED as u64 + 3) * (MAX_SOURCE as u64 + (64 << 10)) + (1 << 20);
 /// Bytes of the index for a frame: 24 of key and value, in tree nodes at least half full.
 const INDEX_ENTRY: u64 = 64;
+/// Frames that even a small spill may hold.
+const LEAST_FRAMES: u64 = 16 << 10;
 /// Segments, the last ones, whose payloads are looked at when opening: a power failure may have left the headers of
 /// frames that were never synced.
 const VERIFIED: usize = 2;
@@ -63,10 +65,15 @@ const SPACE_CALLS: u32 = 64;
 const SPACE_BYTES: u64 = 4 << 20;
 
 impl Config {
-    /// Bytes of memory that a spill of this size may need: [`MEMORY_BOUND`], and the index in the worst case, when
-    /// every frame takes the single block that is the least. Frames of 256 KiB of usual logs need a tenth of that.
+    /// Bytes of memory that a spill of this size may need: [`MEMORY_BOUND`], and the index.
     pub fn memory_bound(&self) -> u64 {
-        if self.budget.0 == 0 { 0 } else { MEMORY_BOUND + self.budget.0 / BLOCK * INDEX_ENTRY }
+        if self.budget.0 == 0 { 0 } else { MEMORY_BOUND + self.most_frames() * INDEX_ENTRY }
+    }
+
+    /// Frames that are kept at most, since each has its entry in memory: one for every four blocks of the budget. A frame
+    /// of 256 KiB of usual logs takes six blocks or more, so that the budget is spent first.
+    fn most_frames(&self) -> u64 {
+        (self.budget.0 / BLOCK).min((self.budget.0 / (4 * BLOCK)).max(LEAST_FRAMES))
     }
 }
 
@@ -260,7 +267,8 @@ impl Spill {
             if shared.index.has(key, generation, ordinal, start, start + bytes.len() as u64) {
                 return Ok(());
             }
-            (disk, shared.index.held())
+            let is_full = shared.index.frames() >= self.config.most_frames();
+            (disk, if is_full { u64::MAX } else { shared.index.held() })
         };
         if full(held, BLOCK) {
             return Err(Refused::Full);

@@ -352,6 +352,21 @@ fn released_frames_give_their_blocks_back() {
 }
 
 #[test]
+fn small_frames_do_not_grow_the_index_without_end() {
+    // 256 MiB are 65,536 blocks, and an entry is kept for every fourth.
+    let (spill, _) = attached(&SimDisk::new(), 256 << 20, 1 << 20);
+    for start in 0..16_384 {
+        put(&spill, A, 1, start..start + 1).expect("append");
+    }
+    assert!(matches!(put(&spill, A, 1, 16_384..16_385), Err(Refused::Full)));
+    assert_eq!(spill.give_up(A, 1, 0, 4096), Some(0..1));
+    put(&spill, A, 1, 16_384..16_385).expect("a place was made");
+    // 7 frames of 320 KiB, 1 MiB, and 64 bytes for each of 65,536 or of 256 frames.
+    assert_eq!(config(1 << 30).memory_bound(), 7 * (320 << 10) + (1 << 20) + (4 << 20));
+    assert_eq!(config(1 << 20).memory_bound(), 7 * (320 << 10) + (1 << 20) + (16 << 10));
+}
+
+#[test]
 fn the_budget_holds_and_giving_up_makes_room() {
     let disk = SimDisk::new();
     let (spill, _) = attached(&disk, 5 * 4096, 1 << 20);

@@ -18,7 +18,7 @@ use crate::data::sample::{Label, MetricKind, NO_TIME, NONE, Origin, Page, Sample
 use crate::sink::family::{Part, part_of};
 
 /// Bytes of a block before compression, about.
-pub(super) const BLOCK: usize = 16 << 10;
+pub(super) const BLOCK: usize = 8 << 10;
 
 /// The last page of a source.
 #[derive(Debug)]

@@ -78,8 +78,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- dig "kube" "mode" "auto" .Values.config }}
 {{- end }}
 
+{{- /* "true" where host figures are on: `host.enabled`, or `[host] enabled`. The mounts follow it, and so does the config. */}}
+{{- define "nodewick.host" -}}
+{{- or .Values.host.enabled (eq (toString (dig "host" "enabled" false .Values.config)) "true") }}
+{{- end }}
+
 {{- define "nodewick.config" -}}
-{{- include "nodewick.toml.table" (dict "path" list "table" .Values.config) | trim }}
+{{- $config := deepCopy .Values.config }}
+{{- if eq (include "nodewick.host" .) "true" }}
+{{- $config = mergeOverwrite $config (dict "host" (dict "enabled" true)) }}
+{{- end }}
+{{- include "nodewick.toml.table" (dict "path" list "table" $config) | trim }}
 {{- end }}
 
 {{- /*
