@@ -50,7 +50,10 @@ pub fn read<'a>(
             },
             "owner" => value.clone_into(&mut owner),
             "runbook" => value.clone_into(&mut runbook),
-            _ => wrong(format!("{key:?} is no annotation about objectives"), "there are availability, latency, mode, owner, runbook"),
+            _ => wrong(
+                format!("{key:?} is no annotation about objectives"),
+                "there are availability, latency, mode, owner, runbook",
+            ),
         }
     }
     for (at, name, sli, objective, window) in objectives {
@@ -116,7 +119,10 @@ mod tests {
 
     fn said(annotations: &[(&str, &str)]) -> (Vec<Spec>, Vec<String>) {
         let (specs, problems) = read(annotations.iter().copied(), "shop", "api", &Defaults::default());
-        (specs, problems.into_iter().map(|p| format!("{}: {}; {}", p.key.join("."), p.message, p.help)).collect())
+        (
+            specs,
+            problems.into_iter().map(|p| format!("{}: {}; {}", p.key.join("."), p.message, p.help)).collect(),
+        )
     }
 
     #[test]
@@ -133,7 +139,10 @@ mod tests {
         assert_eq!((specs[0].id(), specs[0].window), ("shop/api/availability".to_owned(), Window::D30));
         assert_eq!(specs[1].sli, Sli::Latency { threshold: Duration::from_millis(200) });
         assert_eq!((specs[1].window, specs[1].mode), (Window::D28, Mode::Alert));
-        assert_eq!((specs[1].owner.as_str(), specs[1].runbook.as_str()), ("team-shop", "https://wiki.example.com/api"));
+        assert_eq!(
+            (specs[1].owner.as_str(), specs[1].runbook.as_str()),
+            ("team-shop", "https://wiki.example.com/api")
+        );
         assert_eq!(said(&[("slo.nodewick.dev/availability", "99.9%")]).0[0].window, Window::D30);
     }
 

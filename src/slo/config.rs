@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::burn::TIERS;
+use super::number::{percent, shortest};
 use super::objective::{Objective, Window};
 use super::spec::{self, Level, MOST_PER_WORKLOAD, Mode, Problem, Selector, Spec};
 use crate::data::units::Span;
@@ -216,7 +218,8 @@ impl Declared {
 impl Config {
     /// The objectives in the order of their names, without those that have errors.
     pub fn specs(&self) -> Vec<Spec> {
-        let resolved = self.declared.iter().map(|(name, declared)| (name, declared.resolve(name, &self.defaults)));
+        let resolved =
+            self.declared.iter().map(|(name, declared)| (name, declared.resolve(name, &self.defaults)));
         let is_sound = |name: &str, spec: &Spec| spec::problems(spec, &[name]).is_empty();
         resolved.filter_map(|(name, spec)| spec.ok().filter(|spec| is_sound(name, spec))).collect()
     }
@@ -257,15 +260,14 @@ impl Config {
         found
     }
 
-    /// What is good to know and would be noise at every start.
-    pub fn advice(&self) -> Vec<Problem> {
+    /// What is good to know and would be noise at every start. `per_minute` is the traffic of each workload, if it is known.
+    pub fn advice(&self, per_minute: Option<f64>) -> Vec<Problem> {
         let mut found = Vec::new();
         for spec in self.specs() {
+            found.extend(per_minute.and_then(|per_minute| low_traffic(&spec, per_minute)));
             if self.defaults.retention.is_none() && spec.window.days() > 15 {
-                let message = format!(
-                    "Prometheus keeps 15d by default, less than the window of {}",
-                    spec.window
-                );
+                let message =
+                    format!("Prometheus keeps 15d by default, less than the window of {}", spec.window);
                 let help = format!(
                     "start it with --storage.tsdb.retention.time={}d and say so: [slo.defaults] retention = \"{}d\"",
                     spec.window.days() + 1,
@@ -285,12 +287,41 @@ impl Config {
     }
 }
 
+/// Whether so little traffic can be judged at all.
+fn low_traffic(spec: &Spec, per_minute: f64) -> Option<Problem> {
+    let (hour, six_hours) = (per_minute * 60.0, per_minute * 360.0);
+    let least = f64::from(spec.page_min_bad_events);
+    let help = "send synthetic requests, put several services under one objective, choose a longer window or a lower objective";
+    let message = if six_hours < least {
+        format!(
+            "at {} requests in six hours nobody is ever paged: that takes {} bad ones",
+            shortest(six_hours),
+            spec.page_min_bad_events
+        )
+    } else {
+        let threshold = TIERS[0].threshold(spec.window, spec.objective);
+        if threshold * hour >= 1.0 {
+            return None;
+        }
+        format!(
+            "at {} requests an hour a single bad one is above the threshold of {}; only page_min_bad_events = {} keeps it from \
+             paging, so a page means {} of an hour's requests",
+            shortest(hour),
+            percent(threshold),
+            spec.page_min_bad_events,
+            percent(((least / hour).min(1.0) * 1e3).round() / 1e3),
+        )
+    };
+    Some(Problem::new(Level::Advice, &[&spec.name], message, help))
+}
+
 impl Defaults {
     fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         for (key, url) in [("runbook_url", &self.runbook_url), ("grafana_url", &self.grafana_url)] {
             let has_scheme = url.starts_with("http://") || url.starts_with("https://");
-            if spec::text_problem(url).is_some() || !url.is_empty() && !has_scheme || url.contains([' ', '"']) {
+            if spec::text_problem(url).is_some() || !url.is_empty() && !has_scheme || url.contains([' ', '"'])
+            {
                 let help = "write it with its scheme, like \"https://grafana.example.com\"";
                 let message = format!("{url:?} is no address");
                 found.push(Problem::new(Level::Error, &["defaults", key], message, help));
@@ -328,7 +359,10 @@ mod tests {
 
     fn said(text: &str) -> Vec<String> {
         let problems = config(text).problems();
-        problems.iter().map(|p| format!("{} {}: {}; {}", p.level.name(), p.key.join("."), p.message, p.help)).collect()
+        problems
+            .iter()
+            .map(|p| format!("{} {}: {}; {}", p.level.name(), p.key.join("."), p.message, p.help))
+            .collect()
     }
 
     #[test]
@@ -340,7 +374,10 @@ mod tests {
         let ids: Vec<String> = specs.iter().map(Spec::id).collect();
         assert_eq!(ids, ["shop/checkout/checkout-availability", "shop/checkout/checkout-latency"]);
         assert_eq!(specs[1].sli, spec::Sli::Latency { threshold: std::time::Duration::from_millis(200) });
-        assert_eq!((specs[0].mode, specs[0].window, specs[0].page_min_bad_events), (Mode::Observe, Window::D30, 5));
+        assert_eq!(
+            (specs[0].mode, specs[0].window, specs[0].page_min_bad_events),
+            (Mode::Observe, Window::D30, 5)
+        );
     }
 
     #[test]
@@ -350,22 +387,31 @@ mod tests {
              sli = \"availability\"\nobjective = \"99%\"\nwindow = \"7d\"\nmode = \"observe\"\nexclude_routes = []\n",
         )
         .specs();
-        assert_eq!((specs[0].mode, specs[0].window, specs[0].owner.as_str()), (Mode::Observe, Window::D7, "shop"));
+        assert_eq!(
+            (specs[0].mode, specs[0].window, specs[0].owner.as_str()),
+            (Mode::Observe, Window::D7, "shop")
+        );
         assert!(specs[0].exclude_routes.is_empty() && !specs[0].is_counted());
     }
 
     #[test]
     fn thresholds_belong_to_latency() {
         let of = |rest: &str| {
-            said(&format!("[a]\nmatch = {{ namespace = \"n\", workload = \"w\" }}\nobjective = \"99%\"\n{rest}"))
+            said(&format!(
+                "[a]\nmatch = {{ namespace = \"n\", workload = \"w\" }}\nobjective = \"99%\"\n{rest}"
+            ))
         };
         assert_eq!(
             of("sli = \"latency\""),
-            ["error a: a latency objective needs a threshold; write what is still fast enough: threshold = \"200ms\""]
+            [
+                "error a: a latency objective needs a threshold; write what is still fast enough: threshold = \"200ms\""
+            ]
         );
         assert_eq!(
             of("sli = \"availability\"\nthreshold = \"1s\""),
-            ["error a.threshold: an availability objective has no threshold; remove it, or write sli = \"latency\""]
+            [
+                "error a.threshold: an availability objective has no threshold; remove it, or write sli = \"latency\""
+            ]
         );
     }
 
@@ -379,6 +425,24 @@ mod tests {
             "warning checkout-availability: its window of 30d is longer than Prometheus keeps samples (15d); the budget is \
              that of 15d only; start Prometheus with --storage.tsdb.retention.time=31d, or choose a shorter window"
         );
+    }
+
+    #[test]
+    fn little_traffic_is_told() {
+        let of = |per_minute| {
+            let advice = config(PAGE).advice(Some(per_minute));
+            advice.into_iter().map(|p| p.message).filter(|m| m.starts_with("at ")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(1.0),
+            [
+                "at 60 requests an hour a single bad one is above the threshold of 0.72%; only page_min_bad_events = 5 keeps it \
+                 from paging, so a page means 8.3% of an hour's requests"
+            ]
+        );
+        assert_eq!(of(0.01).len(), 2);
+        assert_eq!(of(0.01)[0], "at 3.6 requests in six hours nobody is ever paged: that takes 5 bad ones");
+        assert_eq!(of(600.0), [] as [String; 0]);
     }
 
     #[test]

@@ -26,10 +26,14 @@ pub enum ObjectiveError {
     #[error("{0:?} has no percent sign; write {1:?}")]
     NoUnit(String, String),
     /// 0 % or less.
-    #[error("an objective of {0} asks for nothing, so nothing could ever miss it; write one above 0% like \"99.9%\"")]
+    #[error(
+        "an objective of {0} asks for nothing, so nothing could ever miss it; write one above 0% like \"99.9%\""
+    )]
     Nothing(String),
     /// 100 %.
-    #[error("an objective of {0} leaves no error budget to burn; write the failures you accept, like \"99.95%\"")]
+    #[error(
+        "an objective of {0} leaves no error budget to burn; write the failures you accept, like \"99.95%\""
+    )]
     NoBudget(String),
     /// More than 100 %.
     #[error("an objective of {0} is more than all requests; write one below 100% like \"99.95%\"")]
@@ -216,6 +220,9 @@ mod tests {
     fn windows_are_a_closed_set() {
         assert_eq!("28d".parse::<Window>(), Ok(Window::D28));
         assert_eq!(Window::D90.minutes(), 129_600);
-        assert_eq!("14d".parse::<Window>(), Err("\"14d\" is no window; write 7d, 28d, 30d or 90d".to_owned()));
+        assert_eq!(
+            "14d".parse::<Window>(),
+            Err("\"14d\" is no window; write 7d, 28d, 30d or 90d".to_owned())
+        );
     }
 }

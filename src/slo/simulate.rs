@@ -74,14 +74,7 @@ impl Outcome {
     /// For people.
     pub fn text(&self, spec: &Spec, fault: Fault, per_minute: f64) -> String {
         let mut out = String::new();
-        let _ = writeln!(
-            out,
-            "{}: {} {} over {}",
-            spec.id(),
-            spec.sli.name(),
-            spec.objective,
-            spec.window
-        );
+        let _ = writeln!(out, "{}: {} {} over {}", spec.id(), spec.sli.name(), spec.objective, spec.window);
         let _ = writeln!(
             out,
             "  {} of {} requests a minute are bad for {}",
@@ -176,7 +169,10 @@ mod tests {
     fn few_bad_requests_call_nobody() {
         let fault = Fault { errors: 1.0, minutes: 3.0 };
         let outcome = simulate(&spec(), fault, 0.5);
-        assert_eq!((outcome.alerts.len(), outcome.held_back.as_slice()), (0, &[Severity::Page, Severity::Ticket][..]));
+        assert_eq!(
+            (outcome.alerts.len(), outcome.held_back.as_slice()),
+            (0, &[Severity::Page, Severity::Ticket][..])
+        );
         assert!(outcome.text(&spec(), fault, 0.5).contains("page    none: fewer than 5 bad requests"));
         assert_eq!(of(0.0004, 1440.0, 600.0), [], "within the objective");
     }

@@ -217,7 +217,11 @@ pub fn problems(spec: &Spec, at: &[&str]) -> Vec<Problem> {
     };
     if !is_name(&spec.name) {
         let message = format!("{:?} cannot be the name of an objective", spec.name);
-        add(&[], message, "use lower-case letters, digits and dashes, at most 63, like \"checkout-availability\"");
+        add(
+            &[],
+            message,
+            "use lower-case letters, digits and dashes, at most 63, like \"checkout-availability\"",
+        );
     }
     let selector = &spec.selector;
     let names = [
@@ -248,8 +252,10 @@ pub fn problems(spec: &Spec, at: &[&str]) -> Vec<Problem> {
             add(&["threshold"], "is longer than an hour".to_owned(), "write it like \"200ms\"");
         }
     }
-    for (key, least) in [("page_min_bad_events", spec.page_min_bad_events), ("ticket_min_bad_events", spec.ticket_min_bad_events)]
-    {
+    for (key, least) in [
+        ("page_min_bad_events", spec.page_min_bad_events),
+        ("ticket_min_bad_events", spec.ticket_min_bad_events),
+    ] {
         if least == 0 {
             add(&[key], "an alert without a bad event says nothing".to_owned(), "write 1 or more");
         }
@@ -257,7 +263,11 @@ pub fn problems(spec: &Spec, at: &[&str]) -> Vec<Problem> {
     for route in &spec.exclude_routes {
         if route.is_empty() || text_problem(route).is_some() {
             let message = format!("{route:?} is no route");
-            add(&["exclude_routes"], message, "write routes as red_requests_total has them, like \"/healthz\"");
+            add(
+                &["exclude_routes"],
+                message,
+                "write routes as red_requests_total has them, like \"/healthz\"",
+            );
         }
     }
     for (key, text) in [("owner", &spec.owner), ("runbook", &spec.runbook)] {
@@ -338,7 +348,8 @@ mod tests {
 
     #[test]
     fn texts_that_would_break_out_are_refused() {
-        let selector = Selector { namespace: "a\nb".into(), workload: Some("{{ x }}".into()), ..Selector::default() };
+        let selector =
+            Selector { namespace: "a\nb".into(), workload: Some("{{ x }}".into()), ..Selector::default() };
         let keys: Vec<String> = said(&Spec { selector, ..spec() }).into_iter().map(|(key, ..)| key).collect();
         assert_eq!(keys, ["x.match.namespace", "x.match.workload"]);
         let nobody = Selector { namespace: "shop".into(), ..Selector::default() };

@@ -58,7 +58,10 @@ fn logs(spec: &Spec) -> String {
             let query = format!(
                 "topk(1, sum by (service) (count_over_time(red_requests_total{{cluster=%q,{matchers}}}[1h])))"
             );
-            format!("{{{{ range {} }}}}, service_name={{{{ printf `%q` .Labels.service }}}}{{{{ end }}}}", ask(&query))
+            format!(
+                "{{{{ range {} }}}}, service_name={{{{ printf `%q` .Labels.service }}}}{{{{ end }}}}",
+                ask(&query)
+            )
         }
     };
     let filter = match spec.sli {
@@ -99,7 +102,13 @@ pub(super) fn burn(spec: &Spec, defaults: &Defaults, alert: &str, range: Range) 
                 "Over {range} the error budget burns {{{{ . | first | value | printf \"%.1f\" }}}} times as fast as allowed. "
             )
         ),
-        with(&left, &format!("Of the {} budget {{{{ . | first | value | humanizePercentage }}}} is left. ", spec.window)),
+        with(
+            &left,
+            &format!(
+                "Of the {} budget {{{{ . | first | value | humanizePercentage }}}} is left. ",
+                spec.window
+            )
+        ),
         with(&time, "At this rate it is gone in {{ . | first | value | humanizeDuration }}."),
     );
     vec![
@@ -150,7 +159,11 @@ pub(super) fn bucket(spec: &Spec, defaults: &Defaults, bound: &str) -> Annotatio
     vec![
         (
             "summary",
-            format!("{}: {} cannot be measured, its histogram has no bucket {bound}", subject(spec), title(spec)),
+            format!(
+                "{}: {} cannot be measured, its histogram has no bucket {bound}",
+                subject(spec),
+                title(spec)
+            ),
         ),
         (
             "description",

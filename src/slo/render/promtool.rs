@@ -93,7 +93,12 @@ fn series(out: &mut String, spec: &Spec, good: &Counter, bad: &Counter, end: &st
     };
     out.push_str("  interval: 30s\n  input_series:\n");
     for (name, values) in pairs {
-        let _ = writeln!(out, "  - series: {}\n    values: {}", yaml::scalar(&name), yaml::scalar(&format!("{values}{end}")));
+        let _ = writeln!(
+            out,
+            "  - series: {}\n    values: {}",
+            yaml::scalar(&name),
+            yaml::scalar(&format!("{values}{end}"))
+        );
     }
 }
 
@@ -123,10 +128,8 @@ fn name(out: &mut String, spec: &Spec, text: &str) {
 
 /// One expectation: whether an alert fires at a minute.
 fn expect(out: &mut String, spec: &Spec, alert: &str, minutes: f64, fires: bool) {
-    let expr = format!(
-        "count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\",slo_id={}}})",
-        quoted(&spec.id())
-    );
+    let expr =
+        format!("count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\",slo_id={}}})", quoted(&spec.id()));
     let seconds = (minutes * 60.0).round() as u64;
     let time = if seconds.is_multiple_of(60) {
         format!("{}m", seconds / 60)
@@ -134,7 +137,8 @@ fn expect(out: &mut String, spec: &Spec, alert: &str, minutes: f64, fires: bool)
         format!("{}m{}s", seconds / 60, seconds % 60)
     };
     let samples = if fires { "[{labels: '{}', value: 1}]" } else { "[]" };
-    let _ = writeln!(out, "  - expr: {}\n    eval_time: {time}\n    exp_samples: {samples}", yaml::scalar(&expr));
+    let _ =
+        writeln!(out, "  - expr: {}\n    eval_time: {time}\n    exp_samples: {samples}", yaml::scalar(&expr));
 }
 
 const PAGE: &str = "SLOErrorBudgetBurn";

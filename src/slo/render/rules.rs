@@ -106,14 +106,18 @@ impl Objective<'_> {
     fn counted(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         for range in Range::DIRECT {
-            rules.push(self.record_first(
-                format!("slo:sli_events:increase{range}"),
-                promql::events(self.spec, range),
-            ));
-            rules.push(self.record_first(
-                format!("slo:sli_errors:increase{range}"),
-                promql::errors(self.spec, range),
-            ));
+            rules.push(
+                self.record_first(
+                    format!("slo:sli_events:increase{range}"),
+                    promql::events(self.spec, range),
+                ),
+            );
+            rules.push(
+                self.record_first(
+                    format!("slo:sli_errors:increase{range}"),
+                    promql::errors(self.spec, range),
+                ),
+            );
             rules.push(self.ratio(range));
         }
         rules.extend([Range::M5, Range::H1, Range::H6].map(|range| self.burn(range)));
@@ -358,7 +362,8 @@ fn text(groups: &[Group]) -> String {
     }
     let mut out = String::from("groups:\n");
     for group in groups {
-        let _ = write!(out, "- name: {}\n  interval: {}\n  rules:\n", yaml::scalar(&group.name), group.interval);
+        let _ =
+            write!(out, "- name: {}\n  interval: {}\n  rules:\n", yaml::scalar(&group.name), group.interval);
         for rule in &group.rules {
             write_rule(&mut out, rule);
         }

@@ -35,7 +35,9 @@ pub(super) fn value(text: &str, indent: usize) -> String {
 /// `text` with every line that is not empty moved right.
 pub(super) fn indented(text: &str, indent: usize) -> String {
     let pad = " ".repeat(indent);
-    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("{pad}{line}\n") }).collect()
+    text.lines()
+        .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("{pad}{line}\n") })
+        .collect()
 }
 
 #[cfg(test)]
