@@ -37,7 +37,7 @@ use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
 use crate::{host, red};
 
-use super::Error;
+use super::{Error, objectives};
 
 /// Name of the note on the health page.
 const NOTE: &str = "red";
@@ -107,10 +107,14 @@ impl Metrics {
             }
             None => Book::new(&config.scrape, samples),
         };
-        let red = config.red.enabled.then(|| match kept.red {
-            Some((before, red)) if before == config.red => red,
-            _ => Red::new(&config.red, Some(&config.agent.state_dir)),
+        let red_config = objectives::with_buckets(&config.red, &config.slo);
+        let mut red = config.red.enabled.then(|| match kept.red {
+            Some((before, red)) if before == red_config => red,
+            _ => Red::new(&red_config, Some(&config.agent.state_dir)),
         });
+        if let Some(red) = &mut red {
+            red.declare(objectives::counted(&config.slo));
+        }
         let tap = red.as_ref().map(|red| Box::new(red.tap()) as Box<dyn AccessTap>);
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));
         let pods = pods.unwrap_or_else(|| pods::directory().1);
@@ -156,7 +160,7 @@ impl Metrics {
         });
 
         let (ended, thread_ended) = oneshot::channel::<()>();
-        let red = red.map(|red| (config.red.clone(), red));
+        let red = red.map(|red| (red_config, red));
         let worker =
             Worker { book, red, host, sinks, board, health, buffers, page: Page::default(), last_red: 0 };
         let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || {
