@@ -236,7 +236,11 @@ async fn run_known(
     registry: Known,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
-    config.memory_bound().fits(cgroup_limit())?;
+    let limit = cgroup_limit();
+    if let Some(memory) = config.fit(limit) {
+        info!(%memory, "[agent] memory is lowered, so that all that is configured fits the container's memory limit");
+    }
+    config.memory_bound().fits(limit)?;
     compile(&config)?;
     let mut attendants = Supervisor::new();
     let mut lasting = Lasting::new(registry);
@@ -383,7 +387,7 @@ impl Pipeline {
             health: lasting.health.clone(),
             reading_ended: quiet.clone(),
         };
-        let (metrics, _tap) = metrics::Metrics::start(start, &mut supervisor)?;
+        let (metrics, tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
             .with_multiline(multiline);
         let signal = Arc::<Signal>::default();
@@ -402,7 +406,7 @@ impl Pipeline {
             None => Box::new(paths),
         };
         let identity = logs::files::Identity::new(said, Arc::clone(&sources), cluster, node, environment);
-        let driver = logs::spawn(
+        let driver = logs::spawn_with_tap(
             &config.logs,
             settings,
             Box::new(identity),
@@ -411,6 +415,7 @@ impl Pipeline {
             signal,
             sources,
             legacy,
+            tap,
             move || drop(ended),
         )?;
         let (status, registry) = (Arc::clone(&driver.status), Arc::clone(&driver.registry));

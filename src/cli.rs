@@ -281,7 +281,7 @@ fn tail(args: &tail::Args) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let loaded = match args.config.load() {
+    let mut loaded = match args.config.load() {
         Ok(loaded) => loaded,
         Err(error) => {
             if args.output == Output::Json
@@ -296,9 +296,14 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let limit = if args.offline { None } else { cgroup_limit() };
+    let mut notices = Vec::new();
+    if let Some(memory) = loaded.config.fit(limit) {
+        notices.push(format!(
+            "[agent] memory is lowered to {memory}, so that all fits the container's memory limit"
+        ));
+    }
     let bound = loaded.config.memory_bound();
     let fits = bound.fits(limit);
-    let mut notices = Vec::new();
     if !args.offline {
         if loaded.config.logs.reads_pods() {
             notices.extend(agent::logs_root_problem(&loaded.config.logs.root));

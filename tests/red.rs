@@ -459,6 +459,62 @@ fn the_first_scrape_is_the_baseline_and_a_series_born_later_counts_whole() {
 }
 
 #[test]
+fn a_target_goes_on_through_a_reload_and_one_that_took_its_place_is_not_forgotten() {
+    let mut red = red(&Config::default());
+    let before = origin("app");
+    scrape(&mut red, &before, &[("/a", "200", &[0.05; 10])]);
+    scrape(&mut red, &before, &[("/a", "200", &[0.05; 12])]);
+    let after = origin("app");
+    scrape(&mut red, &after, &[("/a", "200", &[0.05; 15])]);
+    red.forget(&before);
+    scrape(&mut red, &after, &[("/a", "200", &[0.05; 16])]);
+    tick(&mut red, 0);
+    assert_eq!(requests(&tick(&mut red, 15)), 6.0);
+    // Gone for good, and back: what it has counted in between is not known to be new.
+    red.forget(&after);
+    scrape(&mut red, &before, &[("/a", "200", &[0.05; 20])]);
+    scrape(&mut red, &before, &[("/a", "200", &[0.05; 21])]);
+    assert_eq!(requests(&tick(&mut red, 30)), 7.0);
+}
+
+#[test]
+fn another_source_by_config_is_taken_up_at_once_and_counts_nothing_twice() {
+    use nodewick::red::SourceSetting;
+    let with = |source| Config { source, ..Config::default() };
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut red = Red::new(&with(SourceSetting::Scrape), Some(directory.path()));
+    let target = origin("app");
+    scrape(&mut red, &target, &[("/a", "200", &[0.05; 1])]);
+    scrape(&mut red, &target, &[("/a", "200", &[0.05; 4])]);
+    tick(&mut red, 0);
+    assert_eq!(requests(&tick(&mut red, 15)), 3.0);
+    let line = |red: &Red, log: &mut Option<Log>| {
+        let log = log.get_or_insert_with(|| Log::new(red));
+        log.tap = red.tap();
+        log.line("GET", "/a", 200, Some(50 * MS));
+        log.hand_over();
+    };
+    let mut log = None;
+    // While scraped pages count, lines do not.
+    line(&red, &mut log);
+    assert_eq!(requests(&tick(&mut red, 30)), 3.0);
+    // A new config, in a process that goes on, and then in one that starts.
+    red.configure(&with(SourceSetting::Log));
+    line(&red, &mut log);
+    scrape(&mut red, &target, &[("/a", "200", &[0.05; 6])]);
+    assert_eq!(requests(&tick(&mut red, 45)), 4.0);
+    red.configure(&with(SourceSetting::Scrape));
+    scrape(&mut red, &target, &[("/a", "200", &[0.05; 7])]);
+    scrape(&mut red, &target, &[("/a", "200", &[0.05; 8])]);
+    assert_eq!(requests(&tick(&mut red, 60)), 5.0);
+    tick(&mut red, 75);
+    drop(red);
+    let mut red = Red::new(&with(SourceSetting::Log), Some(directory.path()));
+    line(&red, &mut log);
+    assert_eq!(requests(&tick(&mut red, 90)), 6.0);
+}
+
+#[test]
 fn a_workload_has_one_source_and_a_switch_counts_nothing_twice() {
     let mut red = red(&Config::default());
     let mut log = Log::new(&red);
@@ -623,7 +679,7 @@ fn prom_clients_own_dumps_are_understood() {
     let (_, page) = of_dump(include_str!("corpus/metrics/prom-client-default.prom"));
     assert_eq!(page["red_requests_total{code_class=2xx,method=GET,route=/ok/:id}"], 3.0);
     assert_eq!(page["red_requests_total{code_class=5xx,method=GET,route=/err}"], 1.0);
-    assert_eq!(page["red_requests_total{code_class=4xx,method=GET,route=unmatched}"], 1.0);
+    assert_eq!(page["red_requests_total{code_class=4xx,method=GET,route=__unmatched__}"], 1.0);
     assert_eq!(page["red_request_duration_seconds_bucket{le=0.025,method=GET,route=/ok/:id}"], 2.0);
     assert_eq!(page["red_request_duration_seconds_count{method=GET,route=/ok/:id}"], 3.0);
     let (page, _) = of_dump(include_str!("corpus/metrics/prom-client-openmetrics-exemplars.http"));

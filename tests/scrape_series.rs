@@ -313,9 +313,27 @@ fn series_that_a_successor_with_the_same_labels_has_do_not_end() {
     scraper.scrape(1000, "a 1\nb 1\n");
     let old = Arc::clone(&scraper.target);
     scraper.target = Arc::new(Target { host: "10.0.0.8".to_owned(), ..(*old).clone() });
-    scraper.scrape(2500, "a 5\n");
-    scraper.target = old;
-    assert_eq!(scraper.remove(2000), [r#"b{job="j"} stale @2000"#]);
+    assert_eq!(scraper.scrape(2500, "a 5\n"), [r#"a{job="j"} 5 @2500"#, r#"b{job="j"} stale @2500"#]);
+    let successor = std::mem::replace(&mut scraper.target, old);
+    assert!(scraper.remove(2000).is_empty());
+    // And when it goes, everything ends: nothing of the one before is left.
+    scraper.target = successor;
+    assert_eq!(scraper.book.series(), 1);
+    let page = scraper.remove(4500);
+    assert_eq!(page[0], r#"a{job="j"} stale @4500"#);
+    assert_eq!(synthetic(&page), ["stale @4500"; 5]);
+    assert_eq!(scraper.book.series(), 0);
+}
+
+#[test]
+fn who_follows_under_the_same_labels_with_another_resource_takes_the_place_of_the_one_before() {
+    let mut scraper = Scraper::new(target(&[("job", "j")]));
+    scraper.scrape(1000, "a 1\n");
+    let mut origin = (*scraper.target.origin).clone();
+    origin.resource = vec![("k8s.pod.uid".to_owned(), "second".to_owned())];
+    scraper.target = Arc::new(Target { origin: Arc::new(origin), ..(*scraper.target).clone() });
+    assert_eq!(scraper.scrape(2000, "a 2\n"), [r#"a{job="j"} 2 @2000"#]);
+    assert_eq!(scraper.seen.forgotten, 1, "whoever keeps something by origin lets the first one go");
 }
 
 #[test]

@@ -48,6 +48,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long after the stop the last look at RED waits for the thread that reads logs.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// Text of a page of RED or the host above which its memory is given back.
+const LARGE_PAGE: usize = 1 << 20;
+
 /// What the thread is told.
 enum Work {
     /// What came of a target.
@@ -107,10 +110,13 @@ impl Metrics {
             }
             None => Book::new(&config.scrape, samples),
         };
-        let red_config = objectives::with_buckets(&config.red, &config.slo);
+        let rates = objectives::with_buckets(&config.red, &config.slo);
         let mut red = config.red.enabled.then(|| match kept.red {
-            Some((before, red)) if before == red_config => red,
-            _ => Red::new(&red_config, Some(&config.agent.state_dir)),
+            Some((_, mut red)) => {
+                red.configure(&rates);
+                red
+            }
+            None => Red::new(&rates, Some(&config.agent.state_dir)),
         });
         if let Some(red) = &mut red {
             red.declare(objectives::counted(&config.slo));
@@ -160,9 +166,19 @@ impl Metrics {
         });
 
         let (ended, thread_ended) = oneshot::channel::<()>();
-        let red = red.map(|red| (red_config, red));
-        let worker =
-            Worker { book, red, host, sinks, board, health, buffers, page: Page::default(), last_red: 0 };
+        let red = red.map(|red| (config.red.clone(), red));
+        let worker = Worker {
+            book,
+            red,
+            host,
+            sinks,
+            board,
+            health,
+            buffers,
+            page: Page::default(),
+            last_red: 0,
+            silence: silence(config),
+        };
         let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || {
             let kept = worker.run(receiver);
             // Nobody listens once the deadline has passed.
@@ -206,6 +222,12 @@ fn site(config: &Config) -> Site {
         environment: named(&config.agent.environment),
         own_pod: set("POD_NAMESPACE").zip(set("POD_NAME")),
     }
+}
+
+/// Three ticks and a tenth of the slowest target.
+fn silence(config: &Config) -> Duration {
+    let own = config.scrape.fixed.iter().filter_map(|of| of.interval);
+    own.map(|span| span.0).chain([config.scrape.interval.0]).max().unwrap_or_default().mul_f64(3.1)
 }
 
 fn host_figures(config: &Config, pods: Option<Pods>) -> host::Collector {
@@ -264,6 +286,8 @@ struct Worker {
     page: Page,
     /// When RED was last looked at, milliseconds since the epoch.
     last_red: i64,
+    /// Without a scrape for this long a target is no more: one that is down is told of at each tick.
+    silence: Duration,
 }
 
 impl Worker {
@@ -274,7 +298,10 @@ impl Worker {
                 Work::Scrape(event) => self.scrape(event),
                 Work::Red => self.red(&red_origin),
                 Work::Host => self.host(),
-                Work::Flush => self.sinks.iter_mut().for_each(|sink| sink.flush()),
+                Work::Flush => {
+                    self.sweep();
+                    self.sinks.iter_mut().for_each(|sink| sink.flush());
+                }
             }
         }
         self.sinks.iter_mut().for_each(|sink| sink.flush());
@@ -311,7 +338,7 @@ impl Worker {
         self.health.note(NOTE, (!durable).then(|| note.to_owned()));
         let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(origin, &mut self.page, now, &mut out);
-        self.page.clear();
+        self.done_with_page();
     }
 
     fn host(&mut self) {
@@ -321,7 +348,22 @@ impl Worker {
         let origin = Arc::clone(host.origin());
         let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(&origin, &mut self.page, now_ms(), &mut out);
+        self.done_with_page();
+    }
+
+    /// The page is made anew next time; one that was large leaves no memory behind.
+    fn done_with_page(&mut self) {
+        if self.page.arena.capacity() > LARGE_PAGE {
+            self.page = Page::default();
+        }
         self.page.clear();
+    }
+
+    /// Targets that a reload took away had nobody who could tell their end.
+    fn sweep(&mut self) {
+        let silent = i64::try_from(self.silence.as_millis()).unwrap_or(i64::MAX);
+        let mut out = Out { red: self.red.as_mut().map(|(_, red)| red), sinks: &mut self.sinks };
+        self.book.sweep(now_ms().saturating_sub(silent), &mut out);
     }
 }
 

@@ -227,7 +227,9 @@ impl Looking {
         if let Some(why) = self.sandbox.as_ref().and_then(|sandbox| sandbox.refuses(&next, &loaded.tree)) {
             return Err(why);
         }
-        next.memory_bound().fits(cgroup_limit()).map_err(|error| error.to_string())?;
+        let limit = cgroup_limit();
+        let _ = next.fit(limit);
+        next.memory_bound().fits(limit).map_err(|error| error.to_string())?;
         let same = identity == self.running;
         self.pending = Some((identity, kept));
         Ok((!same).then(|| Box::new(next)))

@@ -222,6 +222,34 @@ mod tests {
     use std::fs;
 
     #[test]
+    fn the_default_log_memory_gives_way_to_a_small_container_and_a_configured_one_does_not() {
+        let mut config = Config::default();
+        let total = config.memory_bound().total();
+        assert_eq!(config.fit(None), None);
+        assert_eq!(config.fit(Some(total)), None);
+        assert_eq!(config.fit(Some(total - 1)), Some(ByteSize::mib(31)));
+        assert!(config.memory_bound().fits(Some(total - 1)).is_ok());
+        let mut config = Config::default();
+        assert_eq!(config.fit(Some(total - (24 << 20))), Some(ByteSize::mib(8)));
+        let mut config = Config::default();
+        assert_eq!(
+            config.fit(Some(total - (25 << 20))),
+            None,
+            "with less it would make no progress worth the name"
+        );
+        let mut config = Config::default();
+        config.agent.memory = ByteSize::mib(33);
+        assert_eq!(config.fit(Some(1 << 20)), None);
+        // What the manifests grant holds a node's pods, Loki and a receiver of samples.
+        let mut config = Config::default();
+        config.kube.mode = kube::Mode::Api;
+        config.sink.loki.insert("main".into(), Default::default());
+        config.sink.remote_write.insert("main".into(), Default::default());
+        let _ = config.fit(Some(128 << 20));
+        assert!(config.memory_bound().fits(Some(128 << 20)).is_ok(), "{}", config.memory_bound());
+    }
+
+    #[test]
     fn default_bound_is_at_most_120_mib() {
         let mut config = Config::default();
         config.sink.local.insert("default".to_owned(), Default::default());

@@ -81,7 +81,8 @@ pub struct Agent {
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
     /// Log data held in memory between reading and acknowledgement. When it is spent, reading stops and the log
-    /// files wait on disk. Raise it if `nodewick_log_lag_bytes` grows while the CPU is idle.
+    /// files wait on disk. Raise it if `nodewick_log_lag_bytes` grows while the CPU is idle. Left at its default it is lowered,
+    /// to no less than 8MiB, where the container's memory limit would not hold everything that is configured.
     pub memory: ByteSize,
     /// Let the kernel (Landlock, Linux 5.13 and newer) keep the process to the files that this config names. Turn it
     /// off if a reload must be able to name files elsewhere.
@@ -195,6 +196,21 @@ impl Sinks {
 }
 
 impl Config {
+    /// Where `[agent] memory` is left at its default and all together is above `limit`, lowers it to what is left, but not
+    /// below 8MiB; what it was lowered to.
+    pub fn fit(&mut self, limit: Option<u64>) -> Option<ByteSize> {
+        const LEAST: u64 = 8 << 20;
+        let default = Agent::default().memory;
+        let above = self.memory_bound().total().checked_sub(limit?).filter(|above| *above > 0)?;
+        // In whole MiB, as people read it.
+        let left = default.0.saturating_sub(above) >> 20 << 20;
+        if self.agent.memory != default || left < LEAST {
+            return None;
+        }
+        self.agent.memory = ByteSize(left);
+        Some(self.agent.memory)
+    }
+
     /// Everything that may be held in memory at once, by what holds it.
     pub fn memory_bound(&self) -> MemoryBound {
         memory::bound(self)

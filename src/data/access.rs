@@ -3,6 +3,10 @@
 //! `logs` finds the requests in the lines that it reads anyway and hands them over a stretch at a time, with the position
 //! up to which the log is counted. `red` counts, and keeps counts and positions together, so that a line that is read a
 //! second time (after a crash, a reload, or because delivery had been blocked) is never counted a second time.
+//!
+//! What is counted is made durable by `red` when it likes, later than the checkpoint of what is delivered. After a crash
+//! `logs` therefore reads again, for their requests alone, lines that are delivered and behind the counted position; where
+//! they are gone from disk by then it says so ([`RED_MISSED`](crate::metrics::RED_MISSED)).
 
 use std::sync::Arc;
 
@@ -50,6 +54,12 @@ pub struct Request {
 pub trait AccessTap: Send {
     /// Up to where the log `key` has been counted, by this life of the agent or an earlier one.
     fn counted(&self, key: &str) -> Option<Position>;
+
+    /// True when counts of an earlier life were taken up: a log that [`counted`](Self::counted) does not know was begun
+    /// after these were saved, so none of it is counted.
+    fn is_resumed(&self) -> bool {
+        false
+    }
 
     /// Counts the `requests` of a stretch of the log `key`, whose text lies in `text`; from now on the log is counted up
     /// to `until`. Called with no request too, so that the position moves.

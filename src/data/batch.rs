@@ -122,7 +122,7 @@ pub struct Record {
     pub request_id: Span,
     /// HTTP request method.
     pub http_method: Span,
-    /// HTTP route: the line's own template, or the path with id-like segments replaced by `:id`.
+    /// HTTP route: the line's own template, or the path with id-like segments replaced by `{id}`.
     pub http_route: Span,
     /// URL path without query.
     pub url_path: Span,

@@ -56,8 +56,10 @@ fn config(site: &Site) -> Vec<Finding> {
 }
 
 fn memory(site: &Site) -> Vec<Finding> {
-    let bound = site.config().memory_bound();
     let limit = if site.pre && !site.in_pod() { Some(SHIPPED_LIMIT) } else { cgroup_limit() };
+    let mut config = site.config().clone();
+    let _ = config.fit(limit);
+    let bound = config.memory_bound();
     let whose = if site.pre && !site.in_pod() { "manifests'" } else { "container's" };
     let finding = match (bound.fits(limit), limit) {
         (Err(error), _) => {

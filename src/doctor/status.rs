@@ -481,21 +481,24 @@ mod tests {
              state       saved 2s ago; spill 0B\n\
              sinks       × loki.main  1 line delivered, 0B queued\n"
         );
-        let page = "nodewick_sink_up{sink=\"remote_write.m\"} 0\n\
+        let json: serde_json::Value = serde_json::from_str(&screen.json()).expect("JSON");
+        assert_eq!((&json["state"], &json["bytes"]["sent"]), (&"degraded".into(), &1024.into()));
+    }
+
+    #[test]
+    fn sinks_of_samples_are_told_in_samples() {
+        let page = "nodewick_build_info{version=\"0.1.0\",revision=\"x\",rustc=\"y\"} 1\n\
+                    nodewick_sink_up{sink=\"remote_write.m\"} 0\n\
                     nodewick_sink_samples_total{sink=\"remote_write.m\",outcome=\"delivered\"} 1629\n\
                     nodewick_sink_samples_lost_total{sink=\"remote_write.m\",reason=\"too_old\"} 2\n\
                     nodewick_sink_samples_queue_bytes{sink=\"remote_write.m\"} 2048\n";
-        screen.sinks.clear();
+        let mut screen = look(Client::new("127.0.0.1:1".parse().expect("an address")));
         screen.problems.clear();
         screen.fill(&samples(page), 1100.0);
         screen.judge(&samples(page));
         let text = screen.text(Colour(false));
-        assert!(
-            text.contains("remote_write.m is down; its samples wait in memory\n")
-                && text.contains("× remote_write.m  1629 samples delivered, 2 KiB queued, 2 samples lost\n"),
-            "{text}"
-        );
-        let json: serde_json::Value = serde_json::from_str(&screen.json()).expect("JSON");
-        assert_eq!((&json["state"], &json["bytes"]["sent"]), (&"degraded".into(), &1024.into()));
+        let problem = "remote_write.m is down; its samples wait in memory\n";
+        let line = "sinks       × remote_write.m  1629 samples delivered, 2 KiB queued, 2 samples lost\n";
+        assert!(text.contains(problem) && text.contains(line), "{text}");
     }
 }

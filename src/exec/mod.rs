@@ -207,7 +207,9 @@ struct Keeping {
 impl Keeping {
     /// Starts both. `None` when that cannot be: then it is said, and lines are not shipped.
     fn start(mut config: Config, options: &Options, waits: bool, say: &mut dyn FnMut(&str)) -> Option<Self> {
-        if let Err(error) = config.memory_bound().fits(cgroup_limit()) {
+        let limit = cgroup_limit();
+        let _ = config.fit(limit);
+        if let Err(error) = config.memory_bound().fits(limit) {
             say(&format!("lines are not shipped: {error}"));
             return None;
         }

@@ -112,7 +112,7 @@ fn origin(story: &Story, field: &str, record: &Record) -> String {
                 None => format!("the line's form, at byte {place}"),
             }
         }
-        (None, "http_route") => "url_path, with ids replaced by :id".to_owned(),
+        (None, "http_route") => "url_path, with ids replaced by {id}".to_owned(),
         (None, "span_id") => "traceparent".to_owned(),
         (None, _) => "the line's form".to_owned(),
     }

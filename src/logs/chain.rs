@@ -307,9 +307,17 @@ pub fn open_all<E: Env>(
     Err(OpenError::Missing)
 }
 
-fn open_listed<E: Env>(
+/// Opens what rotation left of a log beside its live file, oldest first, compressed or not.
+pub fn open_rotated<E: Env>(
     env: &E,
     live: &Path,
+    naming: Naming,
+) -> Result<VecDeque<Open<E::File>>, OpenError> {
+    open_beside(env, naming, &rotated(env, live, naming)?, Which::All)
+}
+
+fn open_beside<E: Env>(
+    env: &E,
     naming: Naming,
     listed: &[Rotated],
     which: Which,
@@ -339,6 +347,17 @@ fn open_listed<E: Env>(
             Err(_) => {}
         }
     }
+    Ok(files)
+}
+
+fn open_listed<E: Env>(
+    env: &E,
+    live: &Path,
+    naming: Naming,
+    listed: &[Rotated],
+    which: Which,
+) -> Result<VecDeque<Open<E::File>>, OpenError> {
+    let mut files = open_beside(env, naming, listed, which)?;
     let live = match env.open(live) {
         // Whoever writes it may come back to it only with the next line; what it left is there to be read.
         Err(OpenError::Missing) if naming == Naming::Logrotate && !files.is_empty() => return Ok(files),

@@ -24,6 +24,7 @@ use super::registry::Registry;
 use super::spill::Spill;
 use super::tail::{Next, Options, Start, Tail};
 use super::{Config, ingest::Settings};
+use crate::data::access::AccessTap;
 use crate::data::budget::{Budget, Signal};
 use crate::data::clock;
 use crate::data::delivery::Fanout;
@@ -156,6 +157,24 @@ pub fn spawn(
     legacy: impl Into<Legacy>,
     on_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<Driver> {
+    spawn_with_tap(config, settings, identify, fanout, budget, signal, sources, legacy, None, on_exit)
+}
+
+/// The same, with who counts the requests that lines tell of. It saves what it counts when it
+/// likes: what was delivered and not saved is read again after a crash, as long as it is on disk.
+#[expect(clippy::too_many_arguments, reason = "the wiring of the whole log path, called once")]
+pub fn spawn_with_tap(
+    config: &Config,
+    settings: Settings,
+    identify: Box<dyn Identify>,
+    fanout: Fanout,
+    budget: Arc<Budget>,
+    signal: Arc<Signal>,
+    sources: Arc<Sources>,
+    legacy: impl Into<Legacy>,
+    tap: Option<Box<dyn AccessTap>>,
+    on_exit: impl FnOnce() + Send + 'static,
+) -> io::Result<Driver> {
     let Legacy { state, marks } = legacy.into();
     let status = Arc::<Status>::default();
     status.beat();
@@ -199,7 +218,8 @@ pub fn spawn(
         Arc::clone(&registry),
         spill,
     )
-    .with_files(sources);
+    .with_files(sources)
+    .with_tap(tap);
     let stop_reading = Arc::<AtomicBool>::default();
     let stop_checkpoints = Arc::<AtomicBool>::default();
     let reader = {

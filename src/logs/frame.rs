@@ -196,6 +196,8 @@ pub struct Framed {
     pub skipping: Skipping,
     /// The line began in an earlier generation: `offset` is not of this file.
     pub carried: bool,
+    /// So many generations earlier.
+    pub ago: u16,
 }
 
 /// Fragments of a line that wait for its end.
@@ -211,6 +213,7 @@ struct Pending {
     skipping: u8,
     /// The line began in an earlier generation: `offset` is not of this file.
     carried: bool,
+    ago: u16,
     /// The line was out before the resume, which began between its first fragment and its last.
     known: bool,
 }
@@ -309,6 +312,7 @@ impl Framer {
             if pending.open {
                 pending.known = true;
                 pending.carried = false;
+                pending.ago = 0;
                 self.skipping &= !(1 << stream);
             }
         }
@@ -346,6 +350,7 @@ impl Framer {
     pub fn next_generation(&mut self) {
         for pending in &mut self.pending {
             pending.carried = pending.open;
+            pending.ago = if pending.open { pending.ago.saturating_add(1) } else { 0 };
         }
         self.firsts = 3;
         self.lines.next_generation();
@@ -407,6 +412,7 @@ impl Framer {
                 first: self.take_first(stream),
                 skipping: self.skipping_on_resume(),
                 carried: false,
+                ago: 0,
             };
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
@@ -436,6 +442,7 @@ impl Framer {
             pending.offset = offset;
             pending.skipping = skipping;
             pending.carried = false;
+            pending.ago = 0;
             pending.known = false;
         }
         let room = max_line.saturating_sub(pending.text.len()).min(body.len as usize);
@@ -473,6 +480,7 @@ impl Framer {
             first: false,
             skipping: Skipping(pending.skipping),
             carried: pending.carried,
+            ago: pending.ago,
         };
         if pending.total > pending.text.len() as u64 {
             framed.marks.insert(Marks::TRUNCATED);

@@ -8,6 +8,7 @@ use memchr::memchr;
 
 use super::annotated::Annotated;
 use super::copies::Copies;
+use super::count;
 use super::frame::{self, Framed, Framer, Framing};
 use super::inherit::{self, Inheritance};
 use super::multiline::{Joiner, Kind, Language, Mode, Ready, Rules};
@@ -15,8 +16,9 @@ use super::parse::{self, DurationUnit, Parsed, Text, unescape_into};
 use super::process::dedup;
 use super::process::watch::Step;
 use super::process::{Chain, Dropped, LogState};
+use super::requests::{self, Found};
 use crate::data::batch::{Fields, Marks, Record, Span};
-use crate::data::position::Skipping;
+use crate::data::position::{Position, Skipping};
 use crate::data::severity::Severity;
 use crate::data::tally::{Dropping, Drops};
 use crate::data::workload::Workload;
@@ -98,6 +100,8 @@ pub struct LineState {
     annotated: Option<Box<Annotated>>,
     /// The records as they were read, while somebody watches.
     seen: Option<Vec<Seen>>,
+    /// Requests found in the lines, where somebody counts them.
+    found: Option<Box<Found>>,
 }
 
 /// A record as it was read, before processing.
@@ -125,6 +129,7 @@ impl LineState {
             dropped: Dropped::default(),
             annotated: None,
             seen: None,
+            found: None,
         }
     }
 
@@ -138,6 +143,38 @@ impl LineState {
     #[must_use]
     pub fn anew(&self, max_line: usize) -> Self {
         Self::new(max_line).with_framing(self.framer.framing())
+    }
+
+    /// From now on requests are looked for; `found` is what was found before.
+    #[must_use]
+    pub fn with_requests(self, found: Option<Box<Found>>) -> Self {
+        Self { found, ..self }
+    }
+
+    /// The requests that were found.
+    pub fn requests(&mut self) -> Option<&mut Box<Found>> {
+        self.found.as_mut()
+    }
+
+    /// Where every line before has been framed, when all is read up to `at`. `carried` is where the oldest line began
+    /// that was open when its file ended.
+    pub fn framed_to(&self, at: Position, carried: Option<Position>) -> Position {
+        count::framed_to(&self.framer, at, carried)
+    }
+
+    /// Where all has been framed up to `at`, what is open given up.
+    pub fn read_to(&self, at: Position) -> Position {
+        count::read_to(&self.framer, at)
+    }
+
+    /// True while a line is open that began in an earlier generation, whatever is held back behind the framing.
+    pub fn framing_carries(&self) -> bool {
+        self.framer.carries()
+    }
+
+    /// How the log's bytes are framed.
+    pub fn framing(&self) -> Framing {
+        self.framer.framing()
     }
 
     /// Says when what comes next was read, for lines that have no time of their own.
@@ -435,8 +472,12 @@ impl LineState {
         if self.joiner.passes(framed.body.of(arena)) {
             taken.framed += u64::from(!framed.known);
             let line = Ready { framed, kind: Kind::Passed };
-            taken.dropped += self.record::<ANNOTATED>(settings, workload, arena, line, records);
+            taken.dropped += self.record::<ANNOTATED, true>(settings, workload, arena, line, records);
             return;
+        }
+        // Requests are counted in the order of the file: what is held back comes out of it later.
+        if let Some(found) = &mut self.found {
+            count::find(found, settings, self.annotated.as_deref(), arena, framed);
         }
         let begun = self.joiner.take(&settings.multiline, workload, arena, framed);
         taken.framed += u64::from(begun && !framed.known);
@@ -454,7 +495,7 @@ impl LineState {
         let ready = self.joiner.take_ready();
         let dropped = ready
             .iter()
-            .map(|line| self.record::<ANNOTATED>(settings, workload, arena, *line, records))
+            .map(|line| self.record::<ANNOTATED, false>(settings, workload, arena, *line, records))
             .sum();
         self.joiner.put_back(ready);
         dropped
@@ -475,9 +516,10 @@ impl LineState {
         }
     }
 
-    /// Makes the record of a line; the number of records that processing dropped.
+    /// Makes the record of a line; the number of records that processing dropped. `COUNTED` for a line that was not
+    /// looked at for a request before.
     #[inline]
-    fn record<const ANNOTATED: bool>(
+    fn record<const ANNOTATED: bool, const COUNTED: bool>(
         &mut self,
         settings: &Settings,
         workload: &Workload,
@@ -492,11 +534,17 @@ impl LineState {
             Kind::Alone | Kind::Joined(_) => &mut self.held_copies[framed.stream as usize],
         };
         let shift = copies.shift(framed.time_unix_nano, arena, body.start, body.start + body.len);
-        let mut record = if ANNOTATED {
-            read_annotated(self.annotated.as_deref(), settings.want, arena, framed)
-        } else {
-            read_record(settings.want, arena, framed)
+        let parsed = match self.annotated.as_deref().filter(|_| ANNOTATED) {
+            Some(annotated) => annotated.parse(body.of(arena), annotated.wants(settings.want)),
+            None => parse::parse(body.of(arena), settings.want),
         };
+        let mut record = record_of(parsed, arena, framed);
+        if COUNTED
+            && let Some(found) = &mut self.found
+            && requests::may_be(&parsed)
+        {
+            found.take(arena, &framed, &parsed, &record);
+        }
         record.time_unix_nano += shift;
         if let Kind::Joined(language) = kind
             && settings.want.contains(Fields::LEVEL)
@@ -601,7 +649,7 @@ pub(super) fn read_annotated(
 
 /// The record of a framed line that says so much about itself.
 #[inline]
-fn record_of(parsed: Parsed, arena: &mut Vec<u8>, framed: Framed) -> Record {
+pub(super) fn record_of(parsed: Parsed, arena: &mut Vec<u8>, framed: Framed) -> Record {
     let body = framed.body;
     let base = body.start as usize;
     let mut record = Record {
@@ -666,7 +714,7 @@ fn millis(arena: &mut Vec<u8>, base: usize, duration: Span, unit: DurationUnit) 
     Span::new(start, arena.len())
 }
 
-/// The path with its id-like segments replaced by `:id`, in place when it has none.
+/// The path with its id-like segments replaced by `{id}`, in place when it has none.
 fn route_of(arena: &mut Vec<u8>, path: Span) -> Span {
     if !path.of(arena).split(|byte| *byte == b'/').any(is_id) {
         return path;
@@ -676,7 +724,7 @@ fn route_of(arena: &mut Vec<u8>, path: Span) -> Span {
     loop {
         let len = memchr(b'/', &arena[at..end]).unwrap_or(end - at);
         if is_id(&arena[at..at + len]) {
-            arena.extend_from_slice(b":id");
+            arena.extend_from_slice(b"{id}");
         } else {
             arena.extend_from_within(at..at + len);
         }
@@ -689,10 +737,28 @@ fn route_of(arena: &mut Vec<u8>, path: Span) -> Span {
     }
 }
 
+/// True for `name@host.domain`, the at sign written as it is or as `%40`.
+#[cold]
+fn is_email(segment: &[u8]) -> bool {
+    let at = memchr(b'@', segment).map(|at| (at, at + 1));
+    let at = at.or_else(|| memchr::memmem::find(segment, b"%40").map(|at| (at, at + 3)));
+    at.is_some_and(|(name, host)| {
+        let dot = memchr(b'.', &segment[host..]);
+        name > 0 && dot.is_some_and(|dot| dot > 0 && host + dot + 1 < segment.len())
+    })
+}
+
 /// True for a path segment that names one thing rather than a kind of thing: all digits, a UUID, a long hex
-/// string, or a long mixture of letters with digits.
+/// string, a long mixture of letters with digits, or an email address.
 fn is_id(segment: &[u8]) -> bool {
-    let digits = segment.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let (mut digits, mut ats) = (0, false);
+    for byte in segment {
+        digits += usize::from(byte.is_ascii_digit());
+        ats |= matches!(byte, b'@' | b'%');
+    }
+    if ats && is_email(segment) {
+        return true;
+    }
     if digits == 0 {
         return false;
     }
@@ -720,11 +786,14 @@ mod tests {
     #[test]
     fn id_like_segments_of_a_path_become_a_template() {
         assert_eq!(route("/healthz"), "/healthz");
-        assert_eq!(route("/ok/1001"), "/ok/:id");
-        assert_eq!(route("/v1/users/42/orders/"), "/v1/users/:id/orders/");
-        assert_eq!(route("/o/3f2504e0-4f89-11d3-9a0c-0305e82c3301/x"), "/o/:id/x");
+        assert_eq!(route("/ok/1001"), "/ok/{id}");
+        assert_eq!(route("/v1/users/42/orders/"), "/v1/users/{id}/orders/");
+        assert_eq!(route("/o/3f2504e0-4f89-11d3-9a0c-0305e82c3301/x"), "/o/{id}/x");
         assert_eq!(route("/api/v2/cart"), "/api/v2/cart");
-        assert_eq!(route("/s/cus_Na6dX7aXxi11N4"), "/s/:id");
+        assert_eq!(route("/u/ann@example.com/cart"), "/u/{id}/cart");
+        assert_eq!(route("/u/ann.b%40example.co.uk"), "/u/{id}");
+        assert_eq!(route("/npm/@scope/name"), "/npm/@scope/name");
+        assert_eq!(route("/s/cus_Na6dX7aXxi11N4"), "/s/{id}");
     }
 
     #[test]

@@ -316,6 +316,7 @@ fn cover(
         first: false,
         skipping: Skipping::default(),
         carried: false,
+        ago: 0,
     };
     let record = ingest::read_annotated(annotated, settings.want, &mut arena, framed);
     let covers = if open {

@@ -7,6 +7,7 @@ pub mod annotated;
 pub mod chain;
 pub mod checkpoint;
 pub mod copies;
+pub mod count;
 pub mod coverage;
 pub mod discover;
 pub mod disk;
@@ -28,6 +29,7 @@ pub mod private;
 pub mod process;
 pub mod publish;
 pub mod registry;
+pub mod requests;
 pub mod resume;
 pub mod source;
 pub mod spill;
@@ -39,7 +41,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use driver::{Driver, Legacy, spawn};
+pub use driver::{Driver, Legacy, spawn, spawn_with_tap};
 pub use tail::Start;
 
 use crate::data::units::{ByteSize, Span};

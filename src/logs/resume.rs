@@ -55,6 +55,11 @@ pub fn plan<F: LogFile>(
     let mut plan =
         Plan { files: VecDeque::new(), skipping: Skipping::default(), resumed: false, truncated: false };
     let Some(position) = position else {
+        // Without a checkpoint the spill alone knows of files before those on disk; what lay between may be gone.
+        if let Some((_, first)) = files.front() {
+            let begin = Position { ordinal: first.ordinal, ..Position::default() };
+            tell_holes(&mut files, &known, &begin, true, on_disk);
+        }
         plan.files = files.into_iter().map(|(_, file)| file).collect();
         return plan;
     };
@@ -201,5 +206,60 @@ fn number<F>(files: &mut VecDeque<(bool, Open<Source<F>>)>, first: u64) {
     let base = files[anchor].1.ordinal;
     for (n, (_, file)) in files.iter_mut().enumerate().take(anchor) {
         file.ordinal = base.saturating_sub((anchor - n) as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::logs::env::Stat;
+    use crate::logs::source::Spilled;
+    use crate::logs::spill::{Config, Spill};
+
+    struct Nothing;
+
+    impl LogFile for Nothing {
+        fn stat(&self) -> io::Result<Stat> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn read_at(&self, _: u64, _: usize, _: &mut Vec<u8>) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+
+    fn generation(head: u64) -> Generation {
+        Generation { device: 8, inode: 100 + head, head }
+    }
+
+    fn on_disk(head: u64) -> Open<Nothing> {
+        Open::kept(Nothing, Naming::Kubelet, generation(head), 0, 0, 100)
+    }
+
+    fn in_spill(ordinal: u64, head: u64) -> Open<Source<Nothing>> {
+        let spill = Spill::new(&Config::default());
+        let source = Spilled::new(spill, Arc::from("log"), ordinal, generation(head), 100);
+        Open::kept(Source::Spilled(source), Naming::Kubelet, generation(head), ordinal, 0, 100)
+    }
+
+    /// Ordinals of a plan's files, and whether something may be missing before each.
+    fn planned(disk: &[u64], spilled: &[(u64, u64)]) -> Vec<(u64, bool)> {
+        let disk = disk.iter().map(|head| on_disk(*head)).collect();
+        let spilled = spilled.iter().map(|(ordinal, head)| in_spill(*ordinal, *head)).collect();
+        let plan = plan(disk, spilled, None);
+        plan.files.iter().map(|file| (file.ordinal, file.missing_before.is_some())).collect()
+    }
+
+    #[test]
+    fn without_a_checkpoint_nobody_knows_what_lay_between_the_spill_and_the_disk() {
+        // Files 4 and 5 may have been deleted: a line that is open at the end of 3 must not be joined to one of these.
+        assert_eq!(planned(&[50, 60], &[(3, 30)]), [(3, false), (4, true), (5, false)]);
+        assert_eq!(planned(&[50, 60], &[(2, 20), (4, 40)]), [(2, false), (4, true), (5, true), (6, false)]);
+        // What is still on disk says where it stands.
+        assert_eq!(planned(&[30, 40], &[(3, 30)]), [(3, false), (4, false)]);
+        assert_eq!(planned(&[30, 40], &[(2, 20), (3, 30)]), [(2, false), (3, false), (4, false)]);
+        assert_eq!(planned(&[30, 40], &[]), [(0, false), (1, false)]);
     }
 }

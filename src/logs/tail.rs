@@ -16,6 +16,7 @@ mod open;
 mod park;
 mod protect;
 mod read;
+mod tap;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -29,8 +30,10 @@ use super::env::Env;
 use super::files::Sources;
 use super::ingest::Settings;
 use super::registry::Registry;
+use super::requests;
 use super::resume::Plan;
 use super::spill::Spill;
+use crate::data::access::AccessTap;
 use crate::data::budget::{Budget, Signal};
 use crate::data::delivery::{Fanout, Loss, Sealed};
 use crate::data::workload::Identify;
@@ -169,6 +172,14 @@ pub struct Tail<E: Env> {
     /// A rotated file is at its end, as far as one look tells.
     end_check: bool,
     even_tick: bool,
+    /// Who counts requests.
+    tap: Option<Box<dyn AccessTap>>,
+    /// Bytes that are read for their requests alone.
+    scratch: Vec<u8>,
+    /// Whose turn it is to be read ahead.
+    next_ahead: usize,
+    /// Logs that are gone, and how far they are counted is still remembered.
+    absent: tap::Absent,
 }
 
 impl<E: Env> Tail<E> {
@@ -220,6 +231,10 @@ impl<E: Env> Tail<E> {
             last_large_read: Duration::ZERO,
             end_check: false,
             even_tick: false,
+            tap: None,
+            scratch: Vec::new(),
+            next_ahead: 0,
+            absent: tap::Absent::default(),
         }
     }
 
@@ -229,11 +244,21 @@ impl<E: Env> Tail<E> {
         Self { sources, ..self }
     }
 
+    /// Hands the requests that are found in lines to `tap`.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Option<Box<dyn AccessTap>>) -> Self {
+        if tap.is_some() {
+            self.settings.want = self.settings.want.with(requests::WANTS);
+        }
+        Self { tap, ..self }
+    }
+
     /// Does what can be done now.
     pub fn step(&mut self) -> Next {
         let now = self.env.now();
         self.follow_changes(now);
-        if now >= self.next_tick {
+        let ticks = now >= self.next_tick;
+        if ticks {
             if self.env.take_changes() || now >= self.next_discovery {
                 self.discover(now);
             }
@@ -247,8 +272,12 @@ impl<E: Env> Tail<E> {
         if self.order_stale {
             self.rebuild_order();
         }
-        let more = self.read_round(now);
+        let behind = self.tap.is_some() && self.count_behind();
+        let more = self.read_round(now) || behind;
         self.ship();
+        if ticks && self.tap.is_some() {
+            self.count_ahead();
+        }
         if more {
             return Next::Now;
         }
@@ -301,12 +330,16 @@ impl<E: Env> Tail<E> {
         if !found.incomplete {
             self.consider_vanished(&there, now);
             let (followed, pending, spilled) = (&self.by_key, &self.pending, self.spill.keys());
-            self.identify.forget(&|key| {
+            let is_there = |key: &str| {
                 there.contains(key)
                     || followed.contains_key(key)
                     || pending.contains_key(key)
                     || spilled.iter().any(|kept| **kept == *key)
-            });
+            };
+            self.identify.forget(&is_there);
+            if let Some(tap) = &mut self.tap {
+                self.absent.forget(tap.as_mut(), is_there, now);
+            }
             if self.unclaimed_forgotten {
                 self.registry.forget_excluded(|key| there.contains(key));
             }
@@ -330,6 +363,7 @@ impl<E: Env> Tail<E> {
         let mut bytes = 0;
         for (log, mark) in &gone {
             let position = mark.position;
+            self.tell_uncounted(log, &position);
             let lost: u64 = mark
                 .files
                 .iter()

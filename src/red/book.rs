@@ -228,6 +228,8 @@ pub struct Book {
     pub cells: usize,
     /// Open requests of all logs, as of the last tick.
     pub open_joins: usize,
+    /// It goes on from what an earlier life kept.
+    pub is_resumed: bool,
     /// Something was counted or born since the book was kept.
     pub changed: bool,
     /// A position has moved since.
@@ -247,8 +249,24 @@ impl Book {
             logs: HashMap::default(),
             cells: 0,
             open_joins: 0,
+            is_resumed: false,
             changed: false,
             moved: false,
+        }
+    }
+
+    /// Sets where requests may be counted from. A workload whose source is none of these any more finds a new one.
+    pub fn choose(&mut self, setting: SourceSetting) {
+        self.setting = setting;
+        for workload in self.workloads.values_mut() {
+            let gone = match setting {
+                SourceSetting::Auto => false,
+                SourceSetting::Log => workload.source.is_scrape(),
+                SourceSetting::Scrape => workload.source.is_log(),
+            };
+            if gone {
+                workload.source = Source::None;
+            }
         }
     }
 

@@ -31,6 +31,10 @@ impl AccessTap for LogTap {
         self.book.lock().logs.get(key).map(|log| log.position)
     }
 
+    fn is_resumed(&self) -> bool {
+        self.book.lock().is_resumed
+    }
+
     fn count(
         &mut self,
         key: &Arc<str>,

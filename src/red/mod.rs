@@ -23,7 +23,7 @@ pub mod slo;
 mod state;
 pub mod words;
 
-pub use config::Config;
+pub use config::{Config, SourceSetting};
 pub use line::LogTap;
 pub use scraped::Red;
 pub use slo::{Kind, Matcher, Slo};

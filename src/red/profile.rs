@@ -44,8 +44,12 @@ pub(super) struct Profile {
     pub(super) duration: &'static str,
     /// Its units in a second.
     pub(super) per_second: f64,
+    /// Whether families may have a prefix before the names above: the application's own, as some libraries ask for one.
+    pub(super) any_prefix: bool,
     /// How the status is written.
     pub(super) answer: Answer,
+    /// A label with the gRPC code, which says more than the status where it has a value; may be empty.
+    pub(super) grpc_code: &'static str,
     /// Labels of the status, the first that is there.
     pub(super) status: &'static [&'static str],
     /// Labels of the method.
@@ -60,6 +64,8 @@ pub(super) struct Profile {
     pub(super) layer: Layer,
 }
 
+/// Labels of a status by library: prom-client and starlette_exporter `status_code`, client_golang and prometheus-net `code`,
+/// FastAPI's, axum's, actix's and Flask's `status`.
 const STATUS: &[&str] = &[
     "status_code",
     "code",
@@ -71,7 +77,10 @@ const STATUS: &[&str] = &[
     "response_code",
 ];
 const METHOD: &[&str] = &["method", "http_request_method", "http_method", "request_method", "verb"];
-const ROUTE: &[&str] = &["route", "http_route", "path", "handler", "endpoint", "uri", "url", "url_rule"];
+/// Labels of a route: prom-client `route`, express-prom-bundle and Flask `path`, FastAPI `handler`, axum, actix and
+/// prometheus-net `endpoint`; prometheus-net's `action` where endpoints are not asked for.
+const ROUTE: &[&str] =
+    &["route", "http_route", "path", "handler", "endpoint", "uri", "url", "url_rule", "action"];
 
 /// What most rows share.
 const HTTP: Profile = Profile {
@@ -79,7 +88,9 @@ const HTTP: Profile = Profile {
     requests: "",
     duration: "",
     per_second: 1.0,
+    any_prefix: false,
     answer: Answer::Http,
+    grpc_code: "",
     status: STATUS,
     method: METHOD,
     route: ROUTE,
@@ -88,9 +99,10 @@ const HTTP: Profile = Profile {
     layer: Layer::App,
 };
 
-/// All rows, the most telling first.
+/// All rows, the most telling first. Each names where its names were read.
 pub(super) static PROFILES: &[Profile] = &[
-    // OpenTelemetry semantic conventions 1.23 and later, "HTTP metrics"; its Prometheus exporters; ASP.NET Core 8 and later.
+    // OpenTelemetry "Semantic conventions for HTTP metrics", stable since 1.23: `http.server.request.duration` in s. So
+    // Prometheus exporters of Go, Java, Python and .NET (ASP.NET Core 8 and later) name it; Python writes an absent label "".
     Profile {
         name: "otel_http",
         duration: "http_server_request_duration_seconds",
@@ -99,7 +111,17 @@ pub(super) static PROFILES: &[Profile] = &[
         route: &["http_route"],
         ..HTTP
     },
-    // OpenTelemetry semantic conventions before 1.23.
+    // The same by @opentelemetry/exporter-prometheus 0.2xx (Node): it appends no unit.
+    Profile {
+        name: "otel_http_node",
+        duration: "http_server_request_duration",
+        status: &["http_response_status_code"],
+        method: &["http_request_method"],
+        route: &["http_route"],
+        ..HTTP
+    },
+    // Semantic conventions before 1.23: `http.server.duration` in ms (http.method, http.status_code); Python's WSGI and
+    // ASGI instrumentations have the route in http.target.
     Profile {
         name: "otel_http_old",
         duration: "http_server_duration_milliseconds",
@@ -109,18 +131,32 @@ pub(super) static PROFILES: &[Profile] = &[
         route: &["http_route", "http_target"],
         ..HTTP
     },
-    // prom-client users by convention, fastify-metrics (route, method, status_code), express-prom-bundle (status_code,
-    // path, method), prometheus-net (code, method, endpoint), koa and Go services that follow suit.
+    // The same by Node's exporter, which appends no unit.
+    Profile {
+        name: "otel_http_old_node",
+        duration: "http_server_duration",
+        per_second: 1000.0,
+        status: &["http_status_code"],
+        method: &["http_method"],
+        route: &["http_route", "http_target"],
+        ..HTTP
+    },
+    // prom-client users by convention; fastify-metrics 12 `dist/fastify-metrics.js` (method, route, status_code);
+    // express-prom-bundle 8 (status_code, method, path); prometheus-net `HttpRequestDurationMiddleware.cs`,
+    // `HttpRequestLabelNames.cs` (code, method, controller, action, endpoint); client_golang
+    // `examples/middleware/httpmiddleware` where the histogram has a code.
     Profile { name: "http_request_duration", duration: "http_request_duration_seconds", ..HTTP },
-    // client_golang's promhttp.InstrumentHandler* by its examples (code, method); prometheus-fastapi-instrumentator
-    // (handler, method, status as 2xx), whose histogram has no status.
+    // client_golang `examples/middleware/httpmiddleware/httpmiddleware.go` (both with method and code);
+    // prometheus-fastapi-instrumentator 8 `metrics.py` (handler, method, status as 2xx), whose histogram has no status.
     Profile {
         name: "http_requests_total",
         requests: "http_requests_total",
         duration: "http_request_duration_seconds",
         ..HTTP
     },
-    // Spring Boot, Micrometer: `http.server.requests` (method, uri, status, outcome).
+    // Spring Framework `DefaultServerRequestObservationConvention` with Micrometer's Prometheus names: method, uri, status,
+    // outcome; a client that went away is status UNKNOWN there and RESET in Quarkus. Buckets only where
+    // `management.metrics.distribution.percentiles-histogram` asks for them.
     Profile {
         name: "spring",
         duration: "http_server_requests_seconds",
@@ -129,20 +165,27 @@ pub(super) static PROFILES: &[Profile] = &[
         route: &["uri"],
         ..HTTP
     },
-    // axum-prometheus, `docs.rs/axum-prometheus`: labels method, status, endpoint.
-    Profile { name: "axum", duration: "axum_http_requests_duration_seconds", ..HTTP },
-    // actix-web-prom without a namespace (endpoint, method, status).
-    Profile { name: "actix", duration: "http_requests_duration_seconds", ..HTTP },
-    // prometheus-flask-exporter (method, path or endpoint or url_rule, status).
+    // actix-web-prom and axum-prometheus, both `src/lib.rs`: endpoint, method, status. Both ask for a namespace or take a
+    // prefix (`api_`, by default `axum_`).
+    Profile {
+        name: "rust_http",
+        duration: "http_requests_duration_seconds",
+        any_prefix: true,
+        status: &["status"],
+        method: &["method"],
+        route: &["endpoint"],
+        ..HTTP
+    },
+    // prometheus_flask_exporter 0.23 `__init__.py`: method, status, and path, endpoint or url_rule as it groups.
     Profile { name: "flask", duration: "flask_http_request_duration_seconds", ..HTTP },
-    // starlette_exporter (method, path, status_code).
+    // starlette_exporter 0.24 `middleware.py`: app_name, method, path, status_code. Unknown paths are not counted.
     Profile {
         name: "starlette",
         requests: "starlette_requests_total",
         duration: "starlette_request_duration_seconds",
         ..HTTP
     },
-    // django-prometheus, `middleware.py`: status in one counter, durations in a histogram by view and method.
+    // django-prometheus 2.5 `middleware.py`: status in one counter, durations in a histogram by view and method.
     Profile {
         name: "django",
         requests: "django_http_responses_total_by_status_view_method_total",
@@ -150,14 +193,15 @@ pub(super) static PROFILES: &[Profile] = &[
         route: &["view"],
         ..HTTP
     },
-    // prometheus-net before it had a status in its histogram.
+    // prometheus-net `HttpRequestCountMiddleware.cs` (code, method, controller, action), where its histogram has no code.
     Profile {
         name: "aspnet",
         requests: "http_requests_received_total",
         duration: "http_request_duration_seconds",
         ..HTTP
     },
-    // go-grpc-prometheus and grpc-ecosystem's interceptors; the histogram has no code and is off by default.
+    // go-grpc-middleware `providers/prometheus/server_metrics.go` and go-grpc-prometheus before it: grpc_type,
+    // grpc_service, grpc_method, grpc_code; the histogram has no code and is off by default.
     Profile {
         name: "grpc",
         requests: "grpc_server_handled_total",
@@ -168,7 +212,18 @@ pub(super) static PROFILES: &[Profile] = &[
         route: &["grpc_service", "grpc_method"],
         ..HTTP
     },
-    // OpenTelemetry semantic conventions, "RPC metrics".
+    // gRPC proposal A66 "OpenTelemetry metrics": `grpc.server.call.duration` in s, grpc.method (`pkg.Service/Method`),
+    // grpc.status.
+    Profile {
+        name: "grpc_otel",
+        duration: "grpc_server_call_duration_seconds",
+        answer: Answer::Grpc,
+        status: &["grpc_status"],
+        method: &[],
+        route: &["grpc_method"],
+        ..HTTP
+    },
+    // OpenTelemetry "Semantic conventions for RPC metrics" up to 1.37: `rpc.server.duration` in ms.
     Profile {
         name: "otel_rpc",
         duration: "rpc_server_duration_milliseconds",
@@ -179,13 +234,23 @@ pub(super) static PROFILES: &[Profile] = &[
         route: &["rpc_service", "rpc_method"],
         ..HTTP
     },
-    // ingress-nginx, `docs/user-guide/monitoring.md`: the counter has no path.
-    Profile { name: "ingress_nginx", duration: "nginx_ingress_controller_request_duration_seconds", ..HTTP },
-    // Traefik, "Metrics": by service first, as entry points count their own /metrics and pings.
+    // ingress-nginx `internal/ingress/metric/collectors/socket.go`, `requestTags`: status, method, path, namespace, ingress,
+    // service, canary, host. 499 is a client that went away.
+    Profile {
+        name: "ingress_nginx",
+        duration: "nginx_ingress_controller_request_duration_seconds",
+        status: &["status"],
+        method: &["method"],
+        route: &["path"],
+        ..HTTP
+    },
+    // Traefik 2 and 3 `pkg/observability/metrics/prometheus.go`: code, method, protocol, service. By service first, as entry
+    // points count their own /metrics and pings.
     Profile {
         name: "traefik",
         duration: "traefik_service_request_duration_seconds",
         status: &["code"],
+        method: &["method"],
         route: &["service"],
         ..HTTP
     },
@@ -193,16 +258,19 @@ pub(super) static PROFILES: &[Profile] = &[
         name: "traefik_entrypoint",
         duration: "traefik_entrypoint_request_duration_seconds",
         status: &["code"],
+        method: &["method"],
         route: &["entrypoint"],
         never: Some(("entrypoint", "traefik")),
         ..HTTP
     },
-    // Istio, "Standard metrics": both sides report; the destination's is the service's own.
+    // Istio "Standard metrics": both sides report, the destination's is the service's own; response_code is 0 where the client
+    // went away, and gRPC failures are 200 with grpc_response_status.
     Profile {
         name: "istio",
         requests: "istio_requests_total",
         duration: "istio_request_duration_milliseconds",
         per_second: 1000.0,
+        grpc_code: "grpc_response_status",
         status: &["response_code"],
         method: &["request_method"],
         route: &["request_operation"],
@@ -210,12 +278,14 @@ pub(super) static PROFILES: &[Profile] = &[
         layer: Layer::Proxy,
         ..HTTP
     },
-    // Linkerd, "Proxy metrics": milliseconds, by direction.
+    // Linkerd "Proxy metrics": by direction; response_total has status_code and, of gRPC, grpc_status_code;
+    // response_latency_ms has status_code. Both of requests that the pod's own application served are inbound.
     Profile {
         name: "linkerd",
         requests: "response_total",
         duration: "response_latency_ms",
         per_second: 1000.0,
+        grpc_code: "grpc_status_code",
         status: &["status_code"],
         method: &[],
         route: &["rt_route", "route_name"],
@@ -223,7 +293,8 @@ pub(super) static PROFILES: &[Profile] = &[
         layer: Layer::Proxy,
         ..HTTP
     },
-    // Envoy, "HTTP connection manager statistics" by its Prometheus endpoint: classes as one digit, durations in ms.
+    // Envoy "HTTP connection manager statistics" as its Prometheus endpoint writes them: classes as one digit, durations in
+    // ms, envoy_http_conn_manager_prefix; `admin` counts scrapes.
     Profile {
         name: "envoy",
         requests: "envoy_http_downstream_rq_xx",
@@ -236,14 +307,15 @@ pub(super) static PROFILES: &[Profile] = &[
         layer: Layer::Proxy,
         ..HTTP
     },
-    // Tempo's metrics generator, "span-metrics".
+    // Tempo `modules/generator/processor/spanmetrics/spanmetrics.go`: service, span_name, span_kind, status_code; in s.
     Profile {
         name: "tempo_spanmetrics",
         requests: "traces_spanmetrics_calls_total",
         duration: "traces_spanmetrics_latency",
         ..SPANS
     },
-    // The collector's spanmetrics connector, with its default namespace and without.
+    // The collector's spanmetricsconnector `connector.go`: service.name, span.name, span.kind, status.code; with its default
+    // namespace `traces.span.metrics` and, of old, without; in ms, later in s.
     Profile {
         name: "collector_spanmetrics_ms",
         requests: "traces_span_metrics_calls_total",
@@ -320,18 +392,46 @@ static BY_FAMILY: LazyLock<HashMap<Vec<u8>, u64>> = LazyLock::new(|| {
     rows
 });
 
+/// Rows that a family with a prefix may belong to.
+fn prefixed(name: &[u8]) -> u64 {
+    // What all of them end in; asked of every family of every page.
+    let family = name.strip_suffix(suffix_of(name)).filter(|_| !name.ends_with(b"_seconds")).unwrap_or(name);
+    if !family.ends_with(b"_duration_seconds") {
+        return 0;
+    }
+    let own =
+        |(index, row): (usize, &Profile)| if row.any_prefix && row.names(family) { 1 << index } else { 0 };
+    PROFILES.iter().enumerate().map(own).fold(0, |rows, own| rows | own)
+}
+
 impl Profile {
     /// What a sample of that name is; `None` for one of other families.
     pub(super) fn role(&self, name: &[u8]) -> Option<Role> {
         if name == self.requests.as_bytes() && !self.requests.is_empty() {
             return Some(Role::Requests);
         }
-        match name.strip_prefix(self.duration.as_bytes())? {
+        let at = if self.any_prefix {
+            name.len().checked_sub(suffix_of(name).len())?
+        } else {
+            self.duration.len()
+        };
+        let (family, suffix) = name.split_at_checked(at)?;
+        if !self.names(family) {
+            return None;
+        }
+        match suffix {
             b"_bucket" => Some(Role::Bucket),
             b"_count" => Some(Role::Count),
             b"_sum" => Some(Role::Sum),
             _ => None,
         }
+    }
+
+    /// Whether a family is this one's histogram.
+    fn names(&self, family: &[u8]) -> bool {
+        let own = self.duration.as_bytes();
+        family == own
+            || self.any_prefix && family.strip_suffix(own).is_some_and(|prefix| prefix.ends_with(b"_"))
     }
 
     /// True when the sample is one of those that count here.
@@ -344,8 +444,13 @@ impl Profile {
 
     /// The class that a sample's status says.
     pub(super) fn class(&self, page: &Page, sample: &Sample) -> Option<Class> {
+        if let Some(code) = page.label(sample, self.grpc_code.as_bytes()).filter(|code| !code.is_empty()) {
+            return Class::of_grpc(code);
+        }
         let status = first(page, sample, self.status)?;
         match self.answer {
+            // Quarkus' word for a client that went away.
+            Answer::Http if status == b"RESET" => Some(Class::ABORTED),
             Answer::Http => Class::of_http(status),
             Answer::Grpc => Class::of_grpc(status),
             Answer::Span => Class::of_span(status),
@@ -356,6 +461,11 @@ impl Profile {
     pub(super) fn counts_by_histogram(&self) -> bool {
         self.requests.is_empty()
     }
+}
+
+/// What a sample of a histogram has behind its family's name.
+fn suffix_of(name: &[u8]) -> &[u8] {
+    name.iter().rposition(|byte| *byte == b'_').map_or(&[], |at| &name[at..])
 }
 
 /// The first of some labels that a sample has with a value.
@@ -370,7 +480,12 @@ pub(super) fn find(page: &Page, families: &mut Vec<u32>) -> Option<Found> {
     families.clear();
     let mut rows = 0_u64;
     for (index, family) in page.families.iter().enumerate() {
-        if let Some(own) = BY_FAMILY.get(page.bytes(family.name)) {
+        let name = page.bytes(family.name);
+        let own = match BY_FAMILY.get(name) {
+            Some(own) => *own,
+            None => prefixed(name),
+        };
+        if own != 0 {
             rows |= own;
             families.push(index as u32);
         }

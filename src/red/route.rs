@@ -112,6 +112,7 @@ impl Routes {
         scratch.clear();
         let shape = normalise(raw, &mut scratch);
         let resolved = match (shape, std::str::from_utf8(&scratch)) {
+            (Shape::Nothing, _) if hint == Hint::Unanswered => self.special(UNMATCHED_ID, now_ms),
             (Shape::Nothing, _) => self.special(UNKNOWN_ID, now_ms),
             (Shape::TooLong, _) | (_, Err(_)) => self.special(OTHER_ID, now_ms),
             (shape, Ok(text)) => self.known_or_new(text, shape == Shape::Template, hint, now_ms),
@@ -127,6 +128,9 @@ impl Routes {
     }
 
     fn known_or_new(&mut self, text: &str, template: bool, hint: Hint, now_ms: u64) -> Resolved {
+        if template && let Some(id) = stands_for_others(text) {
+            return self.special(id, now_ms);
+        }
         let known = self.by_text.get(&xxh3_64(text.as_bytes())).copied();
         let known = known.or_else(|| if template { None } else { self.learned_like(text) });
         if let Some(id) = known
@@ -347,6 +351,20 @@ enum Shape {
     Template,
     Path,
     TooLong,
+}
+
+/// The special route that a library's word stands for: our own three, and what fastify-metrics (`__unknown__`), FastAPI
+/// (`none`), Spring (`NOT_FOUND`, `UNKNOWN`), django-prometheus (`<unnamed view>`) and handwritten middleware (`unmatched`)
+/// call a path that nothing answers.
+fn stands_for_others(text: &str) -> Option<RouteId> {
+    match text {
+        OTHER => Some(OTHER_ID),
+        UNMATCHED | UNKNOWN | "none" | "NOT_FOUND" | "<unnamed view>" | "unmatched" | "not_found" => {
+            Some(UNMATCHED_ID)
+        }
+        "UNKNOWN" => Some(UNKNOWN_ID),
+        _ => None,
+    }
 }
 
 /// Writes a route as it is published: without query, a template as it is, ids of a path replaced.

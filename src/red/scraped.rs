@@ -64,9 +64,10 @@ pub struct Red {
     book: Arc<Mutex<Book>>,
     state: Option<StateFile>,
     thresholds: Vec<u64>,
-    targets: HashMap<usize, Scraped>,
+    /// By labels, as a target goes on through a reload, with an origin of its own in each.
+    targets: HashMap<u64, Scraped>,
     /// Scrapes of targets without request metrics, so that a first one is known as such.
-    plain: HashMap<usize, (Arc<Origin>, u32)>,
+    plain: HashMap<u64, (Arc<Origin>, u32)>,
     inputs: usize,
     last_unix_ms: Option<i64>,
     interval_ms: u64,
@@ -76,14 +77,11 @@ pub struct Red {
 impl Red {
     /// Opens RED. `state_dir` keeps the counters over restarts; without one they begin at 0 with each.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Self {
-        let thresholds: Vec<u64> = config
-            .thresholds
-            .iter()
-            .map(|span| u64::try_from(span.0.as_nanos()).unwrap_or(u64::MAX))
-            .collect();
+        let thresholds = thresholds_of(config);
         let bounds = Arc::new(Bounds::of_lines(thresholds.iter().copied()));
         let mut book = Book::new(config.source, bounds);
         let state = state_dir.map(|dir| StateFile::open(dir, &mut book));
+        book.choose(config.source);
         Self {
             book: Arc::new(Mutex::new(book)),
             state,
@@ -92,7 +90,7 @@ impl Red {
             plain: HashMap::new(),
             inputs: 0,
             last_unix_ms: None,
-            interval_ms: u64::try_from(config.interval.0.as_millis()).unwrap_or(u64::MAX).max(1),
+            interval_ms: interval_ms(config),
             families: Vec::new(),
         }
     }
@@ -102,29 +100,47 @@ impl Red {
         LogTap { book: self.book.clone() }
     }
 
+    /// Goes on with another config, with all counters and all that is known of targets.
+    pub fn configure(&mut self, config: &Config) {
+        self.thresholds = thresholds_of(config);
+        self.interval_ms = interval_ms(config);
+        let book = self.book.clone();
+        let mut book = book.lock();
+        book.choose(config.source);
+        self.bound(&mut book);
+    }
+
     /// Declares objectives, in place of those before. Their thresholds become buckets.
     pub fn declare(&mut self, slos: Vec<Slo>) {
-        let latencies = slos.iter().filter_map(|slo| match slo.kind {
+        let book = self.book.clone();
+        let mut book = book.lock();
+        book.declare_all(slos.into_iter().map(Arc::new).collect());
+        self.bound(&mut book);
+    }
+
+    /// Makes thresholds of the config and of objectives buckets.
+    fn bound(&self, book: &mut Book) {
+        let latencies = book.slos.iter().filter_map(|slo| match slo.kind {
             Kind::Latency { threshold_nano } => Some(threshold_nano),
             Kind::Availability => None,
         });
         let bounds = Bounds::of_lines(self.thresholds.iter().copied().chain(latencies));
-        let mut book = self.book.lock();
         if *book.bounds != bounds {
             book.bounds = Arc::new(bounds);
         }
-        book.declare_all(slos.into_iter().map(Arc::new).collect());
     }
 
     /// Takes what RED needs of a target's raw page.
     pub fn scraped(&mut self, origin: &Arc<Origin>, raw: &Page, _time_unix_ms: i64) {
         let mut families = std::mem::take(&mut self.families);
         let found = profile::find(raw, &mut families);
-        let key = Arc::as_ptr(origin) as usize;
+        let key = key_of(origin);
         match found {
             None => {
                 if !self.targets.contains_key(&key) {
-                    self.plain.entry(key).or_insert_with(|| (origin.clone(), 0)).1 += 1;
+                    let plain = self.plain.entry(key).or_insert_with(|| (origin.clone(), 0));
+                    plain.0 = origin.clone();
+                    plain.1 += 1;
                 }
             }
             Some(found) => {
@@ -136,7 +152,7 @@ impl Red {
 
     fn matched(
         &mut self,
-        key: usize,
+        key: u64,
         origin: &Arc<Origin>,
         found: &profile::Found,
         raw: &Page,
@@ -163,6 +179,7 @@ impl Red {
                 scraped_ms: 0,
             }
         });
+        target.origin = origin.clone();
         if target.row != found.row {
             self.inputs -= target.inputs.len();
             target.inputs.clear();
@@ -212,9 +229,15 @@ impl Red {
 
     /// A target is no more.
     pub fn forget(&mut self, origin: &Arc<Origin>) {
-        let key = Arc::as_ptr(origin) as usize;
-        self.plain.remove(&key);
-        if let Some(target) = self.targets.remove(&key) {
+        let key = key_of(origin);
+        // One with the same labels may have come in its place.
+        let is_it = |own: &Arc<Origin>| Arc::ptr_eq(own, origin);
+        if self.plain.get(&key).is_some_and(|(own, _)| is_it(own)) {
+            self.plain.remove(&key);
+        }
+        if self.targets.get(&key).is_some_and(|target| is_it(&target.origin))
+            && let Some(target) = self.targets.remove(&key)
+        {
             self.inputs = self.inputs.saturating_sub(target.inputs.len());
         }
     }
@@ -243,6 +266,23 @@ impl Red {
     }
 }
 
+fn thresholds_of(config: &Config) -> Vec<u64> {
+    let nanos = |span: &crate::data::units::Span| u64::try_from(span.0.as_nanos()).unwrap_or(u64::MAX);
+    config.thresholds.iter().map(nanos).collect()
+}
+
+fn interval_ms(config: &Config) -> u64 {
+    u64::try_from(config.interval.0.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// A target by what its series carry.
+fn key_of(origin: &Origin) -> u64 {
+    origin.labels.iter().fold(0, |hash, (name, value)| {
+        let hash = xxh3_64_with_seed(name.as_bytes(), hash);
+        xxh3_64_with_seed(value.as_bytes(), hash)
+    })
+}
+
 /// Whose page it is: the labels that every series of the target has.
 fn identity_of(origin: &Origin) -> Identity {
     let label = |name: &str| origin.label(name).unwrap_or_default().to_owned();
@@ -259,7 +299,7 @@ fn identity_of(origin: &Origin) -> Identity {
 }
 
 /// True for the one target of a pod that counts: the application before a proxy, one a container.
-fn is_counted(targets: &HashMap<usize, Scraped>, key: usize) -> bool {
+fn is_counted(targets: &HashMap<u64, Scraped>, key: u64) -> bool {
     let Some(own) = targets.get(&key) else { return false };
     let layer = PROFILES[own.row].layer;
     let port = |target: &Scraped| target.origin.label("instance").unwrap_or_default().to_owned();
@@ -410,12 +450,12 @@ impl Reading<'_> {
         let unanswered = matches!(profile::first(self.raw, sample, self.row.status), Some(b"404" | b"405"));
         let hint = if unanswered { Hint::Unanswered } else { Hint::Own };
         let resolved = match self.row.route {
-            [service, method] if self.row.answer == profile::Answer::Grpc => {
-                let part = |name: &str| self.raw.label(sample, name.as_bytes()).unwrap_or_default();
+            names if self.row.answer == profile::Answer::Grpc => {
                 let mut route = Vec::with_capacity(64);
-                for part in [part(service), part(method)] {
+                for name in names {
                     route.push(b'/');
-                    route.extend_from_slice(part);
+                    let part = self.raw.label(sample, name.as_bytes()).unwrap_or_default();
+                    route.extend_from_slice(part.strip_prefix(b"/").unwrap_or(part));
                 }
                 workload.routes.resolve(&route, Hint::Own, clock_ms)
             }

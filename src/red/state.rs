@@ -50,11 +50,14 @@ impl StateFile {
     pub(super) fn open(dir: &Path, book: &mut Book) -> Self {
         match read(&dir.join(FILE)) {
             Ok(plain) => {
-                if decode(&plain, book).is_none() {
+                if decode(&plain, book).is_some() {
+                    book.is_resumed = true;
+                } else {
                     damaged(dir, book, "it breaks off");
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // From its first tick on it is an earlier life for the next one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => book.changed = true,
             Err(error) => damaged(dir, book, &error.to_string()),
         }
         Self { dir: dir.to_owned(), plain: Vec::new(), waiting: false, quiet: 0, good: true }

@@ -51,7 +51,8 @@ pub struct Config {
     /// Series of all targets together. Above it known series go on, and new ones are refused and counted.
     pub series_limit: u64,
     /// Bodies that are being read at the same time may hold this much together; above it those beyond 1MiB are given up.
-    /// Raise it for targets with pages of many MiB, together with the memory limit of the pod.
+    /// One body alone may always be as large as `body_limit`. Raise it for many targets with pages of several MiB, together
+    /// with the memory limit of the pod.
     pub memory: ByteSize,
     /// Ask for Prometheus' protobuf format, the only one with native histograms. It costs targets and agent more than text.
     pub native_histograms: bool,
@@ -85,7 +86,7 @@ impl Default for Config {
             name_limit: 256,
             label_value_limit: 1024,
             series_limit: 200_000,
-            memory: ByteSize::mib(8),
+            memory: ByteSize::mib(16),
             native_histograms: false,
             deny: Vec::new(),
             tls: Tls::default(),
@@ -182,7 +183,10 @@ impl Config {
         if !self.is_on() {
             return Vec::new();
         }
-        vec![("bodies being read", self.memory.0), ("known series", self.series_limit.saturating_mul(SERIES))]
+        vec![
+            ("bodies being read", self.memory.max(self.body_limit).0),
+            ("known series", self.series_limit.saturating_mul(SERIES)),
+        ]
     }
 
     /// Bytes of the page being read.

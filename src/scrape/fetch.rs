@@ -97,7 +97,7 @@ impl Fetcher {
             pods,
             body_limit: config.body_limit.as_usize(),
             accept: if config.native_histograms { ACCEPTED_NATIVE } else { ACCEPTED },
-            memory: Memory::new(config.memory.as_usize()),
+            memory: Memory::new(config.memory.max(config.body_limit).as_usize()),
             buffers,
             certificates: Certificates::new(config.tls.clone()),
         }

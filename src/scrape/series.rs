@@ -182,7 +182,7 @@ impl Book {
                 Err(failure) => {
                     tracing::error!(error = %failure, "a page of the agent's own is malformed: this is a bug");
                     page.samples.clear();
-                    self.work.lose(&mut source, page, time_unix_ms, &[]);
+                    self.work.lose(&mut source, page, time_unix_ms);
                 }
             }
             source.last_unix_ms = time_unix_ms;
@@ -197,6 +197,18 @@ impl Book {
     /// Ends an origin of the agent's own: marks its series as ended and forgets it.
     pub fn forget(&mut self, origin: &Arc<Origin>, time_unix_ms: i64, out: &mut dyn Output) {
         self.end(key_of(origin), origin, time_unix_ms, out);
+    }
+
+    /// Ends every target that has said nothing since `before`, good or bad: nobody looks at it any more.
+    pub fn sweep(&mut self, before_unix_ms: i64, out: &mut dyn Output) {
+        let is_gone = |source: &&Source| {
+            source.origin.kind == OriginKind::Target && source.last_unix_ms < before_unix_ms
+        };
+        let gone: Vec<Arc<Origin>> =
+            self.sources.values().filter(is_gone).map(|source| Arc::clone(&source.origin)).collect();
+        for origin in gone {
+            self.end(key_of(&origin), &origin, before_unix_ms, out);
+        }
     }
 
     /// The buffer of the body that was read last, for bodies to come.
@@ -218,9 +230,13 @@ impl Book {
 
     fn fetched(&mut self, fetched: Fetched, out: &mut dyn Output) -> Report {
         let Fetched { target, time_unix_ms, took, body } = fetched;
-        let key = key_of_target(&target);
+        let key = key_of(&target.origin);
         let mut source = self.sources.remove(&key).unwrap_or_else(|| Source::new(&target.origin));
-        source.origin = Arc::clone(&target.origin);
+        if !Arc::ptr_eq(&source.origin, &target.origin) {
+            // The same labels elsewhere, as of a pod of a StatefulSet that was replaced: its series go on.
+            let before = std::mem::replace(&mut source.origin, Arc::clone(&target.origin));
+            out.forget(&before);
+        }
         let mut page = std::mem::take(&mut self.page);
         page.clear();
         let before = source.known.live() as u64;
@@ -266,7 +282,7 @@ impl Book {
                     self.work.counts.fail(report.scraped);
                     page.clear();
                     self.work.begin(&source.origin, &mut page);
-                    self.work.lose(&mut source, &mut page, time_unix_ms, &[]);
+                    self.work.lose(&mut source, &mut page, time_unix_ms);
                 }
             }
             let up = if report.failure.is_none() { 1.0 } else { 0.0 };
@@ -286,7 +302,7 @@ impl Book {
     }
 
     fn removed(&mut self, target: &Arc<Target>, time_unix_ms: i64, out: &mut dyn Output) {
-        self.end(key_of_target(target), &target.origin, time_unix_ms, out);
+        self.end(key_of(&target.origin), &target.origin, time_unix_ms, out);
     }
 
     fn end(&mut self, key: u64, origin: &Arc<Origin>, time_unix_ms: i64, out: &mut dyn Output) {
@@ -303,14 +319,11 @@ impl Book {
         if is_scrape {
             self.series -= source.known.live() as u64;
         }
-        // The same labels under another address, as a pod of a StatefulSet that was replaced: its series go on.
-        let others: Vec<&Known> =
-            self.sources.values().filter(|other| other.says(origin)).map(|other| &other.known).collect();
         let mut page = std::mem::take(&mut self.page);
         page.clear();
         self.work.begin(&source.origin, &mut page);
-        self.work.lose(&mut source, &mut page, time_unix_ms, &others);
-        if is_scrape && others.is_empty() {
+        self.work.lose(&mut source, &mut page, time_unix_ms);
+        if is_scrape {
             self.work.synthesise(&mut page, time_unix_ms, [stale(); SYNTHETIC.len()]);
         }
         if !page.samples.is_empty() {
@@ -318,9 +331,7 @@ impl Book {
         }
         self.work.counts.tell();
         self.page = page;
-        if !self.sources.values().any(|other| Arc::ptr_eq(&other.origin, &source.origin)) {
-            out.forget(&source.origin);
-        }
+        out.forget(&source.origin);
     }
 
     /// A page far larger than others leaves no memory behind.
@@ -358,10 +369,6 @@ impl Limits {
 impl Source {
     fn new(origin: &Arc<Origin>) -> Self {
         Self { origin: Arc::clone(origin), known: Known::default(), last_unix_ms: i64::MIN, times: None }
-    }
-
-    fn says(&self, origin: &Origin) -> bool {
-        self.origin.kind == origin.kind && self.origin.labels == origin.labels
     }
 
     fn bytes(&self) -> usize {
@@ -549,16 +556,12 @@ impl Work {
         }
     }
 
-    /// There is no page: all series end, but for those that go on elsewhere.
-    fn lose(&mut self, source: &mut Source, page: &mut Page, time_unix_ms: i64, elsewhere: &[&Known]) {
+    /// There is no page: all series end.
+    fn lose(&mut self, source: &mut Source, page: &mut Page, time_unix_ms: i64) {
         self.writer.clear();
-        if !self.walk.lose_all(&mut source.known) {
-            return;
+        if self.walk.lose_all(&mut source.known) {
+            self.mark(source, page, time_unix_ms);
         }
-        for other in elsewhere {
-            self.walk.spare(other);
-        }
-        self.mark(source, page, time_unix_ms);
     }
 
     /// Appends the mark of staleness for each series that the walk has lost.
@@ -736,10 +739,4 @@ fn key_of(origin: &Origin) -> u64 {
     origin.labels.iter().fold(origin.kind as u64, |seed, (name, value)| {
         xxh3_64_with_seed(value.as_bytes(), xxh3_64_with_seed(name.as_bytes(), seed))
     })
-}
-
-/// What identifies a target: its labels and where it is.
-fn key_of_target(target: &Target) -> u64 {
-    let seed = key_of(&target.origin) ^ u64::from(target.port) ^ (target.scheme as u64) << 32;
-    xxh3_64_with_seed(target.path.as_bytes(), xxh3_64_with_seed(target.host.as_bytes(), seed))
 }

@@ -178,7 +178,8 @@ fn targets_rules_and_receivers_arrive_from_values_as_lists_of_tables() {
 /// The blocks of a how-to page in a language.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/how-to").join(page)).expect("it is there");
-    let begun = text.split(&format!("```{language}\n")).skip(1);
+    let fence = format!("```{language}\n");
+    let begun = text.split(&fence).skip(1);
     begun.filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect()
 }
 

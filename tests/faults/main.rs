@@ -21,5 +21,6 @@ mod rows_files;
 mod rows_hostile;
 mod rows_kube;
 mod rows_process;
+mod rows_scrape;
 mod rows_state;
 mod secure;

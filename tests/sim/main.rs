@@ -12,6 +12,7 @@ mod entrance;
 mod loki;
 mod oracle;
 mod plan;
+mod red;
 mod rows;
 mod run;
 mod world;
@@ -51,10 +52,17 @@ fn attempt(make: &dyn Fn() -> Sim) -> Result<Outcome, String> {
     Err(format!("{trace}\n{failure}{same}"))
 }
 
-fn random_seed(seed: u64) {
+/// Requests that were counted, and those that were gone before they could be counted again.
+fn random_seed(seed: u64) -> (u64, u64) {
     let _shared = METRICS.read();
-    if let Err(failure) = attempt(&|| Sim::new(Plan::random(seed))) {
-        panic!("{failure}\n{:?}\nreplay: NODEWICK_SIM_SEED={seed} cargo test --test sim", Plan::random(seed));
+    match attempt(&|| Sim::new(Plan::random(seed))) {
+        Ok(outcome) => (outcome.requests_counted, outcome.requests_missed),
+        Err(failure) => {
+            panic!(
+                "{failure}\n{:?}\nreplay: NODEWICK_SIM_SEED={seed} cargo test --test sim",
+                Plan::random(seed)
+            );
+        }
     }
 }
 
@@ -66,8 +74,11 @@ fn number(name: &str) -> Option<u64> {
 const FIXED: u64 = 200;
 
 /// Seeds that failed once. 274: a spill that a power loss brought back misnumbered the files that were left. 978: a
-/// read and then a look at the size failed, and a rotated file counted as read to its end.
-const FAILED_ONCE: &[u64] = &[274, 978];
+/// read and then a look at the size failed, and a rotated file counted as read to its end. 274 and 344: the checkpoint was
+/// damaged, and a file between the spill and the disk was gone. 424: a power loss brought a spill back that was delivered
+/// and counted. 505: a look failed when a container ended, and an open line was cut in two. 20053, 20076: requests behind
+/// a line that stays open until its log is over.
+const FAILED_ONCE: &[u64] = &[274, 344, 424, 505, 978, 20053, 20076];
 
 #[test]
 fn nothing_is_lost_whatever_the_seed() {
@@ -75,9 +86,13 @@ fn nothing_is_lost_whatever_the_seed() {
         random_seed(seed);
         return;
     }
+    let (mut counted, mut missed) = (0, 0);
     for seed in (0..FIXED).chain(FAILED_ONCE.iter().copied()) {
-        random_seed(seed);
+        let of_seed = random_seed(seed);
+        (counted, missed) = (counted + of_seed.0, missed + of_seed.1);
     }
+    // Kills with power losses, downtimes and rotations every two seconds: far more than what is lost of logs that live.
+    assert!(counted > 10_000 && missed * 20 < counted, "{missed} of {counted} requests were missed");
 }
 
 #[test]

@@ -213,7 +213,7 @@ impl Oracle {
                 let cut = line.text.starts_with(text) && (!line.done || time <= line.time);
                 let same_log =
                     self.logs[line.log].labels == labels && self.logs[line.log].pod == value("pod");
-                same_log && (cut || longer && line.text.ends_with(text))
+                same_log && (cut || longer && (line.text.ends_with(text) || self.is_middle(line, text)))
             });
             if piece {
                 self.figures.cut += u64::from(fresh);
@@ -264,6 +264,15 @@ impl Oracle {
             return;
         }
         log.newest = log.newest.max(place);
+    }
+
+    /// True for the middle of a line in whose course the file was cut twice: what stood before the first cut and behind
+    /// the second one is known to be gone.
+    fn is_middle(&self, line: &Line, text: &str) -> bool {
+        let generations = &self.logs[line.log].generations;
+        let last = if line.done { line.to } else { generations.len() - 1 };
+        let whole_between = line.from + 1 < last;
+        whole_between && generations[line.from..last].iter().all(|it| it.cut) && line.text.contains(text)
     }
 
     /// The agent has given a line up, since the backend refused it for good.

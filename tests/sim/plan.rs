@@ -80,6 +80,8 @@ pub struct Plan {
     /// What the agent sent twice is bounded by what it had acknowledged within the last seconds.
     pub duplicates_bounded: bool,
     pub planted: Planted,
+    /// Requests are counted, and the counts saved on one step of the reader in so many.
+    pub saves: u64,
 }
 
 impl Plan {
@@ -110,6 +112,7 @@ impl Plan {
             sloth: 3 * MILLI,
             duplicates_bounded: false,
             planted: Planted::None,
+            saves: 20,
         }
     }
 
@@ -118,6 +121,9 @@ impl Plan {
         let mut rng = Rng::new(seed);
         let mut plan = Self::calm(seed);
         plan.duration = rng.range(12 * SECOND, 40 * SECOND);
+        // The tap is on all the same.
+        plan.nature.requests = seed % 8 != 2;
+        plan.saves = [5, 50, 1000][seed as usize / 2 % 3];
         plan.pods = rng.range(1, 5) as usize;
         let nature = &mut plan.nature;
         nature.strict = !rng.once_in(4);
@@ -230,4 +236,8 @@ pub struct Outcome {
     /// Files of the state directory and their sizes.
     pub state_files: Vec<(String, usize)>,
     pub missed: u32,
+    /// Requests that were written and counted.
+    pub requests_counted: u64,
+    /// Requests whose bytes were gone before they could be counted again.
+    pub requests_missed: u64,
 }

@@ -30,6 +30,7 @@ use crate::disk::{self, SimDisk};
 use crate::entrance::{Entrance, Inbox};
 use crate::loki::{self, Limits, Loki};
 use crate::plan::{Fault, Outcome, Plan, Planted};
+use crate::red;
 use crate::world::{MILLI, ROOT, SECOND, Shared, SimEnv, World};
 
 /// Longest line of these runs.
@@ -104,6 +105,9 @@ pub struct Sim {
     outcome: Outcome,
     /// When lines were stored, to bound what a kill may repeat.
     stored_at: std::collections::VecDeque<u64>,
+    red: red::Counts,
+    /// When counts are saved: of its own, so that all else goes as it went without.
+    rng_saves: Rng,
 }
 
 const PODS: [(&str, &str, &str); 5] = [
@@ -133,6 +137,8 @@ impl Sim {
             probing: false,
             outcome: Outcome::default(),
             stored_at: std::collections::VecDeque::new(),
+            red: red::Counts::default(),
+            rng_saves: Rng::new(plan.seed ^ 0x5a5e),
             plan,
         };
         {
@@ -211,6 +217,8 @@ impl Sim {
     fn stuck(&self) -> String {
         let world = self.world.lock();
         let (missing, open) = (world.oracle.missing(), world.oracle.open);
+        let counts = self.red.lock().check(&world.oracle.lines, &world.away);
+        let counts = counts.err().unwrap_or_default();
         let agent = self.agent.as_ref().map(|agent| {
             format!(
                 "lane idle {}, up {}, lane holds {}, budget {} of {}, logs {:?}",
@@ -222,7 +230,7 @@ impl Sim {
                 agent.tail.as_ref().map(Tail::open_logs)
             )
         });
-        format!("{open} lines lost ({agent:?}):\n  {}", missing.join("\n  "))
+        format!("{open} lines lost ({agent:?}):\n  {}\n{counts}", missing.join("\n  "))
     }
 
     fn is_settled(&self) -> bool {
@@ -232,6 +240,13 @@ impl Sim {
             && agent.lane.is_idle()
             && agent.inbox.lock().is_empty()
             && agent.registry.is_settled()
+            // A request behind a line that is still open is counted when that line ends, or its log.
+            && self.check_counts().is_ok()
+    }
+
+    fn check_counts(&self) -> Result<(u64, u64), String> {
+        let world = self.world.lock();
+        self.red.lock().check(&world.oracle.lines, &world.away)
     }
 
     fn settle(&mut self) {
@@ -265,6 +280,8 @@ impl Sim {
         if let Some(failure) = world.oracle.failure.take() {
             return Err(failure);
         }
+        (self.outcome.requests_counted, self.outcome.requests_missed) =
+            self.red.lock().check(&world.oracle.lines, &world.away)?;
         self.outcome.figures = world.oracle.figures;
         let pieces_allowed = world.oracle.pieces_allowed;
         self.outcome.rotations = world.rotations;
@@ -351,6 +368,9 @@ impl Sim {
         let Some(agent) = &mut self.agent else { return };
         let Some(tail) = &mut agent.tail else { return };
         let next = tail.step();
+        if self.rng_saves.once_in(self.plan.saves) {
+            self.red.lock().save();
+        }
         let held = agent.budget.held();
         self.outcome.held = self.outcome.held.max(held);
         let limit = agent.budget.limit();
@@ -618,6 +638,8 @@ impl Sim {
         {
             let mut world = self.world.lock();
             world.expect_pieces(&marks);
+            let gone = |line: &crate::oracle::Line| world.is_gone(line);
+            self.red.lock().give_up(&world.oracle.lines, &gone);
             for (key, mark) in &marks {
                 note(|| format!("             resumes {key} at {:?}", mark.position));
                 world.oracle.check_position(key, &mark.position, true);
@@ -656,7 +678,8 @@ impl Sim {
             Arc::clone(&signal),
             Arc::clone(&registry),
             spill,
-        );
+        )
+        .with_tap(Some(Box::new(red::Tap(Arc::clone(&self.red)))));
         let mut jitter = self.rng.fork();
         let wire = Wire::new(None, false, Fields::ALL);
         let lane = Lane::new(wire, self.plan.lane.clone(), Box::new(move || jitter.next()));
@@ -713,6 +736,9 @@ impl Sim {
             (world.now, world.wall())
         };
         if let Some(agent) = &mut self.agent {
+            if self.rng_saves.once_in(2) {
+                self.red.lock().save();
+            }
             agent.keeper.step(Duration::from_nanos(now), wall / SECOND, true);
         }
         self.check_marks();
@@ -735,6 +761,7 @@ impl Sim {
         self.world.lock().agent_dies();
         let Some(agent) = self.agent.take() else { return };
         drop(agent);
+        self.red.lock().fall_back();
         if self.rng.once_in(self.plan.power_loss) {
             self.disk.crash();
         }

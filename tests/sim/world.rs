@@ -67,6 +67,8 @@ pub struct Nature {
     pub pace: (u64, u64),
     /// One line in so many has a stamp and a text that were there before.
     pub copies: u64,
+    /// One line in four is that of a request.
+    pub requests: bool,
     /// One line in so many is longer than a fragment.
     pub long: u64,
     /// One write in so many is seen in two pieces.
@@ -94,6 +96,7 @@ impl Default for Nature {
             copytruncate: false,
             pace: (20 * MILLI, 200 * MILLI),
             copies: 12,
+            requests: true,
             long: 15,
             torn: 12,
             poison: 0,
@@ -226,6 +229,8 @@ pub struct World {
     /// Reads of the agent that flip a bit: a defect, to see that the oracle finds it.
     pub flip: bool,
     pub rotations: u64,
+    /// Generations that went while no agent could read them.
+    pub away: HashSet<(usize, usize)>,
     /// Calls of the agent fail, or did until the faults ended.
     errors: bool,
 }
@@ -264,6 +269,7 @@ impl World {
             cut_lines: Vec::new(),
             flip: false,
             rotations: 0,
+            away: HashSet::new(),
             errors: false,
         };
         let nature = &world.nature;
@@ -443,10 +449,16 @@ impl World {
         })
     }
 
+    /// True when the end of a line is in no file any more.
+    pub fn is_gone(&self, line: &crate::oracle::Line) -> bool {
+        line.done && !(line.from..=line.to).all(|generation| self.reachable(line.log, generation))
+    }
+
     fn excuse_generation(&mut self, log: usize, generation: usize, why: &'static str) {
         if self.reachable(log, generation) {
             return;
         }
+        self.away.insert((log, generation));
         for line in self.oracle.open_in(log, generation) {
             note(|| {
                 format!("{:>11.6} excused ({why}): {}", self.now as f64 / 1e9, self.oracle.lines[line].text)

@@ -26,6 +26,7 @@ fn framed(arena: &mut Vec<u8>, offset: u64, stream: Stream, line: &str) -> Frame
         original_len: 0,
         skipping: Skipping(0),
         carried: false,
+        ago: 0,
         known: false,
         first: false,
     }

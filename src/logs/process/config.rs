@@ -73,7 +73,7 @@ macro_rules! with_conditions {
             /// Condition: HTTP method, exact or with `*`.
             #[serde(default, skip_serializing_if = "List::is_empty")]
             pub http_method: List<Pattern>,
-            /// Condition: HTTP route as the record carries it (`/orders/:id`), exact or with `*`.
+            /// Condition: HTTP route as the record carries it (`/orders/{id}`), exact or with `*`.
             #[serde(default, skip_serializing_if = "List::is_empty")]
             pub http_route: List<Pattern>,
             /// Condition: URL path without query, exact or with `*`: `["/healthz", "/health/*"]`.

@@ -109,8 +109,9 @@ impl<E: Env> Tail<E> {
             self.pass_over(index, false, now);
         }
         self.advance(index, now);
-        let lines = &self.logs[index].lines;
-        if self.logs[index].lag() == 0 && (lines.pinned().is_some() || lines.carries()) {
+        let (log, lines) = (&self.logs[index], &self.logs[index].lines);
+        // A look that failed hides the rest of a line.
+        if log.lag() == 0 && !log.failing && (lines.pinned().is_some() || lines.carries()) {
             self.close_open_lines(index, now, wall);
         }
         if !self.logs[index].last_words_told {
@@ -142,6 +143,8 @@ impl<E: Env> Tail<E> {
         warn!(log = %log.key, "log was truncated; what was written between the last read and the cut is lost");
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.finish(&self.settings, &log.workload, &mut arena, 0, &mut records);
+        self.hand_over(index, &arena);
+        let log = &mut self.logs[index];
         if let Some(drops) = log.lines.take_dropped() {
             log.ledger.count_dropped(&drops);
         }
@@ -150,6 +153,7 @@ impl<E: Env> Tail<E> {
         for file in &mut log.files {
             file.ordinal += 1;
         }
+        log.renumber_counting();
         let front = &mut log.files[0];
         front.offset = 0;
         front.torn_at = 0;
@@ -316,7 +320,9 @@ impl<E: Env> Tail<E> {
             log.files[0].offset += rest;
         }
         let decided = log.decided();
+        log.carry_counting();
         log.lines.next_generation(&self.settings, &mut arena, &mut records);
+        log.keep_carried();
         log.carried = if log.lines.carries() { log.carried.or(decided) } else { None };
         if let Some(old) = log.files.pop_front() {
             let start = Position {
@@ -351,7 +357,7 @@ impl<E: Env> Tail<E> {
             let gone = log.gone_since.is_some_and(|since| now >= since + GONE_GRACE) && log.files.len() == 1;
             // A failed read hides what is unread until the next look.
             let hidden = log.failing && log.gone_since.is_some_and(|since| now < since + FAILING_GRACE);
-            if !gone || log.unread() > 0 || hidden {
+            if !gone || log.unread() > 0 || log.counts_behind() || hidden {
                 index += 1;
                 continue;
             }
@@ -366,6 +372,9 @@ impl<E: Env> Tail<E> {
             }
             self.reconcile(index);
             let log = self.logs.swap_remove(index);
+            if let Some(tap) = &mut self.tap {
+                tap.lag(&log.key, &log.workload, 0);
+            }
             self.by_key.remove(&log.key);
             self.delivered.insert(Arc::clone(&log.key));
             self.registry.remove(&log.key);

@@ -38,7 +38,8 @@ const FOR_NOW: Until = (u64::MAX, 0);
 impl<F> Log<F> {
     /// The state of lines at the beginning of a log or behind a cut.
     pub(super) fn begin_lines(&mut self, settings: &Settings) {
-        self.lines = self.lines.anew(settings.max_line);
+        let found = self.lines.requests().map(std::mem::take);
+        self.lines = self.lines.anew(settings.max_line).with_requests(found);
         if *self.handling != Handling::default() {
             self.handle_lines(settings, &Handling::default());
         }

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::GONE_GRACE;
 use super::live::Until;
+use super::tap::Counting;
 use crate::data::account::{Look, Sight};
 use crate::data::delivery::{Ledger, Loss};
 use crate::data::position::{Generation, Position};
@@ -96,6 +97,8 @@ pub(super) struct Log<F> {
     pub(super) end_errors: u8,
     /// A read that was too short for its line makes the next one longer.
     pub(super) long_read: bool,
+    /// How far its requests are counted, where somebody counts them.
+    pub(super) counting: Option<Box<Counting<F>>>,
 }
 
 impl<F: LogFile> Log<F> {
@@ -106,7 +109,11 @@ impl<F: LogFile> Log<F> {
 
     /// Bytes worth reading now.
     pub(super) fn unread(&self) -> u64 {
-        if self.waiting || self.excluded.is_some() { 0 } else { self.files.front().map_or(0, Open::unread) }
+        if self.waiting || self.excluded.is_some() || self.counts_behind() {
+            0
+        } else {
+            self.files.front().map_or(0, Open::unread)
+        }
     }
 
     /// True when nothing has happened for a while: every second look will do.

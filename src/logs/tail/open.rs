@@ -223,7 +223,7 @@ impl<E: Env> Tail<E> {
     }
 
     /// What the spill has of a log, one file each.
-    fn spilled(&self, key: &Arc<str>) -> Vec<Open<Source<E::File>>> {
+    pub(super) fn spilled(&self, key: &Arc<str>) -> Vec<Open<Source<E::File>>> {
         let naming = match ContainerRef::path_of_key(key) {
             Some(_) => Naming::Logrotate,
             None => Naming::Kubelet,
@@ -319,6 +319,7 @@ impl<E: Env> Tail<E> {
             failing: false,
             end_errors: 0,
             long_read: false,
+            counting: None,
             key: Arc::clone(&key),
         };
         log.begin_lines(&self.settings);
@@ -333,6 +334,7 @@ impl<E: Env> Tail<E> {
         }
         log.lines.resume(&self.settings, &log.workload, skipping);
         log.lines.set_first_time(self.env.unix_nano());
+        self.begin_counting(&mut log, mark.as_ref());
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));
         log.written_before = -(log.files[0].offset as i64);

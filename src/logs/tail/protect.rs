@@ -58,7 +58,8 @@ impl<E: Env> Tail<E> {
                     continue;
                 }
                 let committed = log.ledger.committed();
-                let done = |file: &Open<_>| committed.covers(&end_of(file));
+                let counted = !log.counts_behind();
+                let done = |file: &Open<_>| counted && committed.covers(&end_of(file));
                 while log.behind.front().is_some_and(done) {
                     log.behind.pop_front();
                 }

@@ -90,7 +90,10 @@ impl<E: Env> Tail<E> {
                         more |= log.unread() > 0;
                     }
                     Read::Nothing => {}
-                    Read::NoCredit => starved = true,
+                    Read::NoCredit => {
+                        starved = true;
+                        self.logs[index].is_starved();
+                    }
                 }
             }
             if starved && self.budget.held() >= self.budget.limit() / 10 * 9 {
@@ -288,6 +291,7 @@ impl<E: Env> Tail<E> {
     /// Seals what came out without a read of its own.
     pub(super) fn seal(&mut self, index: usize, arena: Vec<u8>, records: Vec<Record>, source_bytes: u64) {
         if records.is_empty() && source_bytes == 0 {
+            self.hand_over(index, &arena);
             return;
         }
         let Some(start) = self.logs[index].decided() else { return };
@@ -318,6 +322,7 @@ impl<E: Env> Tail<E> {
         permit: Permit,
     ) {
         let sealed_unix_nano = self.env.unix_nano();
+        self.hand_over(index, &arena);
         if let Some(drops) = self.logs[index].lines.take_dropped() {
             self.logs[index].ledger.count_dropped(&drops);
         }

@@ -10,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-/// A body up to this size is never given up for others' sake.
+/// A body up to this size is given up for others' sake only when all hold twice the limit.
 pub const SMALL: usize = 1 << 20;
+/// A body up to this size never is: a small target goes on whatever others do.
+const LEAST: usize = 64 << 10;
 
 /// What unused buffers may hold together.
 const KEPT_BYTES: usize = 2 << 20;
@@ -101,7 +103,11 @@ impl Memory {
 
     /// True when a body of this length has to be given up.
     fn is_over(&self, length: usize) -> bool {
-        length > SMALL && self.held() > self.limit
+        if length <= LEAST {
+            return false;
+        }
+        let held = self.held();
+        held > self.limit && (length > SMALL || held > 2 * self.limit)
     }
 }
 

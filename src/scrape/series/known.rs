@@ -195,15 +195,6 @@ impl Walk {
         known.tracked > 0
     }
 
-    /// Series of another source are these too, and go on there.
-    pub(super) fn spare(&mut self, other: &Known) {
-        for line in &other.lines {
-            if let Some(seen) = self.seen.get_mut(&(line & !FLAGS)) {
-                *seen |= NOW;
-            }
-        }
-    }
-
     /// True, once, for a series that was on the page before and is not on this one.
     pub(super) fn is_lost(&mut self, hash: u64) -> bool {
         match self.seen.get_mut(&hash) {

@@ -550,6 +550,7 @@ impl World {
                 format!("{{\"level\":\"info\",\"msg\":\"{body}\",\"request_id\":\"req-{request}\"}}")
             }
             3 => format!("WARN {body}"),
+            4 | 5 if self.nature.requests => crate::red::line(&format!("{id} {side} {seq}"), &body),
             _ => body,
         }
     }

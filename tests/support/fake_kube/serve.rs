@@ -397,7 +397,9 @@ fn watched(
             let silent = shared.lock().expect("no panic in the fake").behaviour.silent;
             let news: Vec<(u64, Option<String>)> = {
                 let state = shared.lock().expect("no panic in the fake");
-                let news = state.changes.iter().filter(|change| change.version > at);
+                // Versions only go up: what was sent is not looked at again.
+                let first = state.changes.partition_point(|change| change.version <= at);
+                let news = state.changes.range(first..);
                 let text = |change: &Change| asked.kind(change).map(|kind| event(kind, &change.object));
                 if silent { Vec::new() } else { news.map(|change| (change.version, text(change))).collect() }
             };

@@ -12,6 +12,9 @@ app.after(() => {
     reply.code(answer('fail'));
     return {};
   });
-  app.get('/wait/:ms', (request, reply) => setTimeout(() => reply.send({}), wait(request.params.ms)));
+  app.get('/wait/:ms', (request, reply) => {
+    // What a handler returns is its answer.
+    setTimeout(() => reply.send({}), wait(request.params.ms));
+  });
 });
 app.listen({ port: 0, host: '127.0.0.1' }).then(() => console.log(JSON.stringify({ port: app.server.address().port })));
