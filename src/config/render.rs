@@ -13,8 +13,20 @@ use super::tree::push_key;
 use crate::metrics::{self, Kind};
 
 /// The sections in the order in which an operator meets them.
-pub const SECTIONS: &[&str] =
-    &["agent", "logs", "record", "process", "kube", "scrape", "red", "slo", "host", "sink", "admin", "telemetry"];
+pub const SECTIONS: &[&str] = &[
+    "agent",
+    "logs",
+    "record",
+    "process",
+    "kube",
+    "scrape",
+    "red",
+    "slo",
+    "host",
+    "sink",
+    "admin",
+    "telemetry",
+];
 
 /// Values and names for the commented examples, by path: what an operator would write there. A path that is not in
 /// the schema is never looked up.
