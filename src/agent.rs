@@ -15,6 +15,7 @@ pub mod harden;
 pub mod keys;
 mod metrics;
 mod node_pods;
+mod objectives;
 pub mod reload;
 
 use std::convert::Infallible;

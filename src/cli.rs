@@ -9,6 +9,7 @@ mod exec;
 mod explain;
 mod migrate;
 mod shell;
+mod slo;
 mod test;
 mod why;
 
@@ -36,6 +37,7 @@ const MORE: &str = "\
 More verbs (`nodewick <verb> --help`):
   exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
+  slo          Objectives: lint, render rules and runbooks, simulate a fault
   config       Show the effective config, its JSON schema, or write a first one
   migrate      Translate a Promtail or Fluent Bit config
   support      Collect one archive for those who help: `support bundle`
@@ -75,6 +77,9 @@ enum Verb {
     /// Run unit tests of processing rules.
     #[command(hide = true)]
     Test(test::Args),
+    /// Objectives: check them, render rules and runbooks, simulate a fault.
+    #[command(subcommand, hide = true)]
+    Slo(slo::Verb),
     /// Translate another agent's config; exit code 3 when something could not be translated.
     #[command(subcommand, hide = true)]
     Migrate(migrate::Verb),
@@ -141,6 +146,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Explain(args) => explain::run(&args),
         Verb::Config(verb) => config_verbs::run(&verb),
         Verb::Test(args) => test::run(&args),
+        Verb::Slo(verb) => slo::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man => shell::man(),

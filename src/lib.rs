@@ -28,6 +28,7 @@ pub mod migrate;
 pub mod red;
 pub mod scrape;
 pub mod sink;
+pub mod slo;
 pub mod supervise;
 pub mod tail;
 pub mod telemetry;

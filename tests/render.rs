@@ -40,6 +40,16 @@ fn committed_doctor_reference_equals_its_rendering() {
     committed("docs/reference/doctor.md", &nodewick::doctor::reference());
 }
 
+#[test]
+fn committed_runbooks_equal_their_rendering() {
+    use nodewick::slo::{config::Defaults, render};
+    let files = render::files(&[], &Defaults::default(), &[render::Part::Runbooks]);
+    assert_eq!(files.len(), 6);
+    for file in files {
+        committed(&format!("docs/{}", file.path), &file.text);
+    }
+}
+
 fn loaded(text: &str) -> Config {
     let file = Some(("config/agent.toml".to_owned(), text.to_owned()));
     load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config

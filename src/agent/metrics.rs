@@ -37,7 +37,7 @@ use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
 use crate::{host, red};
 
-use super::Error;
+use super::{Error, objectives};
 
 /// Name of the note on the health page.
 const NOTE: &str = "red";
@@ -110,13 +110,17 @@ impl Metrics {
             }
             None => Book::new(&config.scrape, samples),
         };
-        let red = config.red.enabled.then(|| match kept.red {
+        let rates = objectives::with_buckets(&config.red, &config.slo);
+        let mut red = config.red.enabled.then(|| match kept.red {
             Some((_, mut red)) => {
-                red.configure(&config.red);
+                red.configure(&rates);
                 red
             }
-            None => Red::new(&config.red, Some(&config.agent.state_dir)),
+            None => Red::new(&rates, Some(&config.agent.state_dir)),
         });
+        if let Some(red) = &mut red {
+            red.declare(objectives::counted(&config.slo));
+        }
         let tap = red.as_ref().map(|red| Box::new(red.tap()) as Box<dyn AccessTap>);
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));
         let pods = pods.unwrap_or_else(|| pods::directory().1);

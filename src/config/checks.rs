@@ -3,7 +3,7 @@
 //! In: a [`Config`]. Out: findings by key path, placed by the loader. Pure: no file and no network is touched.
 
 use super::diagnostics::Level;
-use super::{Config, logs, process, scrape};
+use super::{Config, logs, process, scrape, slo};
 use crate::data::batch::{FIELD_NAMES, Fields};
 use crate::data::units::ByteSize;
 use crate::scrape::config::Mode;
@@ -137,6 +137,11 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     for problem in config.kube.problems() {
         let path: Vec<&str> = std::iter::once("kube").chain(problem.key.iter().copied()).collect();
         add(Level::Error, &path, problem.message, problem.help);
+    }
+    for problem in config.slo.problems() {
+        let level = if problem.level == slo::Level::Error { Level::Error } else { Level::Warning };
+        let path: Vec<&str> = std::iter::once("slo").chain(problem.key.iter().map(String::as_str)).collect();
+        add(level, &path, problem.message, &problem.help);
     }
     for problem in config.scrape.problems() {
         let path: Vec<&str> =

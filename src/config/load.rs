@@ -488,6 +488,7 @@ impl Loader {
 
     /// The typed config; reports every value that does not fit.
     fn typed(&mut self, tree: &mut Table, written: &Table) -> Option<Config> {
+        let mut removed: Vec<Vec<Step>> = Vec::new();
         for _ in 0..MAX_ERRORS {
             let json = tree::to_json(tree);
             let error = match serde_path_to_error::deserialize::<_, Config>(json) {
@@ -505,10 +506,21 @@ impl Loader {
             while !path.is_empty() && tree::find(tree, &path).is_none() {
                 path.pop();
             }
-            let mut diagnostic = self.misfit(tree, &path, &error.inner().to_string());
-            diagnostic.key = tree::dotted(&as_written(tree, written, &path));
-            self.found.push(diagnostic);
+            let cause = error.inner().to_string();
+            // A key that must be given and was removed for its value is not missing.
+            let is_echo = removed.iter().any(|gone| match gone.split_last() {
+                Some((Step::Key(key), table)) => {
+                    table == path && cause.starts_with(&format!("missing field `{key}`"))
+                }
+                _ => false,
+            });
+            if !is_echo {
+                let mut diagnostic = self.misfit(tree, &path, &cause);
+                diagnostic.key = tree::dotted(&as_written(tree, written, &path));
+                self.found.push(diagnostic);
+            }
             // The next round finds the next one.
+            removed.push(path.clone());
             if !tree::remove(tree, &path) {
                 return None;
             }

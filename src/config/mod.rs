@@ -33,7 +33,7 @@ pub use memory::MemoryBound;
 
 pub use crate::logs::process;
 pub use crate::sink::{local, loki, otlp, remote_write, stdout};
-pub use crate::{host, kube, logs, red, scrape, telemetry};
+pub use crate::{host, kube, logs, red, scrape, slo, telemetry};
 
 /// The whole config.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -53,6 +53,8 @@ pub struct Config {
     pub scrape: scrape::Config,
     /// Rate, errors and duration of every workload, from its access lines and its own metrics.
     pub red: red::Config,
+    /// Objectives of workloads, from which rules, alerts and runbooks are rendered.
+    pub slo: slo::Config,
     /// Figures of the node and its containers.
     pub host: host::Config,
     /// Where records go. Without any sink they go to the embedded local store.
@@ -233,6 +235,9 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "scrape.static" => fields_of::<scrape::config::Static>(),
         "scrape.relabel" | "scrape.metric_relabel" => fields_of::<scrape::relabel::Config>(),
         "red" => fields_of::<red::Config>(),
+        "slo.defaults" => fields_of::<slo::config::Defaults>(),
+        "slo.checkout-latency" | "slo.<name>" => fields_of::<slo::config::Declared>(),
+        "slo.checkout-latency.match" | "slo.<name>.match" => fields_of::<slo::config::Match>(),
         "host" => fields_of::<host::Config>(),
         "sink" => fields_of::<Sinks>(),
         "sink.loki.main" | "sink.loki.<name>" => fields_of::<loki::Config>(),

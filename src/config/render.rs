@@ -13,8 +13,20 @@ use super::tree::push_key;
 use crate::metrics::{self, Kind};
 
 /// The sections in the order in which an operator meets them.
-pub const SECTIONS: &[&str] =
-    &["agent", "logs", "record", "process", "kube", "scrape", "red", "host", "sink", "admin", "telemetry"];
+pub const SECTIONS: &[&str] = &[
+    "agent",
+    "logs",
+    "record",
+    "process",
+    "kube",
+    "scrape",
+    "red",
+    "slo",
+    "host",
+    "sink",
+    "admin",
+    "telemetry",
+];
 
 /// Values and names for the commented examples, by path: what an operator would write there. A path that is not in
 /// the schema is never looked up.
@@ -45,6 +57,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("process.limit.pods.rate", "\"1000/s\""),
     ("process.limit.pods.key", "\"pod\""),
     ("process.redact.rule.customer.pattern", "'cust-[0-9]{8}'"),
+    ("slo.checkout-latency.match.namespace", "\"shop\""),
+    ("slo.checkout-latency.match.workload", "\"checkout\""),
+    ("slo.checkout-latency.sli", "\"latency\""),
+    ("slo.checkout-latency.objective", "\"99%\""),
+    ("slo.checkout-latency.threshold", "\"200ms\""),
     ("logs.files.app.paths", "[\"/var/log/app/*.log\"]"),
     ("logs.files.app.service", "\"checkout\""),
     ("logs.multiline.rule.billing.start", "'^\\d{4}-\\d\\d-'"),
@@ -57,6 +74,7 @@ const EXAMPLE_NAMES: &[(&str, &str)] = &[
     ("process.sample", "debug"),
     ("process.limit", "pods"),
     ("process.redact.rule", "customer"),
+    ("slo", "checkout-latency"),
     ("logs.files", "app"),
     ("logs.multiline.rule", "billing"),
 ];
@@ -159,7 +177,8 @@ fn write_table(
             }
             continue;
         }
-        let optional = value.is_none() && inner.named().is_none();
+        // What must be given is part of the example.
+        let optional = value.is_none() && inner.named().is_none() && !shape.requires(key);
         if optional && example {
             // It stays out when the example around it is taken.
             let mut block = String::new();

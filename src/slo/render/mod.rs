@@ -1,0 +1,141 @@
+//! Files made of objectives: rules for Prometheus and Loki, their unit tests, Alertmanager's part, runbooks.
+//!
+//! In: [`Spec`]s and [`Defaults`]. Out: [`files`], paths and texts in a fixed order. Invariant: the same declarations give
+//! the same bytes; every constant stands in its shortest decimal form.
+
+mod alertmanager;
+mod evidence;
+mod loki;
+mod promql;
+mod promtool;
+mod rules;
+mod runbooks;
+mod yaml;
+
+use super::config::{Defaults, Severities};
+use super::spec::{Mode, Spec};
+
+pub use rules::{Group, Kind, Rule};
+
+/// First line of every rendered file.
+const HEADER: &str = "# Rendered by `nodewick slo render`; change the declarations, not this file.\n";
+
+/// What can be rendered alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Rule file for Prometheus, Mimir, VictoriaMetrics.
+    Rules,
+    /// The same as a `PrometheusRule` of the Prometheus operator.
+    PrometheusRule,
+    /// Rule file for Loki's ruler.
+    Loki,
+    /// Unit tests of the rules for promtool.
+    Tests,
+    /// Routes and inhibition for Alertmanager, and a whole example.
+    Alertmanager,
+    /// A page for each alert.
+    Runbooks,
+}
+
+impl Part {
+    /// All parts with their names.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Rules, "rules"),
+        (Self::PrometheusRule, "prometheusrule"),
+        (Self::Loki, "loki"),
+        (Self::Tests, "tests"),
+        (Self::Alertmanager, "alertmanager"),
+        (Self::Runbooks, "runbooks"),
+    ];
+}
+
+/// A rendered file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Path below the directory that was asked for.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Renders `parts`, or all of them where it is empty.
+pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    let mut found = Vec::new();
+    let mut add = |path: &str, text: String| found.push(File { path: path.to_owned(), text });
+    let groups: Vec<Vec<Group>> = specs.iter().map(|spec| rules::groups(spec, defaults)).collect();
+    // A file an objective: its tests evaluate nothing else, and a diff shows what changed.
+    if wanted(Part::Rules) {
+        for (spec, groups) in specs.iter().zip(&groups) {
+            add(&format!("rules/{}.yaml", slug(&spec.id())), rules::file(groups));
+        }
+        if alerting(specs).next().is_some() {
+            add("rules/slo.yaml", rules::file(&[rules::common(defaults)]));
+        }
+    }
+    if wanted(Part::Tests) {
+        for (spec, groups) in specs.iter().zip(&groups).filter(|(spec, _)| spec.mode == Mode::Alert) {
+            let name = slug(&spec.id());
+            let text = promtool::file(spec, groups, &format!("../rules/{name}.yaml"));
+            add(&format!("tests/{name}.test.yaml"), text);
+        }
+    }
+    if wanted(Part::PrometheusRule) {
+        let mut all: Vec<Group> = groups.into_iter().flatten().collect();
+        if alerting(specs).next().is_some() {
+            all.push(rules::common(defaults));
+        }
+        add("prometheusrule.yaml", rules::custom_resource(&all));
+    }
+    if wanted(Part::Loki) {
+        add("loki-rules.yaml", loki::file(specs, defaults));
+    }
+    if wanted(Part::Alertmanager) {
+        add("alertmanager-snippet.yaml", alertmanager::snippet(defaults));
+        add("alertmanager-example.yaml", alertmanager::example(defaults));
+    }
+    if wanted(Part::Runbooks) {
+        for (alert, text) in runbooks::pages() {
+            add(&format!("runbooks/{alert}.md"), text);
+        }
+    }
+    found
+}
+
+/// Severities by the names that the site uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Page,
+    Ticket,
+    Info,
+}
+
+impl Urgency {
+    const fn name(self, names: Severities) -> &'static str {
+        match (self, names) {
+            (Self::Page, Severities::Page) => "page",
+            (Self::Ticket, Severities::Page) => "ticket",
+            (Self::Page, Severities::Critical) => "critical",
+            (Self::Ticket, Severities::Critical) => "warning",
+            (Self::Info, _) => "info",
+        }
+    }
+}
+
+/// A file name of an id; different ids have different names.
+fn slug(id: &str) -> String {
+    id.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'/' => out.push('.'),
+            b'-' => out.push('-'),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => out.push_str(&format!("_{byte:02X}")),
+        }
+        out
+    })
+}
+
+/// Those that call somebody.
+fn alerting(specs: &[Spec]) -> impl Iterator<Item = &Spec> {
+    specs.iter().filter(|spec| spec.mode == Mode::Alert)
+}

@@ -1,0 +1,320 @@
+//! What `nodewick slo render` writes, judged by the programs that will read it: promtool, amtool, a live Alertmanager.
+//!
+//! In: `tests/slo/agent.toml` and unit tests beside it, whose expectations are checked by hand. The rendered unit tests run
+//! too. Each of the ten findings about other generators' rules is a test here or a scenario there.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nodewick::config::{Config, Sources, load};
+use nodewick::slo::render::{self, File};
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn beside(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slo").join(name)
+}
+
+fn config() -> Config {
+    let text = std::fs::read_to_string(beside("agent.toml")).expect("the config");
+    let file = Some(("agent.toml".to_owned(), text));
+    load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+fn files() -> Vec<File> {
+    let config = config();
+    render::files(&config.slo.specs(), &config.slo.defaults, &[])
+}
+
+fn text(path: &str) -> String {
+    files().into_iter().find(|file| file.path == path).unwrap_or_else(|| panic!("{path} is rendered")).text
+}
+
+/// All rendered files and the unit tests of `tests/slo` in a directory.
+fn rendered() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    for file in files() {
+        let path = dir.path().join(&file.path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, file.text).expect("written");
+    }
+    for name in ["availability.test.yaml", "latency.test.yaml"] {
+        std::fs::copy(beside(name), dir.path().join(name)).expect("copied");
+    }
+    dir
+}
+
+fn holds(program: &str, arguments: &[&str], dir: &TempDir) -> String {
+    let output = Command::new(program).args(arguments).current_dir(dir.path()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; run .ci/tools"));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    said
+}
+
+const RULES: [&str; 6] = [
+    "rules/bank.api.payments.yaml",
+    "rules/bank.api.quarter.yaml",
+    "rules/shop.api.availability.yaml",
+    "rules/shop.api.latency.yaml",
+    "rules/shop.web.watched.yaml",
+    "rules/slo.yaml",
+];
+
+#[test]
+fn promtool_takes_every_rule_file() {
+    let found: Vec<String> =
+        files().into_iter().map(|file| file.path).filter(|path| path.starts_with("rules/")).collect();
+    let mut sorted = found.clone();
+    sorted.sort();
+    assert_eq!(sorted, RULES);
+    let mut arguments = vec!["check", "rules"];
+    arguments.extend(RULES);
+    holds("promtool", &arguments, &rendered());
+}
+
+#[test]
+fn availability_behaves_as_checked_by_hand() {
+    holds("promtool", &["test", "rules", "availability.test.yaml"], &rendered());
+}
+
+#[test]
+fn latency_behaves_as_checked_by_hand() {
+    holds("promtool", &["test", "rules", "latency.test.yaml"], &rendered());
+}
+
+// One test a window: each takes promtool many seconds.
+#[test]
+fn rendered_tests_of_thirty_days_pass() {
+    holds("promtool", &["test", "rules", "tests/shop.api.availability.test.yaml"], &rendered());
+}
+
+#[test]
+fn rendered_tests_of_twenty_eight_days_pass() {
+    holds("promtool", &["test", "rules", "tests/shop.api.latency.test.yaml"], &rendered());
+}
+
+#[test]
+fn rendered_tests_of_seven_days_pass() {
+    holds("promtool", &["test", "rules", "tests/bank.api.payments.test.yaml"], &rendered());
+}
+
+#[test]
+fn rendered_tests_of_ninety_days_pass() {
+    holds("promtool", &["test", "rules", "tests/bank.api.quarter.test.yaml"], &rendered());
+}
+
+#[test]
+fn thresholds_stand_in_shortest_decimals() {
+    let rules = text("rules/shop.api.availability.yaml");
+    for threshold in ["> 0.0072\n", "> 0.003\n", "> 0.0015\n", "> 0.0005\n", "/ 0.0005'\n"] {
+        assert!(rules.contains(threshold), "{threshold}");
+    }
+    // 99 % over 28 days: 13.44, 5.6, 2.8 and 0.933 times 0.01.
+    let rules = text("rules/shop.api.latency.yaml");
+    for threshold in ["> 0.1344\n", "> 0.056\n", "> 0.028\n", "> 0.00933\n", "le=\"0.2\""] {
+        assert!(rules.contains(threshold), "{threshold}");
+    }
+    // 99.9 % over 90 days: 43.2, 18, 9 and 3 times 0.001.
+    let rules = text("rules/bank.api.quarter.yaml");
+    for threshold in ["> 0.0432\n", "> 0.018\n", "> 0.009\n", "> 0.003\n", "      owner: team-bank\n"] {
+        assert!(rules.contains(threshold), "{threshold}");
+    }
+}
+
+#[test]
+fn what_is_observed_has_no_alerts() {
+    let rules = text("rules/shop.web.watched.yaml");
+    assert!(
+        rules.contains("record: slo:error_budget_remaining:ratio") && !rules.contains("alert:"),
+        "{rules}"
+    );
+    assert!(!files().iter().any(|file| file.path == "tests/shop.web.watched.test.yaml"));
+}
+
+/// Finding 9: what an application resets at every scrape is nothing to count with. Only the agent's own families are read.
+#[test]
+fn rules_read_the_canonical_families_only() {
+    let known = [
+        "red_requests_total",
+        "red_request_duration_seconds_bucket",
+        "red_source_lag_seconds",
+        "slo_events_total",
+        "ALERTS",
+    ];
+    let selector = regex::Regex::new(r"([A-Za-z_:][A-Za-z0-9_:]*)\{").expect("a regex");
+    let mut count = 0;
+    for file in files().iter().filter(|file| file.path.starts_with("rules/")) {
+        for name in selector.captures_iter(&file.text).map(|found| found[1].to_owned()) {
+            count += 1;
+            assert!(known.contains(&name.as_str()) || name.starts_with("slo:"), "{}: {name}", file.path);
+        }
+    }
+    assert!(count > 100, "{count} selectors");
+}
+
+/// Finding 10: a rule over the text of lines finds the line in which Loki logs that rule.
+#[test]
+fn rules_over_lines_never_look_at_their_text() {
+    let rules = text("loki-rules.yaml");
+    assert!(
+        ["|=", "|~", "!=~", "| json", "| logfmt"].iter().all(|filter| !rules.contains(filter)),
+        "{rules}"
+    );
+    let (lines, streams) =
+        (rules.matches("count_over_time(").count(), rules.matches("({namespace=\"").count());
+    assert!(lines > 0 && lines == streams, "{lines} and {streams}");
+    assert!(rules.contains("{namespace=\"shop\", service_name=\"api\"} | http_status =~ \"5..\""), "{rules}");
+}
+
+#[test]
+fn the_custom_resource_holds_the_same_groups() {
+    let read = |text: &str| serde_saphyr::from_str::<Value>(text).expect("YAML");
+    let resource = read(&text("prometheusrule.yaml"));
+    assert_eq!(resource["kind"], "PrometheusRule");
+    let mut found: Vec<Value> = resource["spec"]["groups"].as_array().expect("groups").clone();
+    for path in RULES {
+        for group in read(&text(path))["groups"].as_array().expect("groups") {
+            let at = found
+                .iter()
+                .position(|own| own == group)
+                .unwrap_or_else(|| panic!("{} is there", group["name"]));
+            found.remove(at);
+        }
+    }
+    assert!(found.is_empty(), "{found:?}");
+    read(&text("loki-rules.yaml"));
+}
+
+#[test]
+fn the_same_declarations_are_the_same_bytes() {
+    assert_eq!(files(), files());
+    let config = config();
+    let mut specs = config.slo.specs();
+    specs.reverse();
+    let reversed = render::files(&specs, &config.slo.defaults, &[render::Part::Rules]);
+    for file in &reversed {
+        assert_eq!(file.text, text(&file.path), "{}", file.path);
+    }
+}
+
+#[test]
+fn every_alert_has_a_runbook_to_link_to() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks");
+    let alert = regex::Regex::new(r"- alert: (\w+)").expect("a regex");
+    let mut count = 0;
+    for file in files().iter().filter(|file| file.path.starts_with("rules/")) {
+        for name in alert.captures_iter(&file.text).map(|found| found[1].to_owned()) {
+            count += 1;
+            assert!(docs.join(format!("{name}.md")).exists(), "{name}");
+            let link = format!("runbook_url: https://example.invalid/runbooks/{name}.md");
+            assert!(file.text.contains(&link), "{name}");
+        }
+    }
+    // Four of each of the four that alert, one more of each latency objective, one of all together.
+    assert_eq!(count, 4 * 4 + 2 + 1);
+}
+
+#[test]
+fn amtool_takes_the_snippet_and_the_example() {
+    let dir = rendered();
+    holds("amtool", &["check-config", "alertmanager-snippet.yaml"], &dir);
+    holds("amtool", &["check-config", "alertmanager-example.yaml"], &dir);
+}
+
+/// A real Alertmanager with the rendered snippet, on a port of its own.
+struct Alertmanager {
+    child: Child,
+    address: String,
+    _dir: TempDir,
+}
+
+impl Alertmanager {
+    fn start() -> Self {
+        let dir = rendered();
+        let mut child = Command::new("prometheus-alertmanager")
+            .args(["--config.file=alertmanager-snippet.yaml", "--storage.path=data"])
+            .args(["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="])
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("Debian's prometheus-alertmanager; run .ci/tools");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+        let address = lines.find_map(|line| {
+            let at = line.contains("Listening on").then(|| line.rsplit_once("address="))??;
+            Some(at.1.trim().to_owned())
+        });
+        // Nobody may block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address: address.expect("it says where it listens"), _dir: dir }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("connected");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: am\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        assert!(head.contains(" 200 "), "{head}");
+        body.to_owned()
+    }
+
+    /// Names and objectives of the alerts that are inhibited.
+    fn inhibited(&self) -> Vec<String> {
+        let alerts: Vec<Value> = serde_json::from_str(&self.ask("GET", "/api/v2/alerts", "")).expect("JSON");
+        let is_inhibited =
+            |alert: &&Value| alert["status"]["inhibitedBy"].as_array().is_some_and(|by| !by.is_empty());
+        let name = |alert: &Value| {
+            let label = |name: &str| alert["labels"][name].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {}", label("alertname"), label("slo_id"), label("node"))
+        };
+        let mut names: Vec<String> = alerts.iter().filter(is_inhibited).map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Finding 8: a page of one objective silences its own ticket and nobody else's, not even alerts that lack the label.
+#[test]
+fn a_page_inhibits_the_ticket_of_its_own_objective_only() {
+    let alertmanager = Alertmanager::start();
+    let alerts = serde_json::json!([
+        {"labels": {"alertname": "SLOErrorBudgetBurn", "severity": "page", "cluster": "c", "slo_id": "shop/api/a"}},
+        {"labels": {"alertname": "SLOErrorBudgetBurnSlow", "severity": "ticket", "cluster": "c", "slo_id": "shop/api/a"}},
+        {"labels": {"alertname": "SLOErrorBudgetBurnSlow", "severity": "ticket", "cluster": "c", "slo_id": "shop/api/b"}},
+        {"labels": {"alertname": "SLOErrorBudgetBurnSlow", "severity": "ticket", "cluster": "other", "slo_id": "shop/api/a"}},
+        {"labels": {"alertname": "SLOErrorBudgetBurnSlow", "severity": "ticket", "cluster": "c"}},
+        {"labels": {"alertname": "SLOErrorBudgetBurn", "severity": "page", "cluster": "c"}},
+        {"labels": {"alertname": "SLOTrafficVanished", "severity": "page", "cluster": "c", "slo_id": "shop/web/a"}},
+        {"labels": {"alertname": "SLOErrorBudgetBurn", "severity": "page", "cluster": "c", "slo_id": "shop/web/a"}},
+        {"labels": {"alertname": "NodewickDownOnNode", "severity": "ticket", "cluster": "c", "node": "n1"}},
+        {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n1"}},
+        {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n2"}},
+        {"labels": {"alertname": "NodewickAbsent", "severity": "page", "cluster": "c"}},
+    ]);
+    alertmanager.ask("POST", "/api/v2/alerts", &alerts.to_string());
+    let expected =
+        ["NodewickReadLag - n1", "SLOErrorBudgetBurn shop/web/a -", "SLOErrorBudgetBurnSlow shop/api/a -"];
+    // The answer is worked out when it is asked for, once the alerts have reached the inhibitor.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while alertmanager.inhibited() != expected && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(alertmanager.inhibited(), expected);
+}
