@@ -228,12 +228,17 @@ fn the_memory_bound_of_the_shipped_default_is_at_most_120_mib() {
     let bound = config("", &[], &[]).memory_bound();
     assert!(bound.total() <= 120 << 20, "{bound}");
     assert!(bound.terms.iter().any(|(name, bytes)| name.contains("[agent] memory") && *bytes == 32 << 20));
-    // In a cluster, where pods are watched, it fits the chart's limit; with samples sent as well, half as much again.
+    // In a cluster, where pods are watched and scraped, the log memory gives way to the chart's limit, with samples sent too.
     let watched = "[kube]\nmode = \"api\"\n[sink.loki.main]\nurl = \"http://loki:3100\"\n";
     let bound_of = |text: &str| config(text, &[], &[]).memory_bound();
-    assert!(bound_of(watched).total() <= 128 << 20, "{}", bound_of(watched));
+    let fitted = |text: &str| {
+        let mut config = config(text, &[], &[]);
+        config.fit(Some(128 << 20));
+        config.memory_bound()
+    };
+    assert!(fitted(watched).total() <= 128 << 20, "{}", fitted(watched));
     let sent = format!("{watched}[sink.remote_write.main]\nurl = \"http://prometheus:9090/api/v1/write\"\n");
-    assert!(bound_of(&sent).total() <= 160 << 20, "{}", bound_of(&sent));
+    assert!(fitted(&sent).total() <= 128 << 20, "{}", fitted(&sent));
     let off = bound_of("[scrape]\nmode = \"off\"\n[red]\nenabled = false\n[admin]\nworkloads = \"off\"\n");
     assert!(off.terms.iter().all(|(name, _)| !name.contains("scrape") && !name.contains("page")), "{off}");
     let more = config("[agent]\nmemory = \"64MiB\"", &[], &[]).memory_bound();

@@ -72,7 +72,11 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
         add("scrape".to_owned(), what, bytes);
     }
     if config.red.enabled {
-        add("red".to_owned(), "counters and what is remembered of scraped series", config.red.memory_bound());
+        add(
+            "red".to_owned(),
+            "counters and what is remembered of scraped series",
+            config.red.memory_bound(scrapes),
+        );
     }
     // One thread makes all pages, one at a time, and a page far larger than others leaves no memory behind.
     let host = if config.host.enabled { HOST_PAGE } else { 0 };
@@ -107,7 +111,16 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
         let bytes = crate::admin::CONNECTIONS as u64 * ADMIN_CONNECTION;
         add("admin".to_owned(), "connections", bytes);
         if config.admin.keeps_workloads(config.sink.takes_metrics()) {
-            let bytes = crate::sink::pull::memory_bound(config.scrape.series_limit);
+            // RED and the host are a source each.
+            let fixed: u64 = config.scrape.fixed.iter().map(|of| of.targets.len() as u64).sum();
+            let (series, sources) = match (scrapes, has_pods) {
+                (false, _) => (0, 2),
+                (true, false) => {
+                    (config.scrape.series_limit.min(fixed * config.scrape.sample_limit), fixed + 2)
+                }
+                (true, true) => (config.scrape.series_limit, 250),
+            };
+            let bytes = crate::sink::pull::memory_bound(series + config.red.most_series(), sources);
             add("admin".to_owned(), "/metrics/workloads", bytes);
         }
     }

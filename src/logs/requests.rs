@@ -55,7 +55,8 @@ pub fn phase(line: &[u8], parsed: &Parsed) -> Option<Phase> {
     }
     let has_path = !parsed.url_path.span.is_empty() || !parsed.http_route.span.is_empty();
     let has_request = !parsed.http_method.span.is_empty() && has_path;
-    let timed = !parsed.duration.is_empty();
+    // `latency` is a duration whose unit each logger has its own idea of: it times the line, and nothing is made of its value.
+    let timed = !parsed.duration.is_empty() || has(b"\"latency\":");
     let joined = !parsed.request_id.span.is_empty();
     let is_res = parsed.format == Format::Json && (has(b"\"res\":") || has(b"\"res\" :"));
     if parsed.http_status == 0 {

@@ -46,11 +46,16 @@ impl Config {
         if self.enabled { super::book::PAGE } else { 0 }
     }
 
-    /// Bytes that RED may hold beside its page: what is counted, and what is remembered of scraped series.
-    pub const fn memory_bound(&self) -> u64 {
+    /// Bytes that RED may hold beside its page: what is counted, and, where anything is scraped, what is remembered of that.
+    pub const fn memory_bound(&self, scrapes: bool) -> u64 {
         if !self.enabled {
             return 0;
         }
-        super::book::MEMORY + super::scraped::MEMORY
+        super::book::MEMORY + if scrapes { super::scraped::MEMORY } else { 0 }
+    }
+
+    /// Series that RED publishes at most.
+    pub const fn most_series(&self) -> u64 {
+        if self.enabled { super::book::MAX_CELLS as u64 * 20 } else { 0 }
     }
 }

