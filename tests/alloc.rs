@@ -176,6 +176,7 @@ fn a_line_costs_no_allocation_from_file_to_request() {
 /// What counting costs: time for reading lines with it against without it, in turns. Not a gate: machines differ.
 #[test]
 #[ignore = "a measurement: cargo test --release --test alloc -- --ignored --nocapture"]
+#[expect(clippy::print_stdout, reason = "it is run to be read")]
 fn what_counting_requests_costs() {
     let dir = tempfile::tempdir().expect("temp dir");
     let os = Os::new(dir.path().to_owned(), vec![], Arc::default());

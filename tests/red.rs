@@ -344,7 +344,7 @@ proptest! {
             while log.offset < end * 100 {
                 let n = log.offset / 100;
                 let route = ["/a", "/b", "/c/:id"][(n % 3) as usize];
-                log.line("GET", route, [200, 404, 500][(n % 7 % 3) as usize], (n % 2 == 0).then_some(n * MS));
+                log.line("GET", route, [200, 404, 500][(n % 7 % 3) as usize], n.is_multiple_of(2).then_some(n * MS));
             }
             log.hand_over();
         };

@@ -75,7 +75,7 @@ pub fn phase(line: &[u8], parsed: &Parsed) -> Option<Phase> {
         let aborted = parsed.http_status == 499 || has(b"\"request aborted\"") || has(b"\"premature close\"");
         return Some(if aborted { Phase::Aborted } else { Phase::Done });
     }
-    if !has_request && !(timed && joined) {
+    if !(has_request || timed && joined) {
         return None;
     }
     if !timed

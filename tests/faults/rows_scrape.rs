@@ -645,7 +645,7 @@ fn row_43_annotations_that_lead_elsewhere() {
         match number % 3 {
             0 => Answer::Page("good 1\n".to_owned()),
             _ => {
-                let scheme = if number % 2 == 0 { "http:" } else { "" };
+                let scheme = if number.is_multiple_of(2) { "http:" } else { "" };
                 let status = [301, 302, 303, 307, 308][number % 5];
                 Answer::Redirect(status, format!("{scheme}//{}", to[number % to.len()]))
             }

@@ -183,6 +183,9 @@ pub mod v2 {
     }
 }
 
+/// Labels, value and milliseconds since the epoch of an exemplar.
+pub type Witness = (Vec<(String, String)>, f64, i64);
+
 /// A series as it arrived, in whatever version.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {
@@ -190,8 +193,8 @@ pub struct Series {
     pub labels: Vec<(String, String)>,
     /// Bits of the value and milliseconds since the epoch.
     pub samples: Vec<(u64, i64)>,
-    /// Labels, value, milliseconds since the epoch.
-    pub exemplars: Vec<(Vec<(String, String)>, f64, i64)>,
+    /// What its samples' exemplars said.
+    pub exemplars: Vec<Witness>,
     pub histograms: Vec<v1::Histogram>,
     /// Type, help, unit: version 2.
     pub metadata: Option<(i32, String, String)>,

@@ -267,10 +267,12 @@ impl Created {
         self.times.clear();
         for sample in &page.samples {
             let seconds = sample.value;
-            if page.bytes(sample.name).ends_with(b"_created") && seconds > 0.0 && seconds < 1e11 {
-                if let Some(key) = series_key(page, sample) {
-                    self.times.insert(key, (seconds * 1000.0) as i64);
-                }
+            if page.bytes(sample.name).ends_with(b"_created")
+                && seconds > 0.0
+                && seconds < 1e11
+                && let Some(key) = series_key(page, sample)
+            {
+                self.times.insert(key, (seconds * 1000.0) as i64);
             }
         }
     }
