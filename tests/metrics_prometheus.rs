@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const UP: Duration = Duration::from_secs(22);
 
 /// How long one target is down in the end.
-const DOWN: Duration = Duration::from_secs(7);
+const DOWN: Duration = Duration::from_secs(14);
 
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after the epoch").as_secs_f64()

@@ -116,7 +116,7 @@ impl Sink {
     }
 
     fn delivered(&self) -> u64 {
-        SINK_SAMPLES.with_label_values(&[self.name.as_str()]).get()
+        SINK_SAMPLES.with_label_values(&[self.name.as_str(), "delivered"]).get()
     }
 
     fn lost(&self, reason: &str) -> u64 {

@@ -492,7 +492,7 @@ fn large_bodies_together_hold_no_more_than_allowed() {
         std::thread::sleep(Duration::from_secs(1));
         answer(&mut stream, "text/plain", &vec![b'\n'; MIB]);
     });
-    let config = Config { memory: ByteSize::mib(10), ..Config::default() };
+    let config = Config { memory: ByteSize::mib(10), body_limit: ByteSize::mib(9), ..Config::default() };
     let fetcher = fetcher(&config);
     let scrape = async |at| fetcher.scrape(&target(at, AMPLE), &mut Kept::default()).await;
     let (a, b, c) = block_on(async { tokio::join!(scrape(at), scrape(at), scrape(small)) });

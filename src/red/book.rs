@@ -39,7 +39,7 @@ pub const SILENT_MS: u64 = 120_000;
 
 /// A cell with its exemplars takes some 1.5 KiB; an open request 200 bytes; a log 250.
 pub const MEMORY: u64 =
-    (MAX_CELLS as u64) * (3 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (2 << 20);
+    (MAX_CELLS as u64) * (3 << 9) + (MAX_JOINS as u64) * 200 + (MAX_LOGS as u64) * 250 + (3 << 19);
 /// The 20 series of each cell in the page take 5 KiB.
 pub const PAGE: u64 = (MAX_CELLS as u64) * (5 << 10);
 

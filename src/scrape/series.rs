@@ -232,11 +232,10 @@ impl Book {
         let Fetched { target, time_unix_ms, took, body } = fetched;
         let key = key_of(&target.origin);
         let mut source = self.sources.remove(&key).unwrap_or_else(|| Source::new(&target.origin));
-        if !Arc::ptr_eq(&source.origin, &target.origin) {
-            // The same labels elsewhere, as of a pod of a StatefulSet that was replaced: its series go on.
-            let before = std::mem::replace(&mut source.origin, Arc::clone(&target.origin));
-            out.forget(&before);
-        }
+        // The same labels elsewhere, as of a pod of a StatefulSet that was replaced: its series go on. Who knows the origin
+        // hears of the new one before the old one is forgotten.
+        let replaced = (!Arc::ptr_eq(&source.origin, &target.origin))
+            .then(|| std::mem::replace(&mut source.origin, Arc::clone(&target.origin)));
         let mut page = std::mem::take(&mut self.page);
         page.clear();
         let before = source.known.live() as u64;
@@ -292,6 +291,9 @@ impl Book {
             source.last_unix_ms = time_unix_ms;
             self.series = self.series - before + source.known.live() as u64;
             out.page(&source.origin, &page);
+        }
+        if let Some(before) = replaced {
+            out.forget(&before);
         }
         report.refused = self.work.counts.refused;
         self.work.counts.tell();
