@@ -258,7 +258,7 @@ async fn run_known(
         };
         let sinks = || serde_json::to_string(&said::all()).expect("texts and numbers");
         let board = lasting.board.clone();
-        let targets = move || board.page(clock::since_epoch().as_millis() as i64);
+        let targets = move || board.page(clock::unix_ms());
         let mut admin = admin
             .with_ledger(Arc::new(page))
             .with_sinks(Arc::new(sinks))
@@ -406,7 +406,7 @@ impl Pipeline {
             None => Box::new(paths),
         };
         let identity = logs::files::Identity::new(said, Arc::clone(&sources), cluster, node, environment);
-        let driver = logs::spawn_with_tap(
+        let driver = logs::spawn(
             &config.logs,
             settings,
             Box::new(identity),

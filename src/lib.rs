@@ -32,5 +32,6 @@ pub mod slo;
 pub mod supervise;
 pub mod tail;
 pub mod telemetry;
+mod tls;
 pub mod version;
 pub mod why;

@@ -40,6 +40,7 @@ fn start(site: &Site) -> Running {
         signal,
         std::sync::Arc::default(),
         Ok(state),
+        None,
         || {},
     )
     .expect("spawns");

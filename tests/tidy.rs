@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("health", 1),
     ("metrics", 1),
     ("supervise", 1),
+    ("tls", 1),
     ("admin", 2),
     ("host", 2),
     ("kube", 2),

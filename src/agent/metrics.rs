@@ -23,6 +23,7 @@ use crate::data::clock;
 use crate::data::pods::{self, Pods};
 use crate::data::sample::{Collect, Origin, OriginKind, Page};
 use crate::health::Health;
+use crate::host;
 use crate::metrics;
 use crate::red::Red;
 use crate::scrape::fetch::{Buffers, Fetcher};
@@ -35,7 +36,6 @@ use crate::scrape::target::Target;
 use crate::scrape::targets::{Site, Targets};
 use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
-use crate::{host, red};
 
 use super::{Error, objectives};
 
@@ -67,7 +67,7 @@ enum Work {
 #[derive(Default)]
 pub(super) struct Kept {
     book: Option<Book>,
-    red: Option<(red::Config, Red)>,
+    red: Option<Red>,
 }
 
 /// The metrics of one pipeline, running.
@@ -112,7 +112,7 @@ impl Metrics {
         };
         let rates = objectives::with_buckets(&config.red, &config.slo);
         let mut red = config.red.enabled.then(|| match kept.red {
-            Some((_, mut red)) => {
+            Some(mut red) => {
                 red.configure(&rates);
                 red
             }
@@ -166,7 +166,6 @@ impl Metrics {
         });
 
         let (ended, thread_ended) = oneshot::channel::<()>();
-        let red = red.map(|red| (config.red.clone(), red));
         let worker = Worker {
             book,
             red,
@@ -276,7 +275,7 @@ async fn tick(
 /// The thread that owns all series.
 struct Worker {
     book: Book,
-    red: Option<(red::Config, Red)>,
+    red: Option<Red>,
     host: Option<host::Collector>,
     sinks: Vec<Box<dyn Collect>>,
     board: Board,
@@ -315,7 +314,7 @@ impl Worker {
             }
             Event::Removed { .. } => None,
         };
-        let mut out = Out { red: self.red.as_mut().map(|(_, red)| red), sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
         let report = self.book.take(event, &mut out);
         self.buffers.put(self.book.take_buffer());
         let Some((target, time_unix_ms, took, fetched)) = told else { return };
@@ -328,8 +327,8 @@ impl Worker {
     }
 
     fn red(&mut self, origin: &Arc<Origin>) {
-        let Some((_, red)) = &mut self.red else { return };
-        let now = now_ms().max(self.last_red + 1);
+        let Some(red) = &mut self.red else { return };
+        let now = clock::unix_ms().max(self.last_red + 1);
         self.last_red = now;
         red.tick(now, &mut self.page);
         let durable = red.is_durable();
@@ -347,7 +346,7 @@ impl Worker {
         host.collect(clock::now(), &mut self.page);
         let origin = Arc::clone(host.origin());
         let mut out = Out { red: None, sinks: &mut self.sinks };
-        self.book.own(&origin, &mut self.page, now_ms(), &mut out);
+        self.book.own(&origin, &mut self.page, clock::unix_ms(), &mut out);
         self.done_with_page();
     }
 
@@ -362,13 +361,9 @@ impl Worker {
     /// Targets that a reload took away had nobody who could tell their end.
     fn sweep(&mut self) {
         let silent = i64::try_from(self.silence.as_millis()).unwrap_or(i64::MAX);
-        let mut out = Out { red: self.red.as_mut().map(|(_, red)| red), sinks: &mut self.sinks };
-        self.book.sweep(now_ms().saturating_sub(silent), &mut out);
+        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
+        self.book.sweep(clock::unix_ms().saturating_sub(silent), &mut out);
     }
-}
-
-fn now_ms() -> i64 {
-    clock::since_epoch().as_millis() as i64
 }
 
 /// Hands pages on: raw ones to RED, final ones to every sink.

@@ -152,7 +152,8 @@ impl Loaded {
             path.pop();
         }
         if let Some(inner) = shape.named() {
-            for (name, entry) in table {
+            // A key of the shape's own, as `defaults` in `[slo]`, is no name that the operator chose.
+            for (name, entry) in table.iter().filter(|(name, _)| shape.key(name).is_none()) {
                 path.push(Step::Key(name.clone()));
                 if inner.is_table() {
                     let before = found.len();

@@ -17,6 +17,11 @@ pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The same in milliseconds, as samples are stamped.
+pub fn unix_ms() -> i64 {
+    since_epoch().as_millis() as i64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -144,26 +144,11 @@ impl From<Result<StateDir, PathBuf>> for Legacy {
 }
 
 /// Starts reading. `legacy` holds the state directory and, after an earlier driver of this process, where that one
-/// stopped; without that the checkpoint says where to begin.
+/// stopped; without that the checkpoint says where to begin. `tap` counts the
+/// requests that lines tell of; it saves what it counts when it likes: what was delivered and not saved is read again after a
+/// crash, as long as it is on disk.
 #[expect(clippy::too_many_arguments, reason = "the wiring of the whole log path, called once")]
 pub fn spawn(
-    config: &Config,
-    settings: Settings,
-    identify: Box<dyn Identify>,
-    fanout: Fanout,
-    budget: Arc<Budget>,
-    signal: Arc<Signal>,
-    sources: Arc<Sources>,
-    legacy: impl Into<Legacy>,
-    on_exit: impl FnOnce() + Send + 'static,
-) -> io::Result<Driver> {
-    spawn_with_tap(config, settings, identify, fanout, budget, signal, sources, legacy, None, on_exit)
-}
-
-/// The same, with who counts the requests that lines tell of. It saves what it counts when it
-/// likes: what was delivered and not saved is read again after a crash, as long as it is on disk.
-#[expect(clippy::too_many_arguments, reason = "the wiring of the whole log path, called once")]
-pub fn spawn_with_tap(
     config: &Config,
     settings: Settings,
     identify: Box<dyn Identify>,

@@ -41,7 +41,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use driver::{Driver, Legacy, spawn, spawn_with_tap};
+pub use driver::{Driver, Legacy, spawn};
 pub use tail::Start;
 
 use crate::data::units::{ByteSize, Span};

@@ -20,7 +20,7 @@ use self::schedule::{Schedule, Start};
 use super::fetch::{Fetcher, Kept};
 use super::target::Target;
 use super::{Event, Fetched};
-use crate::data::clock::since_epoch;
+use crate::data::clock::{since_epoch, unix_ms};
 use crate::data::pods::{Pod, Pods};
 use crate::metrics;
 
@@ -175,11 +175,11 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        Self { wall_ms: since_epoch().as_millis() as i64, begin: Instant::now() }
+        Self { wall_ms: unix_ms(), begin: Instant::now() }
     }
 
     fn now_ms(&self) -> i64 {
-        since_epoch().as_millis() as i64
+        unix_ms()
     }
 
     /// From now until a time; not at all when it has passed.

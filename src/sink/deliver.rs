@@ -173,7 +173,7 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                     self.meter.seconds.observe(took.as_secs_f64());
                     let outcome = self.lane.answer(id, &answer, start.elapsed());
                     if outcome.kind == "retry" {
-                        super::said::note(&self.name, &explain(&answer));
+                        super::said::note(&self.name, &answer.explain());
                     }
                     let refused = account(&self.name, &self.meter, self.required, outcome);
                     if let Some(dead) = self.dead.as_ref().filter(|_| !refused.is_empty()) {
@@ -186,7 +186,7 @@ impl<W: Wire, T: Transport> Driver<W, T> {
                         if now_up {
                             tracing::info!(sink = %self.name, endpoint = transport.target(), "sink is back");
                         } else {
-                            let error = explain(&answer);
+                            let error = answer.explain();
                             tracing::warn!(sink = %self.name, endpoint = transport.target(), %error, "sink is down, retrying");
                         }
                     }
@@ -266,31 +266,31 @@ fn status_of(answer: &Answer) -> i64 {
     }
 }
 
-/// An answer for the log: at most 200 characters of what the backend said.
-fn explain(answer: &Answer) -> String {
-    let said = |body: &Bytes| String::from_utf8_lossy(body).trim().chars().take(200).collect::<String>();
-    match answer {
-        Answer::Http { status, body, .. } => format!("status {status}: {}", said(body)),
-        Answer::Grpc { code, body, .. } => format!("gRPC status {code}: {}", said(body)),
-        Answer::Unreachable { error } => error.clone(),
-    }
-}
-
 fn wall_unix_nano() -> u64 {
     clock::since_epoch().as_nanos() as u64
 }
 
-/// Jitter needs no secrecy: a counter through a mixing function (SplitMix64), seeded per process and sink.
-fn random() -> lane::Random {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let mut state = std::hash::RandomState::new().build_hasher().finish();
-    Box::new(move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
+/// Numbers for jitter, which needs no secrecy: a counter through a mixing function (SplitMix64), seeded per process and sink.
+pub(super) struct Mix(u64);
+
+impl Mix {
+    pub(super) fn new() -> Self {
+        use std::hash::{BuildHasher as _, Hasher as _};
+        Self(std::hash::RandomState::new().build_hasher().finish())
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    })
+    }
+}
+
+fn random() -> lane::Random {
+    let mut mix = Mix::new();
+    Box::new(move || mix.next())
 }
 
 struct Meter {

@@ -15,6 +15,7 @@ pub mod pull;
 pub mod remote_write;
 pub mod said;
 pub mod stdout;
+mod varint;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,18 @@ pub enum Answer {
         /// Why, for the log.
         error: String,
     },
+}
+
+impl Answer {
+    /// The answer for the log: at most 200 characters of what the backend said.
+    pub(crate) fn explain(&self) -> String {
+        let said = |body: &Bytes| String::from_utf8_lossy(body).trim().chars().take(200).collect::<String>();
+        match self {
+            Self::Http { status, body, .. } => format!("status {status}: {}", said(body)),
+            Self::Grpc { code, body, .. } => format!("gRPC status {code}: {}", said(body)),
+            Self::Unreachable { error } => error.clone(),
+        }
+    }
 }
 
 /// What an answer means for the request. A decision, not a description.

@@ -11,11 +11,9 @@ use std::task::{Context, Poll};
 use http::Uri;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -23,6 +21,7 @@ use super::why;
 use crate::scrape::Failure;
 use crate::scrape::config::Tls;
 use crate::scrape::target::{Scheme, Target};
+use crate::tls;
 
 /// A connection to a target.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -42,27 +41,19 @@ impl Certificates {
 
     fn for_target(&self, target: &Target) -> Result<Arc<ClientConfig>, Failure> {
         if target.pod.is_some() || self.config.insecure_skip_verify {
-            return Ok(Arc::clone(self.any.get_or_init(|| Arc::new(accept_any()))));
+            return Ok(Arc::clone(self.any.get_or_init(|| {
+                let builder = tls::builder().dangerous().with_custom_certificate_verifier(tls::accept_any());
+                Arc::new(builder.with_no_client_auth())
+            })));
         }
         let made = self.verified.get_or_init(|| verify(self.config.ca_file.as_deref()).map(Arc::new));
         made.clone().map_err(Failure::Connect)
     }
 }
 
-fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring knows TLS 1.2 and 1.3")
-}
-
-fn accept_any() -> ClientConfig {
-    let verifier = AcceptAny(rustls::crypto::ring::default_provider());
-    builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-}
-
 fn verify(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let Some(path) = ca_file else {
-        let builder = builder().try_with_platform_verifier();
+        let builder = tls::builder().try_with_platform_verifier();
         return Ok(builder
             .map_err(|error| format!("no platform certificates: {error}"))?
             .with_no_client_auth());
@@ -78,7 +69,7 @@ fn verify(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     if roots.is_empty() {
         return Err(unusable(&"it holds no certificate"));
     }
-    Ok(builder().with_root_certificates(roots).with_no_client_auth())
+    Ok(tls::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Connects. `address` is the guard's answer: the literal address of a pod, or `None` where the host decides.
@@ -140,44 +131,5 @@ impl Service<Uri> for Given {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         std::future::ready(self.0.take().ok_or_else(|| std::io::Error::other("it was handed over before")))
-    }
-}
-
-/// Accepts any certificate. Signatures are still checked.
-#[derive(Debug)]
-struct AcceptAny(CryptoProvider);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

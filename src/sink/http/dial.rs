@@ -114,7 +114,7 @@ impl Dial {
             }
         };
         let https = url.scheme_str() == Some("https");
-        let config = if https { tls.client_config()? } else { Tls::none()? };
+        let config = if https { tls.client_config()? } else { Tls::none() };
         let builder = HttpsConnectorBuilder::new().with_tls_config(config);
         let builder = if https { builder.https_only() } else { builder.https_or_http() };
         Ok(Self { inner: builder.enable_http1().enable_http2().wrap_connector(path), timeout })

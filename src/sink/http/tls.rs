@@ -4,19 +4,17 @@
 //! loaded only when no CA file is given.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::auth::FileStamp;
+use crate::tls;
 
 /// Certificates of one endpoint. Files are read again when they change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,12 +51,9 @@ impl Tls {
     /// is given, which takes some milliseconds and about a megabyte.
     pub fn client_config(&self) -> Result<ClientConfig, Error> {
         self.check()?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Tls(error.to_string()))?;
+        let builder = tls::builder();
         let builder = if self.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+            builder.dangerous().with_custom_certificate_verifier(tls::accept_any())
         } else if let Some(path) = &self.ca_file {
             let mut roots = RootCertStore::empty();
             for certificate in certificates("tls.ca_file", path)? {
@@ -82,12 +77,8 @@ impl Tls {
     }
 
     /// A configuration that trusts nobody, for connectors of plain http endpoints.
-    pub(super) fn none() -> Result<ClientConfig, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Tls(error.to_string()))?;
-        Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+    pub(super) fn none() -> ClientConfig {
+        tls::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
     }
 }
 
@@ -103,43 +94,4 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
         return Err(unusable(what, path, "it holds no certificate"));
     }
     Ok(found)
-}
-
-/// Accepts any certificate, as `insecure_skip_verify` asks. Signatures are still checked.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -14,6 +14,7 @@ use crate::data::batch::{Batch, Fields, Marks, Record, Span, Stream};
 use crate::data::severity::Severity;
 use crate::data::workload::{Origin, Workload};
 use crate::sink::StreamKey;
+use crate::sink::varint;
 
 /// Loki's default `max_label_value_length`.
 const MAX_LABEL_VALUE: usize = 2048;
@@ -109,10 +110,10 @@ impl Known {
         let span = record.span_id.filter(|_| fields.contains(Fields::SPAN_ID));
         let line = batch.body(record);
         let (seconds, nanos) = (record.time_unix_nano / 1_000_000_000, record.time_unix_nano % 1_000_000_000);
-        let time_len = 2 + varint_len(seconds) + varint_len(nanos);
+        let time_len = 2 + varint::len(seconds) + varint::len(nanos);
         let fixed = 2
             + time_len
-            + if line.is_empty() { 0 } else { 1 + varint_len(line.len() as u64) + line.len() }
+            + if line.is_empty() { 0 } else { 1 + varint::len(line.len() as u64) + line.len() }
             + head.len()
             + if trace.is_some() { TRACE_PAIR.len() + 32 } else { 0 }
             + if span.is_some() { SPAN_PAIR.len() + 16 } else { 0 }
@@ -122,15 +123,15 @@ impl Known {
         out.reserve(fixed + extras + 8);
         out.push(0x12);
         let length_at = out.len();
-        varint(out, (fixed + extras) as u64);
+        varint::write(out, (fixed + extras) as u64);
         let start = out.len();
         out.extend_from_slice(&[0x0a, time_len as u8, 0x08]);
-        varint(out, seconds);
+        varint::write(out, seconds);
         out.push(0x10);
-        varint(out, nanos);
+        varint::write(out, nanos);
         if !line.is_empty() {
             out.push(0x12);
-            varint(out, line.len() as u64);
+            varint::write(out, line.len() as u64);
             out.extend_from_slice(line);
         }
         out.extend_from_slice(head);
@@ -157,7 +158,7 @@ impl Known {
         // The guess was exact unless a value was odd: then the length is written anew.
         let length = out.len() - start;
         if length != fixed + extras {
-            let (old, new) = (start - length_at, varint_len(length as u64));
+            let (old, new) = (start - length_at, varint::len(length as u64));
             let mut rest = length as u64;
             // On the stack: an odd value must not cost an allocation a line.
             let exact: [u8; 10] = std::array::from_fn(|_| {
@@ -186,7 +187,7 @@ pub(super) fn open_stream(out: &mut Vec<u8>, known: &Known) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_ROOM]);
     out.push(0x0a);
-    varint(out, known.labels.len() as u64);
+    varint::write(out, known.labels.len() as u64);
     out.extend_from_slice(&known.labels);
     start
 }
@@ -195,7 +196,7 @@ pub(super) fn open_stream(out: &mut Vec<u8>, known: &Known) -> usize {
 pub(super) fn close_stream(out: &mut Vec<u8>, start: usize) {
     let from = start + LENGTH_ROOM;
     let mut length = (out.len() - from) as u64;
-    let room = varint_len(length);
+    let room = varint::len(length);
     for (at, byte) in out[start..start + room].iter_mut().enumerate() {
         *byte = length as u8 & 0x7f | if at + 1 < room { 0x80 } else { 0 };
         length >>= 7;
@@ -332,22 +333,23 @@ fn pair(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     if name.is_empty() || value.is_empty() {
         return;
     }
-    let inner = 2 + varint_len(name.len() as u64) + name.len() + varint_len(value.len() as u64) + value.len();
+    let inner =
+        2 + varint::len(name.len() as u64) + name.len() + varint::len(value.len() as u64) + value.len();
     out.push(0x1a);
-    varint(out, inner as u64);
+    varint::write(out, inner as u64);
     out.push(0x0a);
-    varint(out, name.len() as u64);
+    varint::write(out, name.len() as u64);
     out.extend_from_slice(name);
     out.push(0x12);
-    varint(out, value.len() as u64);
+    varint::write(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
 /// Bytes of a pair whose encoded name has `name` bytes.
 #[inline]
 fn named_len(name: usize, value: usize) -> usize {
-    let inner = name + varint_len(value as u64) + value;
-    1 + varint_len(inner as u64) + inner
+    let inner = name + varint::len(value as u64) + value;
+    1 + varint::len(inner as u64) + inner
 }
 
 /// At most [`MAX_VALUE`] bytes of UTF-8, whole characters.
@@ -426,20 +428,6 @@ fn quote(out: &mut String, value: &str) {
         }
     }
     out.push('"');
-}
-
-#[inline]
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-#[inline]
-fn varint_len(value: u64) -> usize {
-    ((63 - (value | 1).leading_zeros()) / 7 + 1) as usize
 }
 
 #[inline]

@@ -16,6 +16,7 @@ use crate::data::batch::{Batch, Fields, Marks, Record};
 use crate::data::workload::{Origin, Workload};
 use crate::sink::Parcel;
 use crate::sink::json::{app_time_differs, write_rfc3339};
+use crate::sink::varint;
 
 /// Resource attributes that say who wrote a log. The agent's own word wins over a workload's attribute of the same
 /// name, except for the two `service.*` defaults, which annotations may set.
@@ -130,14 +131,14 @@ impl Encoder {
         write_attributes(batch, record, fields, container, head, &mut self.text);
 
         let body = utf8(batch.body(record));
-        let value_len = 1 + len_of_varint(body.len()) + body.len();
-        let record_len = head.len() + 1 + len_of_varint(value_len) + value_len;
+        let value_len = 1 + varint::len(body.len() as u64) + body.len();
+        let record_len = head.len() + 1 + varint::len(value_len as u64) + value_len;
         let out = &mut self.records;
         out.push(tag::SCOPE_LOGS_LOG_RECORDS);
-        write_varint(record_len as u64, out);
+        varint::write(out, record_len as u64);
         out.extend_from_slice(head);
         out.push(tag::RECORD_BODY);
-        write_varint(value_len as u64, out);
+        varint::write(out, value_len as u64);
         write_bytes(tag::STRING, &body, out);
     }
 }
@@ -158,19 +159,19 @@ pub(super) fn write_resource_entries(
     out: &mut Vec<u8>,
 ) {
     let (name, version) = scope;
-    let field = |bytes: &[u8]| 1 + len_of_varint(bytes.len()) + bytes.len();
+    let field = |bytes: &[u8]| 1 + varint::len(bytes.len() as u64) + bytes.len();
     let scope_len = field(name) + field(version);
-    let scope_logs_len = 1 + len_of_varint(scope_len) + scope_len + entries.len();
-    let resource_field_len = 1 + len_of_varint(resource.len()) + resource.len();
-    let len = resource_field_len + 1 + len_of_varint(scope_logs_len) + scope_logs_len;
+    let scope_logs_len = 1 + varint::len(scope_len as u64) + scope_len + entries.len();
+    let resource_field_len = 1 + varint::len(resource.len() as u64) + resource.len();
+    let len = resource_field_len + 1 + varint::len(scope_logs_len as u64) + scope_logs_len;
     out.reserve(len + 11);
     out.push(tag::REQUEST_RESOURCE_LOGS);
-    write_varint(len as u64, out);
+    varint::write(out, len as u64);
     write_bytes(tag::RESOURCE_LOGS_RESOURCE, resource, out);
     out.push(tag::RESOURCE_LOGS_SCOPE_LOGS);
-    write_varint(scope_logs_len as u64, out);
+    varint::write(out, scope_logs_len as u64);
     out.push(tag::SCOPE_LOGS_SCOPE);
-    write_varint(scope_len as u64, out);
+    varint::write(out, scope_len as u64);
     write_bytes(tag::SCOPE_NAME, name, out);
     write_bytes(tag::SCOPE_VERSION, version, out);
     out.extend_from_slice(entries);
@@ -394,24 +395,9 @@ impl ContainerHash {
 }
 
 #[inline]
-pub(super) fn len_of_varint(value: usize) -> usize {
-    let bits = usize::BITS - (value | 1).leading_zeros();
-    bits.div_ceil(7) as usize
-}
-
-#[inline]
-pub(super) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-#[inline]
 pub(super) fn write_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(tag);
-    write_varint(bytes.len() as u64, out);
+    varint::write(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -419,36 +405,36 @@ pub(super) fn write_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
 /// length; the value follows.
 #[inline]
 fn write_key(tag: u8, key: &[u8], value_len: usize, out: &mut Vec<u8>) {
-    let len = 1 + len_of_varint(key.len()) + key.len() + 1 + len_of_varint(value_len) + value_len;
+    let len = 1 + varint::len(key.len() as u64) + key.len() + 1 + varint::len(value_len as u64) + value_len;
     out.push(tag);
-    write_varint(len as u64, out);
+    varint::write(out, len as u64);
     write_bytes(tag::KEY, key, out);
     out.push(tag::VALUE);
-    write_varint(value_len as u64, out);
+    varint::write(out, value_len as u64);
 }
 
 #[inline]
 pub(super) fn write_string_attribute(tag: u8, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    write_key(tag, key, 1 + len_of_varint(value.len()) + value.len(), out);
+    write_key(tag, key, 1 + varint::len(value.len() as u64) + value.len(), out);
     write_bytes(tag::STRING, value, out);
 }
 
 /// Appends an attribute that is a list of one string.
 fn write_list_attribute(tag: u8, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let entry = 1 + len_of_varint(value.len()) + value.len();
-    let list = 1 + len_of_varint(entry) + entry;
-    write_key(tag, key, 1 + len_of_varint(list) + list, out);
+    let entry = 1 + varint::len(value.len() as u64) + value.len();
+    let list = 1 + varint::len(entry as u64) + entry;
+    write_key(tag, key, 1 + varint::len(list as u64) + list, out);
     out.push(tag::LIST);
-    write_varint(list as u64, out);
+    varint::write(out, list as u64);
     out.push(tag::ENTRY);
-    write_varint(entry as u64, out);
+    varint::write(out, entry as u64);
     write_bytes(tag::STRING, value, out);
 }
 
 fn write_int_attribute(tag: u8, key: &[u8], value: u64, out: &mut Vec<u8>) {
-    write_key(tag, key, 1 + len_of_varint(value as usize), out);
+    write_key(tag, key, 1 + varint::len((value as usize) as u64), out);
     out.push(tag::INT);
-    write_varint(value, out);
+    varint::write(out, value);
 }
 
 fn write_double_attribute(tag: u8, key: &[u8], value: f64, out: &mut Vec<u8>) {

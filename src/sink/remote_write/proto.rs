@@ -2,22 +2,7 @@
 //!
 //! Invariant: what is written has the lengths that the `*_len` functions said before.
 
-/// Bytes of `value` as a varint.
-#[inline]
-pub(super) const fn varint_len(value: u64) -> usize {
-    // 7 bits a byte; zero takes one.
-    ((70 - (value | 1).leading_zeros()) / 7) as usize
-}
-
-/// Appends a varint.
-#[inline]
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
+pub(super) use crate::sink::varint::{len as varint_len, write as varint};
 
 /// `sint32` and `sint64` on the wire.
 #[inline]

@@ -17,6 +17,7 @@ use super::judge::{self, Verdict, explain, judge};
 use super::meter::Reason;
 use super::recode::Opened;
 use super::{Counts, Protocol, Version};
+use crate::data::clock;
 use crate::sink::http::Client;
 use crate::sink::{Answer, said};
 
@@ -330,7 +331,7 @@ fn wait(tries: u32, since: Duration) -> Duration {
     let longest = if since > Duration::from_secs(60) { LONGEST_WAIT } else { LONG_WAIT };
     let exact = FIRST_WAIT.saturating_mul(1 << (tries - 1).min(20)).min(longest);
     // Jitter needs no secrecy: the clock's low digits.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = clock::since_epoch();
     let part = f64::from(now.subsec_nanos() % 1024) / 1024.0;
     exact.mul_f64(0.75 + part / 2.0)
 }

@@ -29,6 +29,7 @@ use super::super::pack::Packer;
 use super::super::{Compression, Protocol, Transport, grpc};
 use super::Config;
 use crate::metrics;
+use crate::sink::deliver::Mix;
 use crate::sink::{Answer, Verdict, said};
 
 /// First and longest wait between two tries, before jitter.
@@ -185,7 +186,7 @@ pub(super) async fn run(
         buffer: Arc::clone(&buffer),
         failures: 0,
         told: None,
-        random: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
+        random: Mix::new(),
     };
     sender.up.set(1);
     let work = async {
@@ -210,7 +211,7 @@ struct Sender {
     failures: u32,
     /// What was last said of a refusal or a warning.
     told: Option<String>,
-    random: u64,
+    random: Mix,
 }
 
 impl Sender {
@@ -281,7 +282,7 @@ impl Sender {
         parts: &mut Vec<Packed>,
     ) {
         self.count("retry");
-        said::note(&self.name, &explain(answer));
+        said::note(&self.name, &answer.explain());
         self.works(false, answer);
         let doublings = self.failures.saturating_sub(1).min(16);
         let wait = BACKOFF.0.saturating_mul(1 << doublings).min(BACKOFF.1);
@@ -297,7 +298,7 @@ impl Sender {
     /// The endpoint has no metrics: what comes is dropped until it is time to ask again.
     async fn rest(&mut self, answer: &Answer, points: u64) {
         self.buffer.lose("unimplemented", points);
-        let error = explain(answer);
+        let error = answer.explain();
         said::note(&self.name, &error);
         let told = "no metrics there".to_owned();
         if self.told.as_ref() != Some(&told) {
@@ -336,7 +337,7 @@ impl Sender {
         self.failures = self.failures.saturating_add(1);
         if self.failures == DOWN_AFTER {
             self.up.set(0);
-            let error = explain(answer);
+            let error = answer.explain();
             tracing::warn!(sink = %self.name, endpoint, %error, "sink is down, retrying");
         }
     }
@@ -349,28 +350,15 @@ impl Sender {
         }
     }
 
-    /// Between a half and one and a half. Needs no secrecy (SplitMix64).
+    /// Between a half and one and a half.
     fn jitter(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        0.5 + (z >> 11) as f64 / (1_u64 << 53) as f64
+        0.5 + (self.random.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
 /// True when the endpoint answers that it has no metrics.
 fn lacks_metrics(answer: &Answer) -> bool {
     matches!(answer, Answer::Http { status: 404 | 405, .. } | Answer::Grpc { code: 12, .. })
-}
-
-/// An answer for the log: at most 200 characters of what the backend said.
-fn explain(answer: &Answer) -> String {
-    let said = |body: &Bytes| String::from_utf8_lossy(body).trim().chars().take(200).collect::<String>();
-    match answer {
-        Answer::Http { status, body, .. } => format!("status {status}: {}", said(body)),
-        Answer::Grpc { code, body, .. } => format!("gRPC status {code}: {}", said(body)),
-        Answer::Unreachable { error } => error.clone(),
-    }
 }
 
 /// A request in halves: by resources, then by metrics. `None` when it is a single metric.

@@ -4,7 +4,8 @@
 //! the caller's buffer without its own tag and length.
 
 use crate::data::sample::{Counts, Exemplar, Histogram, NO_TIME, Page};
-use crate::sink::otlp::encode::{len_of_varint, utf8, write_bytes, write_string_attribute, write_varint};
+use crate::sink::otlp::encode::{utf8, write_bytes, write_string_attribute};
+use crate::sink::varint;
 
 /// Says that a series has ended. Source: `DataPointFlags`.
 const NO_RECORDED_VALUE: u8 = 1;
@@ -97,11 +98,11 @@ pub(super) fn histogram(head: Head<'_>, value: Option<Explicit<'_>>, exemplars: 
             double(5, sum, out);
         }
         out.push(bytes(6));
-        write_varint(value.counts.len() as u64 * 8, out);
+        varint::write(out, value.counts.len() as u64 * 8);
         value.counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
         if !value.bounds.is_empty() {
             out.push(bytes(7));
-            write_varint(value.bounds.len() as u64 * 8, out);
+            varint::write(out, value.bounds.len() as u64 * 8);
             value.bounds.iter().for_each(|bound| out.extend_from_slice(&bound.to_le_bytes()));
         }
     }
@@ -149,7 +150,7 @@ pub(super) fn exponential(
         fixed(4, count, out);
         double(5, native.sum, out);
         out.push(6 << 3);
-        write_varint(zigzag(native.schema), out);
+        varint::write(out, zigzag(native.schema));
         fixed(7, zero, out);
         for (field, spans, is_positive) in
             [(8, &native.positive_spans, true), (9, &native.negative_spans, false)]
@@ -175,11 +176,15 @@ pub(super) fn exponential(
             }
             // Prometheus numbers a bucket by its upper bound, OpenTelemetry by its lower one.
             let offset = zigzag(spans[0].offset.saturating_sub(1));
-            let len = 1 + len_of_varint(offset as usize) + 1 + len_of_varint(scratch.len()) + scratch.len();
+            let len = 1
+                + varint::len((offset as usize) as u64)
+                + 1
+                + varint::len(scratch.len() as u64)
+                + scratch.len();
             out.push(bytes(field));
-            write_varint(len as u64, out);
+            varint::write(out, len as u64);
             out.push(1 << 3);
-            write_varint(offset, out);
+            varint::write(out, offset);
             write_bytes(bytes(2), scratch, out);
         }
         if native.zero_threshold != 0.0 {
@@ -202,7 +207,7 @@ fn buckets(
             written += 1;
         }
         for count in counts.by_ref().take((span.length as usize).min(BUCKETS - written)) {
-            write_varint(count, out);
+            varint::write(out, count);
             written += 1;
         }
     }
