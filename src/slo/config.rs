@@ -53,6 +53,28 @@ pub struct Defaults {
     pub severities: Severities,
     /// How long the Prometheus that evaluates the rules keeps samples, to warn of longer windows. Its own default is 15d.
     pub retention: Option<Span>,
+    /// What keeps a few errors among few requests from alerting: "gate" (the least numbers of bad requests) or "wilson" (these,
+    /// and of the long range the lower end of Wilson's 95 % interval instead of the plain share, so that fewer requests must
+    /// show more errors).
+    pub low_traffic: LowTraffic,
+    /// kube-state-metrics is in the same Prometheus: a Deployment or StatefulSet of no replicas is no vanished traffic. Without it
+    /// the rules cannot know of a workload that was scaled to zero on purpose.
+    pub kube_state_metrics: bool,
+    /// Publish the newest five trace ids of bad requests of each objective, and name them in its alerts.
+    pub trace_evidence: bool,
+    /// Add the labels and records that Sloth's public dashboards (14348, 14643) ask for.
+    pub sloth_labels: bool,
+}
+
+/// What keeps a few errors among few requests from alerting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LowTraffic {
+    /// The least numbers of bad requests.
+    #[default]
+    Gate,
+    /// These, and the lower end of Wilson's interval for the long range.
+    Wilson,
 }
 
 /// Names of severities.
@@ -80,6 +102,10 @@ impl Default for Defaults {
             grafana_url: String::new(),
             severities: Severities::Page,
             retention: None,
+            low_traffic: LowTraffic::Gate,
+            kube_state_metrics: false,
+            trace_evidence: false,
+            sloth_labels: false,
         }
     }
 }

@@ -4,12 +4,16 @@
 //! the same bytes; every constant stands in its shortest decimal form.
 
 mod alertmanager;
+mod alerts;
+mod common;
 mod evidence;
+mod generic;
 mod loki;
 mod promql;
 mod promtool;
 mod rules;
 mod runbooks;
+mod sloth;
 mod yaml;
 
 use super::config::{Defaults, Severities};
@@ -69,9 +73,8 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
         for (spec, groups) in specs.iter().zip(&groups) {
             add(&format!("rules/{}.yaml", slug(&spec.id())), rules::file(groups));
         }
-        if alerting(specs).next().is_some() {
-            add("rules/slo.yaml", rules::file(&[rules::common(defaults)]));
-        }
+        add("rules/generic.yaml", rules::file(&generic::groups(defaults)));
+        add("rules/slo.yaml", rules::file(&[common::group(specs, defaults)]));
     }
     if wanted(Part::Tests) {
         for (spec, groups) in specs.iter().zip(&groups).filter(|(spec, _)| spec.mode == Mode::Alert) {
@@ -82,9 +85,8 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     }
     if wanted(Part::PrometheusRule) {
         let mut all: Vec<Group> = groups.into_iter().flatten().collect();
-        if alerting(specs).next().is_some() {
-            all.push(rules::common(defaults));
-        }
+        all.extend(generic::groups(defaults));
+        all.push(common::group(specs, defaults));
         add("prometheusrule.yaml", rules::custom_resource(&all));
     }
     if wanted(Part::Loki) {
