@@ -10,11 +10,12 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::bracket::Neighbours;
 use super::cell::{Bounds, Cell};
 use super::config::SourceSetting;
 use super::joins::Joins;
 use super::route::{RouteId, Routes};
-use super::slo::{MAX_SLOS, Slo, Tally};
+use super::slo::{Kind, MAX_SLOS, Slo, Tally};
 use super::words::Method;
 use crate::data::position::Position;
 use crate::data::workload::{Workload as Instance, owner_of};
@@ -176,6 +177,10 @@ pub struct Workload {
     pub seen_ms: u64,
     /// How far its worst log is behind, nanoseconds.
     pub lag_nano: u64,
+    /// Its access lines count for its objectives.
+    pub is_logged: bool,
+    /// When requests were first scraped since its last access line, on the book's clock.
+    pub unlogged_ms: Option<u64>,
 }
 
 /// A pod, or one service of a pod.
@@ -335,6 +340,29 @@ impl Book {
         workload.routes.exclude(|route| excluded(tallies, route));
     }
 
+    /// Notes anew between which buckets the thresholds of objectives lie, by the targets that count now. A workload that has
+    /// none any more stays as it was: its last requests are not to be hidden by exact counters of nothing.
+    pub(super) fn beside<'a>(&mut self, targets: impl Iterator<Item = (u64, &'a Bounds)>) {
+        let mut begun: Vec<u64> = Vec::new();
+        for (id, bounds) in targets.filter(|(_, bounds)| !bounds.list().is_empty()) {
+            let Some(workload) = self.workloads.get_mut(&id).filter(|own| own.source.is_scrape()) else {
+                continue;
+            };
+            let is_first = !begun.contains(&id);
+            if is_first {
+                begun.push(id);
+            }
+            for (slo, tally) in &mut workload.tallies {
+                if let Kind::Latency { threshold_nano } = slo.kind {
+                    if is_first {
+                        tally.scraped.pairs.clear();
+                    }
+                    tally.scraped.note(&Neighbours::of(bounds, threshold_nano));
+                }
+            }
+        }
+    }
+
     /// Moves the book's clock to the time of a tick: never back, and never by a jump.
     pub fn advance(&mut self, elapsed_ms: u64) {
         self.clock_ms += elapsed_ms;
@@ -419,7 +447,24 @@ impl Workload {
             kept_tallies: Vec::new(),
             seen_ms: now_ms,
             lag_nano: 0,
+            is_logged: false,
+            unlogged_ms: None,
         }
+    }
+
+    /// Access lines count for its objectives from here on.
+    pub(super) fn logs_requests(&mut self) {
+        self.is_logged = true;
+        self.unlogged_ms = None;
+    }
+
+    /// Whether scraped requests count for its objectives: where no access lines do. Lines that have stopped while requests go
+    /// on are none any more.
+    pub(super) fn counts_scraped(&mut self, clock_ms: u64) -> bool {
+        if self.is_logged && clock_ms - *self.unlogged_ms.get_or_insert(clock_ms) > IDLE_MS {
+            self.is_logged = false;
+        }
+        !self.is_logged
     }
 
     /// True while what its lines say is too late to be shown.

@@ -132,6 +132,7 @@ impl Book {
             pod.seen_ms = self.clock_ms;
         }
         workload.seen_ms = self.clock_ms;
+        workload.logs_requests();
         let lines_wanted = self.setting != SourceSetting::Scrape;
         if lines_wanted && matches!(workload.source, Source::None | Source::Partial) {
             workload.source = Source::Log;

@@ -11,6 +11,7 @@
 //! durable together before they are published.
 
 pub mod book;
+pub mod bracket;
 pub mod cell;
 pub mod config;
 pub mod joins;

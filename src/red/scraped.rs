@@ -11,7 +11,8 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::book::{Book, Identity, Source};
+use super::book::{Book, Identity, Source, excluded};
+use super::bracket::{Adding, Neighbours};
 use super::cell::{Bound, Bounds, Witness};
 use super::config::{Config, SourceSetting};
 use super::line::LogTap;
@@ -57,6 +58,8 @@ struct Scraped {
     bounds: Arc<Bounds>,
     scrapes: u32,
     scraped_ms: u64,
+    /// It is the one of its pod that counts.
+    counts: bool,
 }
 
 /// RED in the thread that owns all series.
@@ -177,6 +180,7 @@ impl Red {
                 bounds: Arc::default(),
                 scrapes: earlier,
                 scraped_ms: 0,
+                counts: false,
             }
         });
         target.origin = origin.clone();
@@ -189,6 +193,7 @@ impl Red {
         target.is_full = found.is_full;
         let counts = is_counted(&self.targets, key);
         let Some(target) = self.targets.get_mut(&key) else { return };
+        target.counts = counts;
         let Some((pod, workload)) = book.ensure(&target.identity) else { return };
         let row = &PROFILES[target.row];
         let first = target.scrapes == 0;
@@ -221,9 +226,12 @@ impl Red {
         };
         let limit = MAX_INPUTS - self.inputs.min(MAX_INPUTS) + target.inputs.len();
         let before = target.inputs.len();
-        let mut reading = Reading { book: &mut book, row, raw, workload, pod, counts, adds, limit };
+        let adding = Adding::default();
+        let mut reading = Reading { book: &mut book, row, raw, workload, pod, counts, adds, limit, adding };
         reading.bounds(target, families);
+        reading.begin(target);
         reading.samples(target, families);
+        reading.finish();
         self.inputs = self.inputs + target.inputs.len() - before.min(self.inputs + target.inputs.len());
     }
 
@@ -250,6 +258,9 @@ impl Red {
         let mut book = self.book.lock();
         // The machine may have slept, or its clock been set: that is no idle time.
         book.advance(elapsed.min((2 * self.interval_ms).max(60_000)));
+        let counting = self.targets.values().filter(|target| target.counts && !book.slos.is_empty());
+        let counting: Vec<&Scraped> = counting.collect();
+        book.beside(counting.into_iter().map(|target| (target.identity.workload_id(), &*target.bounds)));
         if let Some(state) = &mut self.state {
             state.encode(&mut book);
         }
@@ -321,9 +332,61 @@ struct Reading<'a> {
     counts: bool,
     adds: bool,
     limit: usize,
+    /// For the latency objectives of the workload.
+    adding: Adding,
 }
 
 impl Reading<'_> {
+    /// Makes ready what the page adds to objectives, if it counts for any.
+    fn begin(&mut self, target: &Scraped) {
+        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return };
+        if !self.counts || workload.is_logged || !workload.source.is_scrape() {
+            return;
+        }
+        for (slo, tally) in &mut workload.tallies {
+            tally.scraped.is_seen = true;
+            if let Kind::Latency { threshold_nano } = slo.kind
+                && !target.bounds.list().is_empty()
+            {
+                tally.scraped.note(&Neighbours::of(&target.bounds, threshold_nano));
+            }
+        }
+        self.adding = Adding::new(workload.tallies.iter().map(|(slo, _)| &**slo), &target.bounds);
+    }
+
+    /// Adds it.
+    fn finish(self) {
+        if let Some(workload) = self.book.workloads.get_mut(&self.workload) {
+            self.adding.finish(&mut workload.tallies);
+        }
+    }
+
+    /// What an increase adds to the objectives of its workload.
+    fn objectives(&mut self, input: &Input, requests: u64) {
+        let clock_ms = self.book.clock_ms;
+        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return };
+        let silent = workload.routes.get(input.route).map_or(0, |route| route.excluded);
+        match (input.role, input.class) {
+            (Role::Requests | Role::Count, Some(class)) => {
+                if workload.tallies.is_empty() || !workload.counts_scraped(clock_ms) {
+                    return;
+                }
+                for (index, (slo, tally)) in workload.tallies.iter_mut().enumerate() {
+                    if silent >> index & 1 == 1 || slo.kind != Kind::Availability {
+                        continue;
+                    }
+                    match slo.is_good(class, None) {
+                        Some(true) => tally.good += requests,
+                        Some(false) => tally.bad += requests,
+                        None => {}
+                    }
+                }
+            }
+            (Role::Bucket, _) => self.adding.bucket(input.le, requests, silent),
+            _ => {}
+        }
+    }
+
     fn le(&self, sample: &Sample) -> Option<f64> {
         let text = std::str::from_utf8(self.raw.label(sample, b"le")?).ok()?;
         let value: f64 = text.parse().ok()?;
@@ -464,6 +527,10 @@ impl Reading<'_> {
                 workload.routes.resolve(raw, hint, clock_ms)
             }
         };
+        if resolved.is_new && !workload.tallies.is_empty() {
+            let tallies = &workload.tallies;
+            workload.routes.exclude_one(resolved.id, |route| excluded(tallies, route));
+        }
         input.route = resolved.id;
         if let Some(pod) = self.book.pods.get_mut(&self.pod) {
             pod.seen_ms = clock_ms;
@@ -486,6 +553,7 @@ impl Reading<'_> {
     }
 
     fn add(&mut self, input: &Input, sample: &Sample, increase: f64) {
+        self.objectives(input, increase.round() as u64);
         let book = &mut *self.book;
         let Some(pod) = book.pods.get_mut(&input.pod) else { return };
         let cell = match pod.cells.get_mut(&(input.route, input.method)) {

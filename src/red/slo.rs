@@ -1,8 +1,10 @@
 //! Exact counters of declared objectives: which requests were good, which were bad.
 //!
-//! In: each request of a line, with its route, class and duration. Out: two counters an objective and workload.
-//! Invariant: every request that has a say counts once, as good or as bad.
+//! In: each request of a line, with its route, class and duration; of a workload without access lines the increases of its own
+//! counters. Out: two counters an objective and workload. Invariant: every request that has a say counts once, as good or as
+//! bad.
 
+use super::bracket::Scraped;
 use super::words::Class;
 
 /// Objectives that may match one workload.
@@ -64,7 +66,7 @@ impl Slo {
 }
 
 /// The counters of one objective and workload.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
     /// Which objective.
     pub id: String,
@@ -74,6 +76,8 @@ pub struct Tally {
     pub bad: u64,
     /// Both have been published as 0.
     pub born: bool,
+    /// What scraped histograms say of it.
+    pub scraped: Scraped,
 }
 
 #[cfg(test)]

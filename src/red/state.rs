@@ -217,7 +217,7 @@ fn encode(book: &Book, out: &mut Vec<u8>) {
             put_text(out, tally.id.as_bytes());
             put(out, tally.good);
             put(out, tally.bad);
-            out.push(u8::from(tally.born));
+            out.push(u8::from(tally.born) | u8::from(workload.is_logged) << 1);
         }
     }
     put(out, book.pods.len() as u64);
@@ -334,7 +334,9 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         }
         for _ in 0..from.count(2 * MAX_SLOS)? {
             let id = from.text()?.to_owned();
-            let tally = Tally { id, good: from.number()?, bad: from.number()?, born: from.byte()? != 0 };
+            let (good, bad, bits) = (from.number()?, from.number()?, from.byte()?);
+            let tally = Tally { id, good, bad, born: bits & 1 != 0, ..Tally::default() };
+            workload.is_logged |= bits & 2 != 0 || workload.source.is_log();
             workload.kept_tallies.push(tally);
         }
         book.workloads.insert(workload.identity.workload_id(), workload);
