@@ -6,7 +6,9 @@ use std::sync::Arc;
 use nodewick::data::access::{AccessTap, Phase, Request};
 use nodewick::data::batch::Span;
 use nodewick::data::position::{Generation, Position};
-use nodewick::data::sample::{MetricKind, NO_TIME, Origin, OriginKind, Page, Sample};
+use nodewick::data::sample::{
+    BucketSpan, Counts, Histogram, MetricKind, NO_TIME, Origin, OriginKind, Page, Sample,
+};
 use nodewick::data::trace::TraceId;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity, Workload};
 use nodewick::red::{Config, Kind, LogTap, Matcher, Red, Slo};
@@ -675,12 +677,67 @@ fn a_bucket_at_the_threshold_is_exact_and_a_new_version_may_bring_it() {
     objectives(&mut red, 45);
     thousands(&mut red, &new, &own, 3.0);
     // The last pages say what happened since, and nothing of what was counted beside the threshold.
-    let rows =
-        told(&[("slo_events_total{result=bad}", 10.0), ("slo_events_total{result=good}", 1990.0)]);
+    let rows = told(&[("slo_events_total{result=bad}", 10.0), ("slo_events_total{result=good}", 1990.0)]);
     assert_eq!(objectives(&mut red, 60), rows);
     // The last target is gone: its counters stay as they are.
     red.forget(&new);
     assert_eq!(objectives(&mut red, 75), rows);
+}
+
+/// A page of a native histogram of resolution 0: buckets end at powers of two. 800 requests took up to 1/8 s, 195 up to 1/4 s and
+/// 5 up to 1/2 s, each `thousands` times.
+fn native(red: &mut Red, origin: &Arc<Origin>, thousands: i64) {
+    let mut page = Page::default();
+    let family = "http_request_duration_seconds";
+    page.begin_family(family, MetricKind::Histogram, "");
+    for (route, times) in [("/a", 1), ("/healthz", 7)] {
+        let own = [("method", "GET"), ("route", route), ("status_code", "200")];
+        page.push_sample(family, own, 0.0);
+        let [first, second, third] = [800, 195, 5].map(|count| count * times * thousands);
+        page.histograms.push(Histogram {
+            counts: Counts::Integer {
+                count: (first + second + third) as u64,
+                zero: 0,
+                negative: Vec::new(),
+                positive: vec![first, second - first, third - second],
+            },
+            sum: 100.0 * (times * thousands) as f64,
+            schema: 0,
+            zero_threshold: 1e-30,
+            negative_spans: Vec::new(),
+            positive_spans: vec![BucketSpan { offset: -3, length: 3 }],
+            gauge: false,
+        });
+        let last = page.samples.last_mut().expect("a sample");
+        last.histogram = page.histograms.len() as u32 - 1;
+    }
+    red.scraped(origin, &page, NO_TIME);
+}
+
+#[test]
+fn a_native_histogram_counts_by_the_buckets_around_a_threshold() {
+    let mut red = red(&Config::default());
+    red.declare(fast_and_available());
+    let target = origin("app");
+    native(&mut red, &target, 4);
+    tick(&mut red, 0);
+    native(&mut red, &target, 6);
+    let page = tick(&mut red, 15);
+    let rows = [
+        ("slo_bracket_events_total{bound=optimistic,result=bad}", 10.0),
+        ("slo_bracket_events_total{bound=optimistic,result=good}", 1990.0),
+        ("slo_bracket_events_total{bound=pessimistic,result=bad}", 400.0),
+        ("slo_bracket_events_total{bound=pessimistic,result=good}", 1600.0),
+        ("slo_bracket_info{lower=0.125,upper=0.25}", 1.0),
+    ];
+    assert_eq!(fast(&page), told(&rows));
+    assert_eq!(page["red_requests_total{code_class=2xx,method=GET,route=/a}"], 2000.0);
+    assert_eq!(page["red_request_duration_seconds_count{method=GET,route=/a}"], 2000.0);
+    assert_eq!(page["red_request_duration_seconds_sum{method=GET,route=/a}"], 200.0);
+    assert_eq!(page["slo_events_total{result=good,slo_id=shop/api/available}"], 2000.0);
+    // The application restarts.
+    native(&mut red, &target, 1);
+    assert_eq!(fast(&tick(&mut red, 30))[2].1, 600.0);
 }
 
 #[test]
@@ -695,7 +752,8 @@ fn access_lines_count_an_objective_and_scrapes_do_not_count_it_again() {
     log.line("GET", "/a", 200, Some(201 * MS));
     log.hand_over();
     thousands(&mut red, &target, &PROM_CLIENT, 1.0);
-    let rows = |good, bad| told(&[("slo_events_total{result=bad}", bad), ("slo_events_total{result=good}", good)]);
+    let rows =
+        |good, bad| told(&[("slo_events_total{result=bad}", bad), ("slo_events_total{result=good}", good)]);
     tick(&mut red, 15);
     assert_eq!(fast(&tick(&mut red, 30)), rows(1.0, 1.0));
     // Lines stop and requests go on: after ten minutes of it scrapes count, from where lines have left off.

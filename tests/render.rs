@@ -44,7 +44,7 @@ fn committed_doctor_reference_equals_its_rendering() {
 fn committed_runbooks_equal_their_rendering() {
     use nodewick::slo::{config::Defaults, render};
     let files = render::files(&[], &Defaults::default(), &[render::Part::Runbooks]);
-    assert_eq!(files.len(), 6);
+    assert_eq!(files.len(), 8);
     for file in files {
         committed(&format!("docs/{}", file.path), &file.text);
     }

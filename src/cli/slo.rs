@@ -151,7 +151,8 @@ fn lint(args: &LintArgs) -> anyhow::Result<ExitCode> {
 
 fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    let specs = declared(&config)?;
+    // Without any there are still the generic rules, for objectives of annotations.
+    let specs = config.slo.specs();
     let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
     let files = render::files(&specs, &config.slo.defaults, &parts);
     if args.check {
@@ -170,7 +171,9 @@ fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
         write(&path, &file.text).with_context(|| format!("cannot write {}", path.display()))?;
         writeln!(out, "{}", path.display())?;
     }
-    if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
+    if specs.is_empty() {
+        eprintln!("notice: the config declares no objective; rules/generic.yaml takes those of annotations");
+    } else if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
         eprintln!("notice: every objective is observed and none alerts; mode = \"alert\" makes it page");
     }
     print(&out)

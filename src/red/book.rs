@@ -342,23 +342,23 @@ impl Book {
 
     /// Notes anew between which buckets the thresholds of objectives lie, by the targets that count now. A workload that has
     /// none any more stays as it was: its last requests are not to be hidden by exact counters of nothing.
-    pub(super) fn beside<'a>(&mut self, targets: impl Iterator<Item = (u64, &'a Bounds)>) {
-        let mut begun: Vec<u64> = Vec::new();
-        for (id, bounds) in targets.filter(|(_, bounds)| !bounds.list().is_empty()) {
+    pub(super) fn beside<Near: Fn(u64) -> Option<Neighbours>>(
+        &mut self,
+        targets: impl Iterator<Item = (u64, Near)>,
+    ) {
+        let mut begun: Vec<(u64, usize)> = Vec::new();
+        for (id, near) in targets {
             let Some(workload) = self.workloads.get_mut(&id).filter(|own| own.source.is_scrape()) else {
                 continue;
             };
-            let is_first = !begun.contains(&id);
-            if is_first {
-                begun.push(id);
-            }
-            for (slo, tally) in &mut workload.tallies {
-                if let Kind::Latency { threshold_nano } = slo.kind {
-                    if is_first {
-                        tally.scraped.pairs.clear();
-                    }
-                    tally.scraped.note(&Neighbours::of(bounds, threshold_nano));
+            for (index, (slo, tally)) in workload.tallies.iter_mut().enumerate() {
+                let Kind::Latency { threshold_nano } = slo.kind else { continue };
+                let Some(near) = near(threshold_nano) else { continue };
+                if !begun.contains(&(id, index)) {
+                    begun.push((id, index));
+                    tally.scraped.pairs.clear();
                 }
+                tally.scraped.note(&near);
             }
         }
     }

@@ -136,12 +136,22 @@ impl Adding {
             if seconds == f64::INFINITY {
                 counted.all += requests;
             }
-            for (bound, within) in [counted.near.upper, counted.near.lower].into_iter().zip(&mut counted.within) {
+            for (bound, within) in
+                [counted.near.upper, counted.near.lower].into_iter().zip(&mut counted.within)
+            {
                 if bound == seconds {
                     *within += requests;
                 }
             }
         }
+    }
+
+    /// Takes increases of a native histogram for the objective at `index`: all of it, and what is within either neighbour.
+    pub(super) fn native(&mut self, index: usize, all: u64, within: [u64; 2]) {
+        let Some(Some(counted)) = self.0.get_mut(index) else { return };
+        counted.all += all;
+        counted.within[0] += within[0];
+        counted.within[1] += within[1];
     }
 
     /// Adds it to the objectives that it was made for.

@@ -16,6 +16,7 @@ pub mod cell;
 pub mod config;
 pub mod joins;
 mod line;
+mod native;
 mod profile;
 mod publish;
 pub mod route;

@@ -283,7 +283,11 @@ fn beside(book: &Book, page: &mut Page) {
         }
     }
     const INFO: &str = "slo_bracket_info";
-    page.begin_family(INFO, MetricKind::Gauge, "Buckets around the threshold of an objective that has none of its own.");
+    page.begin_family(
+        INFO,
+        MetricKind::Gauge,
+        "Buckets around the threshold of an objective that has none of its own.",
+    );
     for (workload, (slo, tally)) in found() {
         for pair in &tally.scraped.pairs {
             let [lower, upper] = pair.texts.each_ref().map(|text| &**text);

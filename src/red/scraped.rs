@@ -16,12 +16,13 @@ use super::bracket::{Adding, Neighbours};
 use super::cell::{Bound, Bounds, Witness};
 use super::config::{Config, SourceSetting};
 use super::line::LogTap;
+use super::native;
 use super::profile::{self, Layer, PROFILES, Profile, Role, SERVICE};
 use super::route::{Hint, OTHER_ID, RouteId};
 use super::slo::{Kind, Slo};
 use super::state::StateFile;
 use super::words::{Class, Method};
-use crate::data::sample::{NO_TIME, Origin, Page, Sample};
+use crate::data::sample::{Histogram, NO_TIME, Origin, Page, Sample};
 use crate::data::trace::TraceId;
 use crate::metrics;
 
@@ -29,6 +30,8 @@ use crate::metrics;
 const MAX_INPUTS: usize = 40_000;
 /// Bytes that these take.
 pub(super) const MEMORY: u64 = MAX_INPUTS as u64 * 80;
+/// Thresholds of native histograms that a target remembers.
+const MAX_NATIVES: usize = 4_096;
 /// Scrapes that a series may be missing from before it counts as new.
 const MISSED: u32 = 3;
 
@@ -56,6 +59,10 @@ struct Scraped {
     is_full: bool,
     inputs: HashMap<u64, Input>,
     bounds: Arc<Bounds>,
+    /// Of native histograms: what each said last, by series, resolution and threshold.
+    natives: HashMap<u64, [f64; 3]>,
+    /// And the neighbours of thresholds among their buckets.
+    near: Vec<(u64, Neighbours)>,
     scrapes: u32,
     scraped_ms: u64,
     /// It is the one of its pod that counts.
@@ -178,6 +185,8 @@ impl Red {
                 is_full: found.is_full,
                 inputs: HashMap::new(),
                 bounds: Arc::default(),
+                natives: HashMap::new(),
+                near: Vec::new(),
                 scrapes: earlier,
                 scraped_ms: 0,
                 counts: false,
@@ -228,6 +237,7 @@ impl Red {
         let before = target.inputs.len();
         let adding = Adding::default();
         let mut reading = Reading { book: &mut book, row, raw, workload, pod, counts, adds, limit, adding };
+        target.near.clear();
         reading.bounds(target, families);
         reading.begin(target);
         reading.samples(target, families);
@@ -260,7 +270,14 @@ impl Red {
         book.advance(elapsed.min((2 * self.interval_ms).max(60_000)));
         let counting = self.targets.values().filter(|target| target.counts && !book.slos.is_empty());
         let counting: Vec<&Scraped> = counting.collect();
-        book.beside(counting.into_iter().map(|target| (target.identity.workload_id(), &*target.bounds)));
+        book.beside(counting.into_iter().map(|target| {
+            let own = |threshold: u64| match target.near.iter().find(|(of, _)| *of == threshold) {
+                Some((_, near)) => Some(near.clone()),
+                None if target.bounds.list().is_empty() => None,
+                None => Some(Neighbours::of(&target.bounds, threshold)),
+            };
+            (target.identity.workload_id(), own)
+        }));
         if let Some(state) = &mut self.state {
             state.encode(&mut book);
         }
@@ -321,6 +338,16 @@ fn is_counted(targets: &HashMap<u64, Scraped>, key: u64) -> bool {
                 && it.container == own.container
                 && (!it.is_full, it.row, port(it), *other) < (!own.is_full, own.row, port(own), key)
     })
+}
+
+/// One value of a series: a sample, or a part of a native histogram.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    key: u64,
+    role: Role,
+    /// Upper bound in seconds of a bucket.
+    le: f64,
+    value: f64,
 }
 
 struct Reading<'a> {
@@ -419,38 +446,102 @@ impl Reading<'_> {
         let scrape = target.scrapes;
         let mut seen = 0;
         for sample in self.raw.samples.iter().filter(|sample| families.contains(&sample.family)) {
-            let Some(role) = self.row.role(self.raw.bytes(sample.name)) else { continue };
-            if !self.row.wants(self.raw, sample) || sample.value.is_nan() || sample.value < 0.0 {
+            let name = self.raw.bytes(sample.name);
+            if let Some(histogram) = self.raw.histogram_of(sample).filter(|_| self.row.names(name)) {
+                if self.row.wants(self.raw, sample) {
+                    seen += self.native(target, sample, histogram);
+                }
                 continue;
             }
-            let key = self.key(sample);
-            let mut input = match target.inputs.get(&key) {
-                Some(input) => *input,
-                None => {
-                    if target.inputs.len() >= self.limit {
-                        metrics::RED_REFUSED.with_label_values(&["series"]).inc();
-                        continue;
-                    }
-                    let Some(mut input) = self.describe(sample, role, &target.identity) else { continue };
-                    if self.counts && self.adds_or_first(scrape) {
-                        self.place(&mut input, sample, &target.bounds);
-                    }
-                    input
-                }
-            };
-            let increase = if sample.value < input.last { sample.value } else { sample.value - input.last };
-            if self.adds && increase > 0.0 {
-                self.place(&mut input, sample, &target.bounds);
-                self.add(&input, sample, increase);
+            let Some(role) = self.row.role(name) else { continue };
+            if !self.row.wants(self.raw, sample) {
+                continue;
             }
-            input.last = sample.value;
-            input.seen = scrape;
-            seen += 1;
-            target.inputs.insert(key, input);
+            let le = if role == Role::Bucket { self.le(sample) } else { Some(0.0) };
+            let Some(le) = le else { continue };
+            let part = Part { key: self.key(sample), role, le, value: sample.value };
+            seen += usize::from(self.part(target, sample, part).is_some());
         }
         if seen != target.inputs.len() {
             target.inputs.retain(|_, input| input.seen + MISSED >= scrape);
         }
+    }
+
+    /// Takes one value of a series. `None` when it is of no use or there are too many.
+    fn part(&mut self, target: &mut Scraped, sample: &Sample, part: Part) -> Option<Input> {
+        if part.value.is_nan() || part.value < 0.0 {
+            return None;
+        }
+        let scrape = target.scrapes;
+        let mut input = match target.inputs.get(&part.key) {
+            Some(input) => *input,
+            None => {
+                if target.inputs.len() >= self.limit {
+                    metrics::RED_REFUSED.with_label_values(&["series"]).inc();
+                    return None;
+                }
+                let mut input = self.describe(sample, part.role, part.le, &target.identity)?;
+                if self.counts && self.adds_or_first(scrape) {
+                    self.place(&mut input, sample, &target.bounds);
+                }
+                input
+            }
+        };
+        let increase = if part.value < input.last { part.value } else { part.value - input.last };
+        if self.adds && increase > 0.0 {
+            self.place(&mut input, sample, &target.bounds);
+            self.add(&input, sample, increase);
+        }
+        input.last = part.value;
+        input.seen = scrape;
+        target.inputs.insert(part.key, input);
+        Some(input)
+    }
+
+    /// Takes a native histogram: its count, its sum, and for each latency objective what is within the neighbours of the
+    /// threshold. Returns how many values of it are remembered.
+    fn native(&mut self, target: &mut Scraped, sample: &Sample, histogram: &Histogram) -> usize {
+        let key = self.key(sample);
+        let of = |part: u64| xxh3_64_with_seed(&part.to_le_bytes(), key);
+        let all = native::total(histogram);
+        let is_new = !target.inputs.contains_key(&of(0));
+        // The objectives are counted below, by the buckets of this histogram and not by those that the cell has.
+        let adding = std::mem::take(&mut self.adding);
+        let parts = [
+            Part { key: of(0), role: Role::Count, le: 0.0, value: all },
+            Part { key: of(1), role: Role::Bucket, le: f64::INFINITY, value: all },
+            Part { key: of(2), role: Role::Sum, le: 0.0, value: histogram.sum },
+        ];
+        let taken = parts.map(|part| self.part(target, sample, part));
+        self.adding = adding;
+        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return 0 };
+        let Some(counted) = taken[0].as_ref().filter(|_| self.counts) else { return 0 };
+        let silent = workload.routes.get(counted.route).map_or(0, |route| route.excluded);
+        for (index, (slo, tally)) in workload.tallies.iter_mut().enumerate() {
+            let Kind::Latency { threshold_nano } = slo.kind else { continue };
+            let (near, within) = native::within(histogram, threshold_nano as f64 / 1e9, self.row.per_second);
+            if !workload.is_logged && workload.source.is_scrape() {
+                tally.scraped.note(&near);
+            }
+            if !target.near.iter().any(|(of, _)| *of == threshold_nano) {
+                target.near.push((threshold_nano, near));
+            }
+            if target.natives.len() >= MAX_NATIVES {
+                target.natives.clear();
+            }
+            let now = [all, within[0], within[1]];
+            // Another resolution has other buckets, whose counts so far are no increase.
+            let key = of(threshold_nano ^ (histogram.schema as u64) << 56);
+            let last = target.natives.insert(key, now);
+            let last = last.unwrap_or(if is_new { [0.0; 3] } else { now });
+            if !self.adds || silent >> index & 1 == 1 {
+                continue;
+            }
+            let from = if now[0] < last[0] { [0.0; 3] } else { last };
+            let grown: [u64; 3] = std::array::from_fn(|at| (now[at] - from[at]).max(0.0).round() as u64);
+            self.adding.native(index, grown[0], [grown[1], grown[2]]);
+        }
+        taken.iter().flatten().count()
     }
 
     /// A series is shown from 0 on as soon as it is known, if its source counts.
@@ -470,15 +561,11 @@ impl Reading<'_> {
     }
 
     /// What a series is of. `None` for one that RED has no use for.
-    fn describe(&self, sample: &Sample, role: Role, identity: &Identity) -> Option<Input> {
+    fn describe(&self, sample: &Sample, role: Role, le: f64, identity: &Identity) -> Option<Input> {
         let class = match role {
             Role::Requests => Some(self.row.class(self.raw, sample)?),
             Role::Count if self.row.counts_by_histogram() => self.row.class(self.raw, sample),
             _ => None,
-        };
-        let le = match role {
-            Role::Bucket => self.le(sample)?,
-            _ => 0.0,
         };
         let method = match profile::first(self.raw, sample, self.row.method) {
             Some(method) => Method::of(method),

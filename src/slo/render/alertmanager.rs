@@ -63,6 +63,8 @@ pub(super) fn snippet(defaults: &Defaults) -> String {
 
 /// A whole config with PagerDuty, Slack and e-mail; every secret is a file.
 pub(super) fn example(defaults: &Defaults) -> String {
+    let traces =
+        if defaults.trace_evidence { "      Traces: {{ .Annotations.sample_trace_ids }}\n" } else { "" };
     format!(
         "\
 {HEADER}# An example to start from: addresses are invented, secrets are files. Check it with `amtool check-config`.
@@ -96,7 +98,7 @@ global:
       Routes: {{{{ .Annotations.top_routes }}}}
       Pods: {{{{ .Annotations.worst_pods }}}}
       Logs: {{{{ .Annotations.logs_query }}}}
-      {{{{ .Annotations.dashboard_url }}}} {{{{ .Annotations.runbook_url }}}}
+{traces}      {{{{ .Annotations.dashboard_url }}}} {{{{ .Annotations.runbook_url }}}}
       {{{{ end }}}}
 - name: tickets
   email_configs:

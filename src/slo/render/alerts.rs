@@ -35,8 +35,10 @@ pub(super) fn of(of: &Objective) -> Vec<Rule> {
             burning(of, Severity::Ticket),
             evidence::burn(spec, defaults, Severity::Ticket),
         ),
-        alert("SLOTrafficVanished", Urgency::Page, vanished(of), evidence::vanished(spec, defaults)).held("5m"),
-        alert("SLOLowTraffic", Urgency::Info, low_traffic(of), evidence::low_traffic(spec, defaults)).held("6h"),
+        alert("SLOTrafficVanished", Urgency::Page, vanished(of), evidence::vanished(spec, defaults))
+            .held("5m"),
+        alert("SLOLowTraffic", Urgency::Info, low_traffic(of), evidence::low_traffic(spec, defaults))
+            .held("6h"),
         alert("SLONoData", Urgency::Ticket, no_data(of), evidence::no_data(spec, defaults)).held("15m"),
     ];
     if let Sli::Latency { threshold } = spec.sli {
@@ -131,8 +133,7 @@ fn vanished(of: &Objective) -> String {
                 ]
             });
             let zero: Vec<String> = zero.collect();
-            let _ =
-                write!(out, "\nunless on ({on})\nmax by ({on}) (\n  {}\n)", zero.join("\n  or "));
+            let _ = write!(out, "\nunless on ({on})\nmax by ({on}) (\n  {}\n)", zero.join("\n  or "));
         }
     }
     out

@@ -57,7 +57,10 @@ fn retention(longest: Window, defaults: &Defaults) -> Rule {
          last_over_time(slo:rules_running:seconds[1d] offset {before}d)\n)"
     );
     let annotations = vec![
-        ("summary", format!("Prometheus keeps samples for less than {days}d, the longest window of an objective")),
+        (
+            "summary",
+            format!("Prometheus keeps samples for less than {days}d, the longest window of an objective"),
+        ),
         (
             "description",
             format!(

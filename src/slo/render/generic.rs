@@ -103,10 +103,7 @@ fn burn(range: Range) -> Rule {
 fn counted() -> Vec<Rule> {
     let mut rules = Vec::new();
     for range in Range::DIRECT {
-        rules.push(record(
-            format!("slo:sli_events:increase{range}"),
-            events(Bound::Optimistic, "", range),
-        ));
+        rules.push(record(format!("slo:sli_events:increase{range}"), events(Bound::Optimistic, "", range)));
         for bound in [Bound::Optimistic, Bound::Pessimistic] {
             let is_read = bound == Bound::Optimistic || [Range::M5, Range::H2, Range::H6].contains(&range);
             if is_read {
@@ -193,10 +190,7 @@ fn alerts(defaults: &Defaults) -> Vec<Rule> {
         alert(
             "SLONoData",
             Urgency::Ticket,
-            alerting(
-                &format!("{INFO} unless on ({BY}) {}", own("slo:sli_events:increase3d")),
-                "alert",
-            ),
+            alerting(&format!("{INFO} unless on ({BY}) {}", own("slo:sli_events:increase3d")), "alert"),
             evidence::generic::no_data(defaults),
         )
         .held("15m"),
@@ -236,9 +230,7 @@ fn burning_over(defaults: &Defaults, tier: &Tier) -> String {
     let errors = own(&format!("{}{}", bound.errors(), tier.long));
     let long = match defaults.low_traffic {
         LowTraffic::Gate => own(&format!("{}{}", bound.ratio(), tier.long)),
-        LowTraffic::Wilson => {
-            promql::wilson(&errors, &own(&format!("slo:sli_events:increase{}", tier.long)))
-        }
+        LowTraffic::Wilson => promql::wilson(&errors, &own(&format!("slo:sli_events:increase{}", tier.long))),
     };
     let seen = match tier.long {
         Range::D1 | Range::D3 => format!(" * {}", own(&format!("slo:window_coverage:ratio{}", tier.long))),

@@ -79,7 +79,7 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     if wanted(Part::Tests) {
         for (spec, groups) in specs.iter().zip(&groups).filter(|(spec, _)| spec.mode == Mode::Alert) {
             let name = slug(&spec.id());
-            let text = promtool::file(spec, groups, &format!("../rules/{name}.yaml"));
+            let text = promtool::file(spec, defaults, groups, &format!("../rules/{name}.yaml"));
             add(&format!("tests/{name}.test.yaml"), text);
         }
     }

@@ -28,13 +28,13 @@ fn list(label: &str, range: Range) -> String {
         "topk(3, sum by ({label}) (increase(red_requests_total{{{matchers},code_class=\"5xx\"}}[{range}])) > 0)"
     );
     let bucket = |le: &str| {
-        format!("sum by ({label}) (increase(red_request_duration_seconds_bucket{{{matchers},le={le}}}[{range}]))")
+        format!(
+            "sum by ({label}) (increase(red_request_duration_seconds_bucket{{{matchers},le={le}}}[{range}]))"
+        )
     };
     let slow = format!("topk(3, {} - {} > 0)", bucket("\"+Inf\""), bucket("%q"));
     let slow_labels = [&place[..], &place[..], &["threshold_seconds"]].concat();
-    let each = format!(
-        "{{{{ .Labels.{label} }}}} {{{{ printf \"%.0f\" .Value }}}}; "
-    );
+    let each = format!("{{{{ .Labels.{label} }}}} {{{{ printf \"%.0f\" .Value }}}}; ");
     format!(
         "{{{{ if eq $labels.sli \"latency\" }}}}{{{{ range {} }}}}{each}{{{{ end }}}}{{{{ else }}}}{{{{ range {} }}}}{each}{{{{ end \
          }}}}{{{{ end }}}}",
@@ -77,9 +77,8 @@ fn losses(ratio: &str) -> String {
     let id = ["cluster", "slo_id"];
     let least = format!("{ratio} * scalar(min({share}))");
     let most = format!("{least} + 1 - scalar(min({share}))");
-    let value = |query: &str, labels: &[&str]| {
-        with(query, labels, "{{ . | first | value | humanizePercentage }}")
-    };
+    let value =
+        |query: &str, labels: &[&str]| with(query, labels, "{{ . | first | value | humanizePercentage }}");
     format!(
         "{{{{ range {} }}}} On node {{{{ .Labels.node }}}} only {{{{ .Value | humanizePercentage }}}} of its log lines of the last \
          hour could be read.{{{{ end }}}}{}",
