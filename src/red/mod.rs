@@ -12,6 +12,7 @@
 
 pub mod book;
 pub mod cell;
+mod confidence;
 pub mod config;
 pub mod joins;
 mod line;
@@ -23,7 +24,9 @@ pub mod slo;
 mod state;
 pub mod words;
 
+pub use book::{Declared, Identity};
+pub use confidence::Lines;
 pub use config::{Config, SourceSetting};
 pub use line::LogTap;
-pub use scraped::Red;
-pub use slo::{Kind, Matcher, Slo};
+pub use scraped::{Declarer, Red};
+pub use slo::{About, Door, Kind, MAX_SLOS, Matcher, Observed, Slo};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::burn::TIERS;
 use super::number::{percent, shortest};
 use super::objective::{Objective, Window};
+use super::observed::Observed;
 use super::spec::{self, Level, MOST_PER_WORKLOAD, Mode, Problem, Selector, Spec};
 use crate::data::units::Span;
 
@@ -53,6 +54,12 @@ pub struct Defaults {
     pub severities: Severities,
     /// How long the Prometheus that evaluates the rules keeps samples, to warn of longer windows. Its own default is 15d.
     pub retention: Option<Span>,
+    /// Availability by which a workload is observed that has no availability objective of its own, so that every service
+    /// has figures before anybody declares anything. Nobody is ever called by it. "off" observes none.
+    pub observed: Observed,
+    /// Publish trace ids of bad requests as `slo_sample_trace_info`, the newest five of each objective within an hour, so that
+    /// alerts can name them. Each is a series of its own for up to an hour.
+    pub trace_evidence: bool,
 }
 
 /// Names of severities.
@@ -80,6 +87,8 @@ impl Default for Defaults {
             grafana_url: String::new(),
             severities: Severities::Page,
             retention: None,
+            observed: Observed::default(),
+            trace_evidence: false,
         }
     }
 }

@@ -329,7 +329,7 @@ impl Objective<'_> {
 fn missing(defaults: &Defaults) -> Rule {
     Rule {
         kind: Kind::Alert { name: "SLORuleMissing", hold: Some("15m") },
-        expr: "count by (cluster, slo_id) (slo_events_total) unless on (slo_id) slo:info".into(),
+        expr: "count by (cluster, slo_id) (slo_events_total{slo_id!~\".+/observed\"}) unless on (slo_id) slo:info".into(),
         labels: vec![("severity", Urgency::Ticket.name(defaults.severities).to_owned())],
         annotations: vec![
             ("summary", "{{ $labels.slo_id }} is declared, and no rules for it are loaded".into()),
