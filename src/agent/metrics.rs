@@ -123,9 +123,9 @@ impl Metrics {
         });
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));
         let pods = pods.unwrap_or_else(|| pods::directory().1);
-        let follow = red.as_ref().map(|red| {
-            Arc::new(Follow::new(config, pods.clone(), red.declarer(), red.declared_by_pods()))
-        });
+        let follow = red
+            .as_ref()
+            .map(|red| Arc::new(Follow::new(config, pods.clone(), red.declarer(), red.declared_by_pods())));
         let tap = red.as_ref().zip(follow.as_ref()).map(|(red, follow)| {
             Box::new(Watching { tap: red.tap(), follow: Arc::clone(follow) }) as Box<dyn AccessTap>
         });

@@ -57,9 +57,9 @@ fn to_count(spec: slo::Spec, door: red::Door) -> red::Slo {
         },
         kind: match spec.sli {
             slo::Sli::Availability => red::Kind::Availability,
-            slo::Sli::Latency { threshold } => red::Kind::Latency {
-                threshold_nano: u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX),
-            },
+            slo::Sli::Latency { threshold } => {
+                red::Kind::Latency { threshold_nano: u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX) }
+            }
         },
         about: red::About {
             door,
@@ -213,15 +213,20 @@ impl State {
             // Pods of one workload have the same.
             if self.is_news(format!("{namespace}/{workload} {of} {value}")) {
                 metrics::KUBE_ANNOTATION_PROBLEMS.inc();
-                warn!(problem = text, "an annotation about objectives is not understood; there is no such objective");
+                warn!(
+                    problem = text,
+                    "an annotation about objectives is not understood; there is no such objective"
+                );
             }
         }
-        let mut slos: Vec<red::Slo> =
-            specs.into_iter().map(|spec| to_count(spec, red::Door::Pods)).collect();
+        let mut slos: Vec<red::Slo> = specs.into_iter().map(|spec| to_count(spec, red::Door::Pods)).collect();
         slos.retain(|slo| {
             let taken = self.taken.contains(&slo.id);
             if taken && self.is_news(format!("taken {}", slo.id)) {
-                warn!(slo_id = slo.id, "config and pods declare the same objective; the config's word stands");
+                warn!(
+                    slo_id = slo.id,
+                    "config and pods declare the same objective; the config's word stands"
+                );
             }
             !taken
         });
@@ -246,7 +251,8 @@ impl State {
     fn declared(&self, newest: &BTreeMap<Name, &Pod>) -> red::Declared {
         let of_pods = self.known.values().flat_map(|known| &known.slos);
         let slos: Vec<red::Slo> = self.config.iter().chain(of_pods).cloned().collect();
-        let has_some = |(namespace, workload): &&Name| slos.iter().any(|slo| slo.matches(namespace, workload));
+        let has_some =
+            |(namespace, workload): &&Name| slos.iter().any(|slo| slo.matches(namespace, workload));
         let present = newest.keys().filter(has_some).map(|(namespace, workload)| red::Identity {
             cluster: self.cluster.clone(),
             node: self.node.clone(),

@@ -27,7 +27,8 @@ fn objectives_of_workloads_are_counted_and_others_get_a_bucket() {
 }
 
 fn pod(name: &str, created_unix: i64, annotations: &[(&str, &str)]) -> Arc<Pod> {
-    let annotations = annotations.iter().map(|(key, value)| (format!("slo.nodewick.dev/{key}"), (*value).to_owned()));
+    let annotations =
+        annotations.iter().map(|(key, value)| (format!("slo.nodewick.dev/{key}"), (*value).to_owned()));
     Arc::new(Pod {
         namespace: "shop".into(),
         name: name.into(),
@@ -61,10 +62,8 @@ fn the_newest_pod_of_a_workload_decides() {
     let old = pod(OLD, 100, &[("availability", "99.9%/30d"), ("latency", "99% < 200ms")]);
     let declared = state.look(&[old.clone()], true, secs(0)).expect("news");
     let fast = red::Kind::Latency { threshold_nano: 200_000_000 };
-    let before = [
-        ("shop/till/availability", "0.999", red::Kind::Availability),
-        ("shop/till/latency", "0.99", fast),
-    ];
+    let before =
+        [("shop/till/availability", "0.999", red::Kind::Availability), ("shop/till/latency", "0.99", fast)];
     assert_eq!(said(&declared), before);
     assert_eq!(declared.slos.len(), 3, "the config's own");
     let present: Vec<&str> = declared.present.iter().map(|of| of.workload.as_str()).collect();
@@ -97,8 +96,12 @@ fn objectives_hold_for_a_while_after_the_last_pod() {
 fn what_an_earlier_life_knew_holds_until_all_pods_are_known() {
     let mut state = state();
     let spec = |objective: &str| {
-        let (specs, _) =
-            annotations::read([("slo.nodewick.dev/availability", objective)], "shop", "till", &Default::default());
+        let (specs, _) = annotations::read(
+            [("slo.nodewick.dev/availability", objective)],
+            "shop",
+            "till",
+            &Default::default(),
+        );
         to_count(specs[0].clone(), red::Door::Pods)
     };
     let name = ("shop".to_owned(), "till".to_owned());

@@ -13,8 +13,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::book::{Book, Declared, Identity, Source, Workload, excluded};
 use super::cell::{Bound, Bounds, Witness};
-use super::config::{Config, SourceSetting};
 use super::confidence::Lines;
+use super::config::{Config, SourceSetting};
 use super::line::LogTap;
 use super::profile::{self, Layer, PROFILES, Profile, Role, SERVICE};
 use super::route::{Hint, OTHER_ID, RouteId};
@@ -580,7 +580,10 @@ fn observe(
     let Some(good) = slo.is_good(class, None).filter(|_| silent >> index & 1 == 0) else { return };
     tally.count(good, requests);
     if let Some(witness) = witness.filter(|_| !good) {
-        tally.witness(witness.trace, if witness.time_unix_ms == 0 { now_unix_ms } else { witness.time_unix_ms });
+        tally.witness(
+            witness.trace,
+            if witness.time_unix_ms == 0 { now_unix_ms } else { witness.time_unix_ms },
+        );
     }
 }
 

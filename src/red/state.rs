@@ -268,7 +268,8 @@ fn put_declared(book: &Book, out: &mut Vec<u8>) {
     put(out, of_pods().count() as u64);
     for slo in of_pods() {
         let matcher = &slo.matcher;
-        let names = [matcher.namespace.as_deref(), matcher.workload.as_deref()].map(Option::unwrap_or_default);
+        let names =
+            [matcher.namespace.as_deref(), matcher.workload.as_deref()].map(Option::unwrap_or_default);
         for text in [slo.id.as_str()].into_iter().chain(names) {
             put_text(out, text.as_bytes());
         }
@@ -338,13 +339,8 @@ impl<'a> Reader<'a> {
         let exclude_routes =
             (0..routes).map(|_| self.text().map(str::to_owned)).collect::<Option<Vec<String>>>()?;
         let mut text = || self.text().map(str::to_owned);
-        let about = About {
-            door: Door::Pods,
-            objective: text()?,
-            window: text()?,
-            mode: text()?,
-            owner: text()?,
-        };
+        let about =
+            About { door: Door::Pods, objective: text()?, window: text()?, mode: text()?, owner: text()? };
         let matcher = Matcher { namespace: Some(namespace), workload: Some(workload) };
         Some(Slo { id, matcher, kind, exclude_routes, about })
     }

@@ -73,6 +73,9 @@ mod tests {
         assert_eq!(read("99.9%").expect("the default"), Table::default());
         assert_eq!(toml::to_string(&read("off").expect("off")).expect("text"), "observed = \"off\"\n");
         let error = read("100%").expect_err("no budget").to_string();
-        assert!(error.contains("leaves no error budget") && error.contains("\"off\" observes nothing"), "{error}");
+        assert!(
+            error.contains("leaves no error budget") && error.contains("\"off\" observes nothing"),
+            "{error}"
+        );
     }
 }

@@ -45,7 +45,8 @@ fn events(book: &Book, page: &mut Page) {
 }
 
 fn infos(book: &Book, page: &mut Page) {
-    let help = "An objective of a workload: declared in the config or by its pods, or observed because it has none.";
+    let help =
+        "An objective of a workload: declared in the config or by its pods, or observed because it has none.";
     page.begin_family(INFO, MetricKind::Gauge, help);
     each(book, |workload, slo, _| {
         if slo.is_observed() && !workload.shows(slo) {
