@@ -40,14 +40,14 @@ pub const LAGGING: u64 = 60_000_000_000;
 /// Without a scrape for so long, access lines take over.
 pub const SILENT_MS: u64 = 120_000;
 
-/// A cell with its exemplars takes some 1.5 KiB; an open request 200 bytes; a log 250.
+/// A cell with its exemplars takes some 1.5 KiB; an open request 200 bytes; a log 250; an objective 500.
 pub const MEMORY: u64 = (MAX_CELLS as u64) * (3 << 9)
     + (MAX_JOINS as u64) * 200
     + (MAX_LOGS as u64) * 250
-    + (MAX_OBJECTIVES as u64) * (1 << 10)
+    + (MAX_OBJECTIVES as u64) * (1 << 9)
     + (3 << 19);
-/// The 20 series of each cell in the page take 5 KiB, the eight of an objective 3.
-pub const PAGE: u64 = (MAX_CELLS as u64) * (5 << 10) + (MAX_OBJECTIVES as u64) * (3 << 10);
+/// The 20 series of each cell in the page take 5 KiB, the three of an objective 1.
+pub const PAGE: u64 = (MAX_CELLS as u64) * (5 << 10) + (MAX_OBJECTIVES as u64) * (1 << 10);
 
 /// Where a workload's requests are counted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -57,7 +57,7 @@ impl Config {
     /// Series that RED publishes at most.
     pub const fn most_series(&self) -> u64 {
         if self.enabled {
-            super::book::MAX_CELLS as u64 * 20 + super::book::MAX_OBJECTIVES as u64 * 8
+            super::book::MAX_CELLS as u64 * 20 + super::book::MAX_OBJECTIVES as u64 * 4
         } else {
             0
         }

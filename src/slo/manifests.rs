@@ -183,7 +183,7 @@ impl Reading<'_> {
             return;
         }
         let what = format!("{kind} {}", name.as_deref().unwrap_or("without a name"));
-        let line = before + object.line;
+        let line = before + meta.map_or(object.line, |meta| meta.line);
         self.workloads.push(Workload { namespace: text("namespace"), name, what, file, line, said });
     }
 
@@ -369,7 +369,7 @@ spec:
             [
                 "shop.yaml:23: error: slo.nodewick.dev/availability: an objective of 100% leaves no error budget to burn; write \
                  the failures you accept, like \"99.95%\"\n  help: write it like \"99.95%/30d\"",
-                "shop.yaml:30: error: metadata: CronJob nightly has objectives and names no namespace\n  help: write \
+                "shop.yaml:31: error: metadata: CronJob nightly has objectives and names no namespace\n  help: write \
                  metadata.namespace, or give --namespace",
             ]
         );
