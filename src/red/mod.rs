@@ -30,3 +30,6 @@ pub use config::{Config, SourceSetting};
 pub use line::LogTap;
 pub use scraped::{Declarer, Red};
 pub use slo::{About, Door, Kind, MAX_SLOS, Matcher, Observed, Slo};
+
+#[cfg(test)]
+mod objectives_tests;
