@@ -299,7 +299,10 @@ fn every_service_is_observed_by_what_its_requests_are_counted_from() {
     let mut node = Node::prepare(&format!(
         "[slo.defaults]\nowner = \"platform\"\n[slo.web-latency]\nmatch = {{ namespace = \"shop\", workload = \"web\" }}\n\
          sli = \"latency\"\nobjective = \"99%\"\nthreshold = \"100ms\"\n\
-         [[scrape.static]]\njob = \"web\"\ntargets = [\"{}\"]\nlabels = {{namespace = \"shop\", workload = \"web\"}}\n",
+         [slo.pay-availability]\nmatch = {{ namespace = \"shop\", workload = \"pay\" }}\nsli = \"availability\"\n\
+         objective = \"99%\"\nexclude_routes = []\n\
+         [[scrape.static]]\njob = \"web\"\ntargets = [\"{0}\"]\nlabels = {{namespace = \"shop\", workload = \"web\"}}\n\
+         [[scrape.static]]\njob = \"pay\"\ntargets = [\"{0}\"]\nlabels = {{namespace = \"shop\", workload = \"pay\"}}\n",
         served.address
     ));
     node.pod(POD, UID, json!({}));
@@ -308,9 +311,12 @@ fn every_service_is_observed_by_what_its_requests_are_counted_from() {
     node.expect("checkout/observed", 7.0, 1.0);
     node.expect("web/observed", 0.0, 0.0);
     let scrapes = served.asked();
-    node.until("it was scraped", || served.asked() >= scrapes + 2);
+    node.until("it was scraped", || served.asked() >= scrapes + 6);
     served.show(17, 7);
     node.expect("web/observed", 7.0, 3.0);
+    // Where no lines tell it, a declared availability is counted so too; this one excludes no route.
+    node.expect("pay/pay-availability", 7.0, 6.0);
+    assert_eq!(node.events("pay/observed"), None);
     let page = node.page();
     for workload in ["checkout", "web"] {
         let slo_id = format!("shop/{workload}/observed");

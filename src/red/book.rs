@@ -182,8 +182,10 @@ pub struct Workload {
     pub seen_ms: u64,
     /// How far its worst log is behind, nanoseconds.
     pub lag_nano: u64,
-    /// It has access lines.
+    /// It has access lines, as of the last ten minutes.
     pub has_lines: bool,
+    /// When it last had one, on the book's clock.
+    pub(super) lines_ms: u64,
     /// Bounds of what is counted from its lines, where its own objectives add some.
     pub(super) bounds: Option<Arc<Bounds>>,
 }
@@ -390,7 +392,9 @@ impl Book {
             .collect();
         let identity = &workload.identity;
         let own = self.slos.iter().filter(|slo| slo.matches(&identity.namespace, &identity.workload));
-        let mut own: Vec<Arc<Slo>> = own.take(MAX_SLOS).cloned().collect();
+        let mut own: Vec<Arc<Slo>> = own.cloned().collect();
+        let beyond = own.len().saturating_sub(MAX_SLOS);
+        own.truncate(MAX_SLOS);
         if let Some(observed) = &self.observed
             && own.len() < MAX_SLOS
             && own.iter().all(|slo| slo.kind != Kind::Availability)
@@ -401,8 +405,9 @@ impl Book {
             }
         }
         let room = MAX_OBJECTIVES.saturating_sub(self.objectives);
-        if own.len() > room {
-            metrics::RED_REFUSED.with_label_values(&["objectives"]).inc_by((own.len() - room) as u64);
+        let refused = beyond + own.len().saturating_sub(room);
+        if refused > 0 {
+            metrics::RED_REFUSED.with_label_values(&["objectives"]).inc_by(refused as u64);
             own.truncate(room);
         }
         workload.tallies = own
@@ -465,6 +470,7 @@ impl Book {
             if setting == SourceSetting::Auto && workload.source.is_scrape() && silent {
                 workload.source = Source::None;
             }
+            workload.has_lines &= clock.saturating_sub(workload.lines_ms) < IDLE_MS;
         }
     }
 
@@ -509,6 +515,7 @@ impl Workload {
             seen_ms: now_ms,
             lag_nano: 0,
             has_lines: false,
+            lines_ms: now_ms,
             bounds: None,
         }
     }
@@ -536,8 +543,18 @@ impl Workload {
         if slo.is_observed() {
             return self.source.name().is_some() && (self.source.is_scrape() || !self.is_lagging());
         }
+        if self.takes_scrapes(slo) {
+            return true;
+        }
         let waits = self.source == Source::None && slo.kind == Kind::Availability;
         (self.has_lines || self.source.is_log() || waits) && !self.is_lagging()
+    }
+
+    /// True for an objective that is counted from scraped counters: one that nobody declared by the workload's source, a
+    /// declared one where there are no lines that would tell it exactly. How long requests took, scraped counters do not tell.
+    pub(super) fn takes_scrapes(&self, slo: &Slo) -> bool {
+        let untold = slo.kind == Kind::Availability && !self.has_lines;
+        self.source.is_scrape() && (slo.is_observed() || untold)
     }
 
     /// True while what its lines say is too late to be shown.

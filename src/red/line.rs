@@ -135,6 +135,7 @@ impl Book {
         }
         workload.seen_ms = self.clock_ms;
         workload.has_lines = true;
+        workload.lines_ms = self.clock_ms;
         let lines_wanted = self.setting != SourceSetting::Scrape;
         if lines_wanted && matches!(workload.source, Source::None | Source::Partial) {
             workload.source = Source::Log;

@@ -565,7 +565,7 @@ impl Reading<'_> {
     }
 }
 
-/// Counts scraped requests for the objective that nobody declared. The others are counted from access lines alone.
+/// Counts scraped requests for the objectives that are counted from them.
 fn observe(
     workload: &mut Workload,
     route: RouteId,
@@ -575,15 +575,19 @@ fn observe(
     now_unix_ms: i64,
 ) {
     let silent = workload.routes.get(route).map_or(0, |route| route.excluded);
-    let Some(index) = workload.tallies.iter().position(|(slo, _)| slo.is_observed()) else { return };
-    let (slo, tally) = &mut workload.tallies[index];
-    let Some(good) = slo.is_good(class, None).filter(|_| silent >> index & 1 == 0) else { return };
-    tally.count(good, requests);
-    if let Some(witness) = witness.filter(|_| !good) {
-        tally.witness(
-            witness.trace,
-            if witness.time_unix_ms == 0 { now_unix_ms } else { witness.time_unix_ms },
-        );
+    for index in 0..workload.tallies.len() {
+        if silent >> index & 1 == 1 || !workload.takes_scrapes(&workload.tallies[index].0) {
+            continue;
+        }
+        let (slo, tally) = &mut workload.tallies[index];
+        let Some(good) = slo.is_good(class, None) else { continue };
+        tally.count(good, requests);
+        if let Some(witness) = witness.filter(|_| !good) {
+            tally.witness(
+                witness.trace,
+                if witness.time_unix_ms == 0 { now_unix_ms } else { witness.time_unix_ms },
+            );
+        }
     }
 }
 

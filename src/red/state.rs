@@ -19,7 +19,7 @@ use super::book::{
 use super::cell::{Bound, Bounds, Cell, MAX_BOUNDS};
 use super::joins::{Begun, Joins};
 use super::route::{MAX_LENGTH, RouteId};
-use super::slo::{About, Door, Kind, MAX_SLOS, Matcher, OBSERVED, Slo, Tally};
+use super::slo::{About, Door, Kind, MAX_SLOS, Matcher, Slo, Tally};
 use super::words::{CLASSES, Method};
 use crate::data::position::{Generation, Position, Skipping};
 use crate::metrics;
@@ -207,7 +207,7 @@ fn encode(book: &Book, out: &mut Vec<u8>) {
     put(out, book.workloads.len() as u64);
     for workload in book.workloads.values() {
         put_identity(out, &workload.identity);
-        out.push(workload.source.letter());
+        out.push(workload.source.letter() | u8::from(workload.has_lines) << 4);
         put(out, workload.from_lines);
         put(out, workload.routes.iter().count() as u64);
         for (id, route) in workload.routes.iter() {
@@ -373,7 +373,9 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
     }
     for _ in 0..from.count(MAX_WORKLOADS)? {
         let mut workload = Workload::new(from.identity()?, 0);
-        workload.source = Source::of_letter(from.byte()?);
+        let source = from.byte()?;
+        workload.source = Source::of_letter(source & 0xf);
+        workload.has_lines = source >> 4 & 1 == 1;
         workload.from_lines = from.number()?;
         for _ in 0..from.count(4096)? {
             let id = RouteId(u32::try_from(from.number()?).ok()?);
@@ -384,8 +386,6 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         for _ in 0..from.count(2 * MAX_SLOS)? {
             let id = from.text()?.to_owned();
             let (good, bad, born) = (from.number()?, from.number()?, from.byte()? != 0);
-            let is_observed = id.rsplit('/').next() == Some(OBSERVED);
-            workload.has_lines |= !is_observed && good + bad > 0;
             let tally = Tally { id, good, bad, born, evidence: None };
             workload.kept_tallies.push(tally);
         }

@@ -1,7 +1,7 @@
 //! What the page says of objectives: their events, what they are, traces of bad requests, and how far lines can be trusted.
 //!
-//! In: the book. Out: four families. Invariant: an objective without events of its own source is not 0 but absent, so that
-//! whoever prefers these counters falls back to the canonical ones.
+//! In: the book. Out: four families. Invariant: an objective of which nothing is counted is not 0 but absent, so that whoever
+//! prefers these counters falls back to the canonical ones.
 
 use super::super::book::{Book, Workload};
 use super::super::cell::Bound;
