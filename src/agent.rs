@@ -386,6 +386,7 @@ impl Pipeline {
             board: lasting.board.clone(),
             health: lasting.health.clone(),
             reading_ended: quiet.clone(),
+            registry: Arc::clone(&lasting.registry),
         };
         let (metrics, tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())

@@ -233,7 +233,7 @@ table! {
         "Scrapes that were left out because the one before was still running (running), or because what was scraped is not taken over fast enough (behind).";
     // rate, errors, duration
     counter RED_REFUSED = "nodewick_red_refused_total" ["reason"],
-        "What RED turned away at a limit, by reason: logs, workloads and pods that are too many and the requests in their lines (requests), routes counted as __other__ (cells), open requests that cannot be joined (joins), series of scraped families (series).";
+        "What RED turned away at a limit, by reason: logs, workloads and pods that are too many and the requests in their lines (requests), routes counted as __other__ (cells), open requests that cannot be joined (joins), series of scraped families (series), objectives that are not counted (objectives).";
     counter RED_MISSED = "nodewick_red_missed_total" ["reason"],
         "Times that lines of a log were shipped and were gone before a restart could count their requests, so that RED may show some too few, by reason: rotated (files were deleted before they were read again), deleted (the whole log was), truncated, unreadable.";
     counter RED_STATE_FAILURES = "nodewick_red_state_failures_total" [],

@@ -11,7 +11,7 @@ use nodewick::data::sample::{
 };
 use nodewick::data::trace::TraceId;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity, Workload};
-use nodewick::red::{Config, Kind, LogTap, Matcher, Red, Slo};
+use nodewick::red::{About, Config, Kind, LogTap, Matcher, Red, Slo};
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
@@ -234,6 +234,7 @@ fn an_objective_counts_exactly_and_goes_on_after_a_restart() {
             matcher: matcher.clone(),
             kind,
             exclude_routes: exclude_routes.clone(),
+            about: nodewick::red::About::default(),
         };
         vec![slo("available", Kind::Availability), slo("fast", Kind::Latency { threshold_nano: 180 * MS })]
     };
@@ -593,6 +594,7 @@ fn fast_and_available() -> Vec<Slo> {
         matcher: Matcher { namespace: Some("shop".into()), workload: Some("api".into()) },
         kind,
         exclude_routes: vec!["/healthz".to_owned()],
+        about: About::default(),
     };
     vec![slo("fast", Kind::Latency { threshold_nano: 200 * MS }), slo("available", Kind::Availability)]
 }

@@ -25,7 +25,7 @@ use crate::data::sample::{Collect, Origin, OriginKind, Page};
 use crate::health::Health;
 use crate::host;
 use crate::metrics;
-use crate::red::Red;
+use crate::red::{self, Red};
 use crate::scrape::fetch::{Buffers, Fetcher};
 use crate::scrape::guard::Guard;
 use crate::scrape::pace;
@@ -37,7 +37,8 @@ use crate::scrape::targets::{Site, Targets};
 use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
 
-use super::{Error, objectives};
+use super::{Error, Known, objectives};
+use objectives::{Follow, Watching};
 
 /// Name of the note on the health page.
 const NOTE: &str = "red";
@@ -91,6 +92,8 @@ pub(super) struct Start<'a> {
     pub(super) health: Health,
     /// Cancelled when the thread that reads logs has ended.
     pub(super) reading_ended: CancellationToken,
+    /// The logs that are followed, for what became of their lines.
+    pub(super) registry: Known,
 }
 
 impl Metrics {
@@ -99,7 +102,7 @@ impl Metrics {
         start: Start<'_>,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, Option<Box<dyn AccessTap>>), Error> {
-        let Start { config, pods, sinks, kept, board, health, reading_ended } = start;
+        let Start { config, pods, sinks, kept, board, health, reading_ended, registry } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
         let samples = Rules::compile(&config.scrape.metric_relabel).map_err(rules)?;
@@ -111,19 +114,21 @@ impl Metrics {
             None => Book::new(&config.scrape, samples),
         };
         let rates = objectives::with_buckets(&config.red, &config.slo);
-        let mut red = config.red.enabled.then(|| match kept.red {
+        let red = config.red.enabled.then(|| match kept.red {
             Some(mut red) => {
                 red.configure(&rates);
                 red
             }
             None => Red::new(&rates, Some(&config.agent.state_dir)),
         });
-        if let Some(red) = &mut red {
-            red.declare(objectives::counted(&config.slo));
-        }
-        let tap = red.as_ref().map(|red| Box::new(red.tap()) as Box<dyn AccessTap>);
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));
         let pods = pods.unwrap_or_else(|| pods::directory().1);
+        let follow = red
+            .as_ref()
+            .map(|red| Arc::new(Follow::new(config, pods.clone(), red.declarer(), red.declared_by_pods())));
+        let tap = red.as_ref().zip(follow.as_ref()).map(|(red, follow)| {
+            Box::new(Watching { tap: red.tap(), follow: Arc::clone(follow) }) as Box<dyn AccessTap>
+        });
         let buffers = Buffers::default();
         // What waits for the thread waits in the channel of pacing, which knows how much memory it holds.
         let (sender, receiver) = mpsc::channel::<Work>(1);
@@ -169,6 +174,8 @@ impl Metrics {
         let worker = Worker {
             book,
             red,
+            follow,
+            registry,
             host,
             sinks,
             board,
@@ -276,6 +283,10 @@ async fn tick(
 struct Worker {
     book: Book,
     red: Option<Red>,
+    /// What RED counts objectives by.
+    follow: Option<Arc<Follow>>,
+    /// What became of lines.
+    registry: Known,
     host: Option<host::Collector>,
     sinks: Vec<Box<dyn Collect>>,
     board: Board,
@@ -330,6 +341,17 @@ impl Worker {
         let Some(red) = &mut self.red else { return };
         let now = clock::unix_ms().max(self.last_red + 1);
         self.last_red = now;
+        if let Some(follow) = &self.follow {
+            follow.look();
+        }
+        if let Some(registry) = &*self.registry.load() {
+            let lines = registry.flows().into_iter().map(|(key, instance, flow)| red::Lines {
+                key,
+                workload: red::Identity::of_instance(&instance).workload_id(),
+                flow,
+            });
+            red.lines(&lines.collect::<Vec<_>>());
+        }
         red.tick(now, &mut self.page);
         let durable = red.is_durable();
         let note =

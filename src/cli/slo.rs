@@ -1,6 +1,7 @@
 //! `nodewick slo`: objectives checked, rendered and tried out.
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,9 +10,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use nodewick::config::Config;
 use nodewick::data::units::{Percent, Rate, Span};
 use nodewick::slo::burn::Fault;
+use nodewick::slo::manifests;
 use nodewick::slo::render::{self, File};
 use nodewick::slo::simulate::simulate;
-use nodewick::slo::{Mode, Spec, number};
+use nodewick::slo::{Level, Mode, Spec, number};
 
 use super::{ConfigArgs, print};
 
@@ -29,6 +31,8 @@ pub(super) enum Verb {
 pub(super) struct LintArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    manifests: ManifestArgs,
     /// Requests that each workload gets, to judge objectives of quiet services: 60/m.
     #[arg(long, value_name = "RATE")]
     requests: Option<Rate>,
@@ -38,6 +42,8 @@ pub(super) struct LintArgs {
 pub(super) struct RenderArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    manifests: ManifestArgs,
     /// Directory to write to.
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
@@ -53,6 +59,8 @@ pub(super) struct RenderArgs {
 pub(super) struct SimulateArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    manifests: ManifestArgs,
     /// Share of requests that are bad: 1%.
     #[arg(long, value_name = "SHARE")]
     errors: Percent,
@@ -90,6 +98,21 @@ impl From<Part> for render::Part {
     }
 }
 
+/// Manifests whose annotations declare objectives too.
+#[derive(Debug, Args)]
+struct ManifestArgs {
+    /// Kubernetes manifests, YAML or JSON, whose pods declare objectives by annotations; `-` is standard input. Can be given
+    /// several times.
+    #[arg(long = "manifests", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Namespace of objects in them that name none.
+    #[arg(long, value_name = "NAME", requires = "files")]
+    namespace: Option<String>,
+}
+
+/// Bytes of one file of manifests.
+const MOST_MANIFESTS: u64 = 32 << 20;
+
 /// Longest fault that is simulated: the longest window.
 const LONGEST_DAYS: u64 = 90;
 
@@ -110,14 +133,52 @@ fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(loaded.config)
 }
 
-fn declared(config: &Config) -> anyhow::Result<Vec<Spec>> {
-    let specs = config.slo.specs();
+/// The objectives of the config, then those of manifests, over which the config's word stands.
+fn declared(config: &Config, manifests: &ManifestArgs) -> anyhow::Result<Vec<Spec>> {
+    let mut specs = config.slo.specs();
+    let files = manifests.files.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let found = manifests::read(&files, manifests.namespace.as_deref(), &config.slo.defaults);
+    found.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    let errors = found.problems.iter().filter(|placed| placed.problem.level == Level::Error).count();
+    if errors > 0 {
+        anyhow::bail!("{errors} of the manifests' annotations cannot be honoured; mend them and try again");
+    }
+    for spec in found.specs {
+        if specs.iter().any(|known| known.id() == spec.id()) {
+            eprintln!("notice: config and manifests declare {}; the config's word stands", spec.id());
+        } else {
+            specs.push(spec);
+        }
+    }
     if specs.is_empty() {
+        let where_to = match files.is_empty() {
+            true => "the config declares no objective",
+            false => "neither config nor manifests declare an objective",
+        };
         anyhow::bail!(
-            "the config declares no objective; write a table like [slo.checkout-availability] (docs/reference/config.md)"
+            "{where_to}; write a table like [slo.checkout-availability] (docs/reference/config.md)"
         );
     }
     Ok(specs)
+}
+
+/// A file of manifests.
+fn read(path: &Path) -> anyhow::Result<manifests::File> {
+    let stdin = path == Path::new("-");
+    let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
+    let mut bytes = Vec::new();
+    let limit = MOST_MANIFESTS + 1;
+    let read = if stdin {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("cannot read {name}"))?;
+    if bytes.len() as u64 > MOST_MANIFESTS {
+        anyhow::bail!("{name} is larger than 32MiB; give fewer manifests at a time");
+    }
+    let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
+    Ok(manifests::File { name, text })
 }
 
 fn per_minute(rate: Rate) -> f64 {
@@ -126,7 +187,7 @@ fn per_minute(rate: Rate) -> f64 {
 
 fn lint(args: &LintArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    let specs = declared(&config)?;
+    let specs = declared(&config, &args.manifests)?;
     let mut out = String::new();
     for spec in &specs {
         let allowed = spec.objective.budget() * f64::from(spec.window.minutes());
@@ -151,8 +212,9 @@ fn lint(args: &LintArgs) -> anyhow::Result<ExitCode> {
 
 fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    // Without any there are still the generic rules, for objectives of annotations.
-    let specs = config.slo.specs();
+    // Without any there are still the generic rules, for objectives that the agents find in annotations.
+    let is_empty = config.slo.declared.is_empty() && args.manifests.files.is_empty();
+    let specs = if is_empty { Vec::new() } else { declared(&config, &args.manifests)? };
     let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
     let files = render::files(&specs, &config.slo.defaults, &parts);
     if args.check {
@@ -188,7 +250,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    let specs = declared(&config)?;
+    let specs = declared(&config, &args.manifests)?;
     let minutes = args.lasting.0.as_secs_f64() / 60.0;
     if args.lasting.0.is_zero() || args.lasting.0.as_secs() > LONGEST_DAYS * 86_400 {
         anyhow::bail!(

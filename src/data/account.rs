@@ -118,6 +118,46 @@ impl Sight {
     }
 }
 
+/// Bytes of lines since a log's beginning: those that were handled, lost ones included, and those that were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flow {
+    /// Read, or lost before they were.
+    pub seen_bytes: u64,
+    /// Lost, for any reason.
+    pub lost_bytes: u64,
+}
+
+impl Flow {
+    /// The flow of one log as of now.
+    pub fn of(ledger: &Ledger) -> Self {
+        let totals = ledger.totals();
+        let lost = |unread: bool| {
+            let of = Loss::ALL.iter().zip(&totals.lost).filter(|(loss, _)| loss.is_unread() || !unread);
+            of.map(|(_, tally)| tally.bytes).sum::<u64>()
+        };
+        Self { seen_bytes: totals.read_bytes + lost(true), lost_bytes: lost(false) }
+    }
+
+    /// What came since `before`; all of it when the log was begun anew meanwhile.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        if self.seen_bytes < before.seen_bytes || self.lost_bytes < before.lost_bytes {
+            return *self;
+        }
+        Self {
+            seen_bytes: self.seen_bytes - before.seen_bytes,
+            lost_bytes: self.lost_bytes - before.lost_bytes,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Flow {
+    fn add_assign(&mut self, other: Self) {
+        self.seen_bytes += other.seen_bytes;
+        self.lost_bytes += other.lost_bytes;
+    }
+}
+
 /// What became of the bytes of one log, or of several.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Sums {

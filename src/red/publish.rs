@@ -1,11 +1,12 @@
-//! The page of the canonical families.
+//! The page of the canonical families; what it says of objectives is in `objectives`.
 //!
 //! In: the book. Out: samples with all labels, exemplars with trace ids. Texts that series share stand in the page once.
 //! Invariant: a counter that is new is 0 in its first page and true from the next on; what lags is not in the page.
 
+mod objectives;
+
 use super::book::{Book, Identity, Workload};
 use super::cell::{Cell, Witness};
-use super::slo::Tally;
 use super::words::CLASSES;
 use crate::data::batch::Span;
 use crate::data::sample::{Exemplar, Label, MetricKind, NO_TIME, Page, Sample};
@@ -69,7 +70,7 @@ pub(super) fn write(book: &mut Book, page: &mut Page) {
         push(page, sum, base, None, seconds, None, names.trace_id);
         push(page, count, base, None, all, None, names.trace_id);
     });
-    objectives(book, page);
+    objectives::write(book, page);
     sources(book, page);
     born(book);
 }
@@ -105,15 +106,14 @@ fn born(book: &mut Book) {
         }
     }
     for workload in book.workloads.values_mut() {
-        let is_logged = workload.is_logged;
-        for (_, tally) in &mut workload.tallies {
-            let is_beside = !is_logged && !tally.scraped.pairs.is_empty();
-            tally.scraped.born |= is_beside;
-            // What is not shown now is shown with its true value when its turn comes: it is no increase.
-            if is_logged || tally.scraped.is_seen {
-                book.changed |= !tally.born;
-                tally.born = true;
-            }
+        let beside: Vec<bool> = workload.tallies.iter().map(|(slo, _)| workload.is_beside(slo)).collect();
+        for ((_, tally), _) in workload.tallies.iter_mut().zip(beside).filter(|(_, beside)| *beside) {
+            tally.scraped.born = true;
+        }
+        let shown: Vec<bool> = workload.tallies.iter().map(|(slo, _)| workload.shows(slo)).collect();
+        for ((_, tally), _) in workload.tallies.iter_mut().zip(shown).filter(|(_, shown)| *shown) {
+            book.changed |= !tally.born;
+            tally.born = true;
         }
     }
 }
@@ -226,75 +226,6 @@ fn workload_labels(workload: &Workload) -> impl Iterator<Item = (&str, &str)> {
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
-}
-
-fn objectives(book: &Book, page: &mut Page) {
-    if book.slos.is_empty() {
-        return;
-    }
-    const NAME: &str = "slo_events_total";
-    page.begin_family(
-        NAME,
-        MetricKind::Counter,
-        "Requests that were good or bad by a declared objective, counted exactly.",
-    );
-    for workload in book.workloads.values() {
-        for (slo, tally) in workload.tallies.iter().filter(|(_, tally)| is_exact(workload, tally)) {
-            for (result, value) in [("good", tally.good), ("bad", tally.bad)] {
-                let own = [("slo_id", slo.id.as_str()), ("result", result)];
-                let value = if tally.born { value as f64 } else { 0.0 };
-                page.push_sample(NAME, workload_labels(workload).chain(own), value);
-            }
-        }
-    }
-    beside(book, page);
-}
-
-/// Whether the exact counters of an objective say all: access lines that are read in time, or scraped histograms that all have
-/// a bucket at the threshold. Of neither they would only say that nobody asked.
-fn is_exact(workload: &Workload, tally: &Tally) -> bool {
-    if workload.is_logged {
-        !workload.is_lagging()
-    } else {
-        tally.scraped.is_seen && tally.scraped.pairs.is_empty()
-    }
-}
-
-/// Objectives whose threshold lies between the buckets of a scraped histogram.
-fn beside(book: &Book, page: &mut Page) {
-    let found = || {
-        let logged = book.workloads.values().filter(|workload| !workload.is_logged);
-        let all = logged.flat_map(|workload| workload.tallies.iter().map(move |own| (workload, own)));
-        all.filter(|(_, (_, tally))| !tally.scraped.pairs.is_empty())
-    };
-    if found().next().is_none() {
-        return;
-    }
-    const NAME: &str = "slo_bracket_events_total";
-    let help = "Requests that were good or bad by the bucket above (optimistic) or below (pessimistic) an objective's threshold.";
-    page.begin_family(NAME, MetricKind::Counter, help);
-    for (workload, (slo, tally)) in found() {
-        for (bound, split) in ["optimistic", "pessimistic"].into_iter().zip(&tally.scraped.beside) {
-            for (result, value) in [("good", split.good), ("bad", split.bad)] {
-                let own = [("slo_id", slo.id.as_str()), ("bound", bound), ("result", result)];
-                let value = if tally.scraped.born { value as f64 } else { 0.0 };
-                page.push_sample(NAME, workload_labels(workload).chain(own), value);
-            }
-        }
-    }
-    const INFO: &str = "slo_bracket_info";
-    page.begin_family(
-        INFO,
-        MetricKind::Gauge,
-        "Buckets around the threshold of an objective that has none of its own.",
-    );
-    for (workload, (slo, tally)) in found() {
-        for pair in &tally.scraped.pairs {
-            let [lower, upper] = pair.texts.each_ref().map(|text| &**text);
-            let own = [("slo_id", slo.id.as_str()), ("lower", lower), ("upper", upper)];
-            page.push_sample(INFO, workload_labels(workload).chain(own), 1.0);
-        }
-    }
 }
 
 fn sources(book: &Book, page: &mut Page) {

@@ -11,15 +11,16 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::book::{Book, Identity, Source, excluded};
+use super::book::{Book, Declared, Identity, Source, Workload, excluded};
 use super::bracket::{Adding, Neighbours};
 use super::cell::{Bound, Bounds, Witness};
+use super::confidence::Lines;
 use super::config::{Config, SourceSetting};
 use super::line::LogTap;
 use super::native;
 use super::profile::{self, Layer, PROFILES, Profile, Role, SERVICE};
 use super::route::{Hint, OTHER_ID, RouteId};
-use super::slo::{Kind, Slo};
+use super::slo::{Door, Kind, Slo};
 use super::state::StateFile;
 use super::words::{Class, Method};
 use crate::data::sample::{Histogram, NO_TIME, Origin, Page, Sample};
@@ -31,7 +32,7 @@ const MAX_INPUTS: usize = 40_000;
 /// Bytes that these take.
 pub(super) const MEMORY: u64 = MAX_INPUTS as u64 * 80;
 /// Thresholds of native histograms that a target remembers.
-const MAX_NATIVES: usize = 4_096;
+const MAX_NATIVES: usize = 1_024;
 /// Scrapes that a series may be missing from before it counts as new.
 const MISSED: u32 = 3;
 
@@ -73,7 +74,7 @@ struct Scraped {
 pub struct Red {
     book: Arc<Mutex<Book>>,
     state: Option<StateFile>,
-    thresholds: Vec<u64>,
+    thresholds: Arc<Mutex<Vec<u64>>>,
     /// By labels, as a target goes on through a reload, with an origin of its own in each.
     targets: HashMap<u64, Scraped>,
     /// Scrapes of targets without request metrics, so that a first one is known as such.
@@ -89,6 +90,7 @@ impl Red {
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Self {
         let thresholds = thresholds_of(config);
         let bounds = Arc::new(Bounds::of_lines(thresholds.iter().copied()));
+        let thresholds = Arc::new(Mutex::new(thresholds));
         let mut book = Book::new(config.source, bounds);
         let state = state_dir.map(|dir| StateFile::open(dir, &mut book));
         book.choose(config.source);
@@ -112,32 +114,35 @@ impl Red {
 
     /// Goes on with another config, with all counters and all that is known of targets.
     pub fn configure(&mut self, config: &Config) {
-        self.thresholds = thresholds_of(config);
+        *self.thresholds.lock() = thresholds_of(config);
         self.interval_ms = interval_ms(config);
-        let book = self.book.clone();
-        let mut book = book.lock();
+        let mut book = self.book.lock();
         book.choose(config.source);
-        self.bound(&mut book);
+        bound(&mut book, &self.thresholds.lock());
     }
 
     /// Declares objectives, in place of those before. Their thresholds become buckets.
     pub fn declare(&mut self, slos: Vec<Slo>) {
-        let book = self.book.clone();
-        let mut book = book.lock();
-        book.declare_all(slos.into_iter().map(Arc::new).collect());
-        self.bound(&mut book);
+        self.declarer().declare(Declared { slos, ..Declared::default() });
     }
 
-    /// Makes thresholds of the config and of objectives buckets.
-    fn bound(&self, book: &mut Book) {
-        let latencies = book.slos.iter().filter_map(|slo| match slo.kind {
-            Kind::Latency { threshold_nano } => Some(threshold_nano),
-            Kind::Availability => None,
-        });
-        let bounds = Bounds::of_lines(self.thresholds.iter().copied().chain(latencies));
-        if *book.bounds != bounds {
-            book.bounds = Arc::new(bounds);
-        }
+    /// Declares objectives while RED runs.
+    pub fn declarer(&self) -> Declarer {
+        Declarer { book: self.book.clone(), thresholds: self.thresholds.clone() }
+    }
+
+    /// Objectives that pods have declared, as far as they are known: after a restart those of the life before.
+    pub fn declared_by_pods(&self) -> Vec<Slo> {
+        let book = self.book.lock();
+        let of_pods = book.slos.iter().filter(|slo| slo.about.door == Door::Pods);
+        of_pods.map(|slo| Slo::clone(slo)).collect()
+    }
+
+    /// Takes what became of the lines of all logs since their beginning.
+    pub fn lines(&mut self, logs: &[Lines]) {
+        let mut book = self.book.lock();
+        let clock_ms = book.clock_ms;
+        book.confidence.take(logs, clock_ms);
     }
 
     /// Takes what RED needs of a target's raw page.
@@ -266,6 +271,7 @@ impl Red {
         let elapsed = self.last_unix_ms.map_or(0, |last| now_unix_ms.saturating_sub(last).max(0) as u64);
         self.last_unix_ms = Some(now_unix_ms);
         let mut book = self.book.lock();
+        book.now_unix_ms = now_unix_ms;
         // The machine may have slept, or its clock been set: that is no idle time.
         book.advance(elapsed.min((2 * self.interval_ms).max(60_000)));
         let counting = self.targets.values().filter(|target| target.counts && !book.slos.is_empty());
@@ -292,6 +298,33 @@ impl Red {
     pub fn is_durable(&self) -> bool {
         self.state.as_ref().is_none_or(StateFile::is_good)
     }
+}
+
+/// Declares objectives, from any thread.
+#[derive(Debug, Clone)]
+pub struct Declarer {
+    book: Arc<Mutex<Book>>,
+    thresholds: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Declarer {
+    /// Declares objectives, in place of those before. Thresholds of the config become buckets of all workloads, those of
+    /// pods buckets of their own.
+    pub fn declare(&self, declared: Declared) {
+        let mut book = self.book.lock();
+        book.declare_all(declared);
+        bound(&mut book, &self.thresholds.lock());
+    }
+}
+
+/// Makes thresholds of the config and of its objectives buckets.
+fn bound(book: &mut Book, thresholds: &[u64]) {
+    let latencies = book.slos.iter().filter_map(|slo| match slo.kind {
+        Kind::Latency { threshold_nano } if slo.about.door == Door::Config => Some(threshold_nano),
+        _ => None,
+    });
+    let bounds = Bounds::of_lines(thresholds.iter().copied().chain(latencies));
+    book.set_bounds(bounds);
 }
 
 fn thresholds_of(config: &Config) -> Vec<u64> {
@@ -367,7 +400,7 @@ impl Reading<'_> {
     /// Makes ready what the page adds to objectives, if it counts for any.
     fn begin(&mut self, target: &Scraped) {
         let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return };
-        if !self.counts || workload.is_logged || !workload.source.is_scrape() {
+        if !self.counts || workload.has_lines || !workload.source.is_scrape() {
             return;
         }
         for (slo, tally) in &mut workload.tallies {
@@ -385,32 +418,6 @@ impl Reading<'_> {
     fn finish(self) {
         if let Some(workload) = self.book.workloads.get_mut(&self.workload) {
             self.adding.finish(&mut workload.tallies);
-        }
-    }
-
-    /// What an increase adds to the objectives of its workload.
-    fn objectives(&mut self, input: &Input, requests: u64) {
-        let clock_ms = self.book.clock_ms;
-        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return };
-        let silent = workload.routes.get(input.route).map_or(0, |route| route.excluded);
-        match (input.role, input.class) {
-            (Role::Requests | Role::Count, Some(class)) => {
-                if workload.tallies.is_empty() || !workload.counts_scraped(clock_ms) {
-                    return;
-                }
-                for (index, (slo, tally)) in workload.tallies.iter_mut().enumerate() {
-                    if silent >> index & 1 == 1 || slo.kind != Kind::Availability {
-                        continue;
-                    }
-                    match slo.is_good(class, None) {
-                        Some(true) => tally.good += requests,
-                        Some(false) => tally.bad += requests,
-                        None => {}
-                    }
-                }
-            }
-            (Role::Bucket, _) => self.adding.bucket(input.le, requests, silent),
-            _ => {}
         }
     }
 
@@ -520,7 +527,7 @@ impl Reading<'_> {
         for (index, (slo, tally)) in workload.tallies.iter_mut().enumerate() {
             let Kind::Latency { threshold_nano } = slo.kind else { continue };
             let (near, within) = native::within(histogram, threshold_nano as f64 / 1e9, self.row.per_second);
-            if !workload.is_logged && workload.source.is_scrape() {
+            if !workload.has_lines && workload.source.is_scrape() {
                 tally.scraped.note(&near);
             }
             if !target.near.iter().any(|(of, _)| *of == threshold_nano) {
@@ -614,11 +621,11 @@ impl Reading<'_> {
                 workload.routes.resolve(raw, hint, clock_ms)
             }
         };
+        input.route = resolved.id;
         if resolved.is_new && !workload.tallies.is_empty() {
             let tallies = &workload.tallies;
             workload.routes.exclude_one(resolved.id, |route| excluded(tallies, route));
         }
-        input.route = resolved.id;
         if let Some(pod) = self.book.pods.get_mut(&self.pod) {
             pod.seen_ms = clock_ms;
         }
@@ -640,7 +647,12 @@ impl Reading<'_> {
     }
 
     fn add(&mut self, input: &Input, sample: &Sample, increase: f64) {
-        self.objectives(input, increase.round() as u64);
+        if input.role == Role::Bucket
+            && let Some(workload) = self.book.workloads.get(&self.workload)
+        {
+            let silent = workload.routes.get(input.route).map_or(0, |route| route.excluded);
+            self.adding.bucket(input.le, increase.round() as u64, silent);
+        }
         let book = &mut *self.book;
         let Some(pod) = book.pods.get_mut(&input.pod) else { return };
         let cell = match pod.cells.get_mut(&(input.route, input.method)) {
@@ -655,6 +667,10 @@ impl Reading<'_> {
         match input.role {
             Role::Requests | Role::Count => {
                 if let Some(class) = input.class {
+                    if let Some(workload) = book.workloads.get_mut(&self.workload) {
+                        let trace = witness.filter(|_| book.keeps_evidence);
+                        observe(workload, input.route, class, requests, trace, book.now_unix_ms);
+                    }
                     cell.classes[class.index()] += requests;
                     if let Some(witness) = witness {
                         cell.class_witness(class, witness);
@@ -675,6 +691,32 @@ impl Reading<'_> {
                 }
             }
             Role::Sum => cell.add_sum(increase / self.row.per_second),
+        }
+    }
+}
+
+/// Counts scraped requests for the objectives that are counted from them.
+fn observe(
+    workload: &mut Workload,
+    route: RouteId,
+    class: Class,
+    requests: u64,
+    witness: Option<Witness>,
+    now_unix_ms: i64,
+) {
+    let silent = workload.routes.get(route).map_or(0, |route| route.excluded);
+    for index in 0..workload.tallies.len() {
+        if silent >> index & 1 == 1 || !workload.takes_scrapes(&workload.tallies[index].0) {
+            continue;
+        }
+        let (slo, tally) = &mut workload.tallies[index];
+        let Some(good) = slo.is_good(class, None) else { continue };
+        tally.count(good, requests);
+        if let Some(witness) = witness.filter(|_| !good) {
+            tally.witness(
+                witness.trace,
+                if witness.time_unix_ms == 0 { now_unix_ms } else { witness.time_unix_ms },
+            );
         }
     }
 }

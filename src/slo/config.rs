@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::burn::TIERS;
 use super::number::{percent, shortest};
 use super::objective::{Objective, Window};
+use super::observed::Observed;
 use super::spec::{self, Level, MOST_PER_WORKLOAD, Mode, Problem, Selector, Spec};
 use crate::data::units::Span;
 
@@ -60,7 +61,11 @@ pub struct Defaults {
     /// kube-state-metrics is in the same Prometheus: a Deployment or StatefulSet of no replicas is no vanished traffic. Without it
     /// the rules cannot know of a workload that was scaled to zero on purpose.
     pub kube_state_metrics: bool,
-    /// Publish the newest five trace ids of bad requests of each objective, and name them in its alerts.
+    /// Availability by which a workload is observed that has no availability objective of its own, so that every service
+    /// has figures before anybody declares anything. Nobody is ever called by it. "off" observes none.
+    pub observed: Observed,
+    /// Publish trace ids of bad requests as `slo_sample_trace_info`, the newest five of each objective within an hour, so that
+    /// alerts can name them. Each is a series of its own for up to an hour.
     pub trace_evidence: bool,
     /// Add the labels and records that Sloth's public dashboards (14348, 14643) ask for.
     pub sloth_labels: bool,
@@ -104,6 +109,7 @@ impl Default for Defaults {
             retention: None,
             low_traffic: LowTraffic::Gate,
             kube_state_metrics: false,
+            observed: Observed::default(),
             trace_evidence: false,
             sloth_labels: false,
         }

@@ -12,8 +12,10 @@
 pub mod annotations;
 pub mod burn;
 pub mod config;
+pub mod manifests;
 pub mod number;
 pub mod objective;
+pub mod observed;
 pub mod render;
 pub mod simulate;
 pub mod spec;

@@ -32,7 +32,9 @@ fn missing(defaults: &Defaults) -> Rule {
         ),
         ("runbook_url", evidence::runbook(defaults, "SLORuleMissing")),
     ];
-    let expr = "count by (cluster, slo_id) (slo_events_total or slo_bracket_events_total) unless on (slo_id) slo:info";
+    // What nobody declared is observed by the generic rules, if anybody wants to load them.
+    let expr = "count by (cluster, slo_id) (slo_events_total{slo_id!~\".+/observed\"} or slo_bracket_events_total) \
+                unless on (slo_id) slo:info";
     Rule::alert("SLORuleMissing", expr.into(), label(Urgency::Ticket, defaults), annotations).held("15m")
 }
 
