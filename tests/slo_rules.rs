@@ -67,7 +67,7 @@ fn rendered_for_pages() -> TempDir {
     let groups: Vec<&str> = text.split("\n- name: ").collect();
     assert_eq!(groups.len(), 4, "a head and three groups");
     let kept = [groups[0], groups[1], groups[3]].join("\n- name: ");
-    assert!(kept.contains(":alerts'") && !kept.contains(":long'"), "{kept}");
+    assert!(kept.contains(":alerts\n") && !kept.contains(":long\n"), "{kept}");
     std::fs::write(dir.path().join("rules/page.yaml"), kept).expect("written");
     dir
 }
