@@ -38,7 +38,7 @@ use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
 
 use super::{Error, Known, objectives};
-use objectives::{Follow, Watching};
+use objectives::{Follow, Said, Watching};
 
 /// Name of the note on the health page.
 const NOTE: &str = "red";
@@ -69,6 +69,7 @@ enum Work {
 pub(super) struct Kept {
     book: Option<Book>,
     red: Option<Red>,
+    said: Said,
 }
 
 /// The metrics of one pipeline, running.
@@ -123,9 +124,15 @@ impl Metrics {
         });
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));
         let pods = pods.unwrap_or_else(|| pods::directory().1);
-        let follow = red
-            .as_ref()
-            .map(|red| Arc::new(Follow::new(config, pods.clone(), red.declarer(), red.declared_by_pods())));
+        let follow = red.as_ref().map(|red| {
+            Arc::new(Follow::new(
+                config,
+                pods.clone(),
+                red.declarer(),
+                red.declared_by_pods(),
+                kept.said.clone(),
+            ))
+        });
         let tap = red.as_ref().zip(follow.as_ref()).map(|(red, follow)| {
             Box::new(Watching { tap: red.tap(), follow: Arc::clone(follow) }) as Box<dyn AccessTap>
         });
@@ -315,7 +322,8 @@ impl Worker {
             }
         }
         self.sinks.iter_mut().for_each(|sink| sink.flush());
-        Kept { book: Some(self.book), red: self.red }
+        let said = self.follow.map(|follow| follow.said()).unwrap_or_default();
+        Kept { book: Some(self.book), red: self.red, said }
     }
 
     fn scrape(&mut self, event: Event) {

@@ -104,6 +104,9 @@ pub(super) struct Follow {
     state: Mutex<State>,
 }
 
+/// What was said and is not said again, from one pipeline to the next.
+pub(super) type Said = BTreeSet<String>;
+
 /// A workload by namespace and name.
 type Name = (String, String);
 
@@ -117,7 +120,7 @@ struct State {
     taken: BTreeSet<String>,
     /// What pods declare.
     known: BTreeMap<Name, Known>,
-    said: BTreeSet<String>,
+    said: Said,
     current: Option<red::Declared>,
 }
 
@@ -130,7 +133,13 @@ struct Known {
 
 impl Follow {
     /// Declares what is known by now: the config's word and that of pods; `before` is what pods declared in an earlier life.
-    pub(super) fn new(config: &Config, pods: Pods, declarer: red::Declarer, before: Vec<red::Slo>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        pods: Pods,
+        declarer: red::Declarer,
+        before: Vec<red::Slo>,
+        said: Said,
+    ) -> Self {
         let mut known: BTreeMap<Name, Known> = BTreeMap::new();
         for slo in before {
             let red::Matcher { namespace, workload } = slo.matcher.clone();
@@ -144,11 +153,17 @@ impl Follow {
             config: counted(&config.slo),
             taken: config.slo.specs().iter().map(slo::Spec::id).collect(),
             known,
+            said,
             ..State::default()
         };
         let follow = Self { pods, seen: AtomicU64::new(0), declarer, state: Mutex::new(state) };
         follow.look();
         follow
+    }
+
+    /// What was said by now.
+    pub(super) fn said(&self) -> Said {
+        self.state.lock().said.clone()
     }
 
     /// Looks at the pods if there is anything new.
@@ -215,7 +230,7 @@ impl State {
                 metrics::KUBE_ANNOTATION_PROBLEMS.inc();
                 warn!(
                     problem = text,
-                    "an annotation about objectives is not understood; there is no such objective"
+                    "an annotation about objectives is not understood; what it says does not hold"
                 );
             }
         }

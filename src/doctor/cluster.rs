@@ -641,7 +641,7 @@ fn annotations(site: &Site) -> Vec<Finding> {
     }
     for text in &survey.objectives {
         if told.insert(text.clone()) && told.len() <= SHOWN {
-            findings.push(Finding::warning(text, "until then there is no such objective"));
+            findings.push(Finding::warning(text, "until then what it says does not hold"));
         }
     }
     if told.len() > SHOWN {
