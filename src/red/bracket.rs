@@ -72,7 +72,7 @@ impl Split {
 /// What scraped pages have said of one objective of a workload.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scraped {
-    /// Some page of a target that counts has been read.
+    /// A histogram of a target that counts has been read.
     pub is_seen: bool,
     /// Neighbours of the threshold in targets that have no bucket there; while there are any, all is counted beside it.
     pub pairs: Vec<Neighbours>,

@@ -404,10 +404,10 @@ impl Reading<'_> {
             return;
         }
         for (slo, tally) in &mut workload.tallies {
-            tally.scraped.is_seen = true;
             if let Kind::Latency { threshold_nano } = slo.kind
                 && !target.bounds.list().is_empty()
             {
+                tally.scraped.is_seen = true;
                 tally.scraped.note(&Neighbours::of(&target.bounds, threshold_nano));
             }
         }
@@ -528,6 +528,7 @@ impl Reading<'_> {
             let Kind::Latency { threshold_nano } = slo.kind else { continue };
             let (near, within) = native::within(histogram, threshold_nano as f64 / 1e9, self.row.per_second);
             if !workload.has_lines && workload.source.is_scrape() {
+                tally.scraped.is_seen = true;
                 tally.scraped.note(&near);
             }
             if !target.near.iter().any(|(of, _)| *of == threshold_nano) {
