@@ -1,7 +1,8 @@
 //! `nodewick slo`: objectives checked, rendered and tried out.
 
+mod manifests;
+
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,12 +11,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use nodewick::config::Config;
 use nodewick::data::units::{Percent, Rate, Span};
 use nodewick::slo::burn::Fault;
-use nodewick::slo::manifests;
 use nodewick::slo::render::{self, File};
 use nodewick::slo::simulate::simulate;
-use nodewick::slo::{Level, Mode, Spec, number};
+use nodewick::slo::{Mode, Spec, number};
 
 use super::{ConfigArgs, print};
+use manifests::{ManifestArgs, declared};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -98,21 +99,6 @@ impl From<Part> for render::Part {
     }
 }
 
-/// Manifests whose annotations declare objectives too.
-#[derive(Debug, Args)]
-struct ManifestArgs {
-    /// Kubernetes manifests, YAML or JSON, whose pods declare objectives by annotations; `-` is standard input. Can be given
-    /// several times.
-    #[arg(long = "manifests", value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Namespace of objects in them that name none.
-    #[arg(long, value_name = "NAME", requires = "files")]
-    namespace: Option<String>,
-}
-
-/// Bytes of one file of manifests.
-const MOST_MANIFESTS: u64 = 32 << 20;
-
 /// Longest fault that is simulated: the longest window.
 const LONGEST_DAYS: u64 = 90;
 
@@ -131,54 +117,6 @@ fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
         eprintln!("{warning}");
     }
     Ok(loaded.config)
-}
-
-/// The objectives of the config, then those of manifests, over which the config's word stands.
-fn declared(config: &Config, manifests: &ManifestArgs) -> anyhow::Result<Vec<Spec>> {
-    let mut specs = config.slo.specs();
-    let files = manifests.files.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let found = manifests::read(&files, manifests.namespace.as_deref(), &config.slo.defaults);
-    found.problems.iter().for_each(|problem| eprintln!("{problem}"));
-    let errors = found.problems.iter().filter(|placed| placed.problem.level == Level::Error).count();
-    if errors > 0 {
-        anyhow::bail!("{errors} of the manifests' annotations cannot be honoured; mend them and try again");
-    }
-    for spec in found.specs {
-        if specs.iter().any(|known| known.id() == spec.id()) {
-            eprintln!("notice: config and manifests declare {}; the config's word stands", spec.id());
-        } else {
-            specs.push(spec);
-        }
-    }
-    if specs.is_empty() {
-        let where_to = match files.is_empty() {
-            true => "the config declares no objective",
-            false => "neither config nor manifests declare an objective",
-        };
-        anyhow::bail!(
-            "{where_to}; write a table like [slo.checkout-availability] (docs/reference/config.md)"
-        );
-    }
-    Ok(specs)
-}
-
-/// A file of manifests.
-fn read(path: &Path) -> anyhow::Result<manifests::File> {
-    let stdin = path == Path::new("-");
-    let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
-    let mut bytes = Vec::new();
-    let limit = MOST_MANIFESTS + 1;
-    let read = if stdin {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read {name}"))?;
-    if bytes.len() as u64 > MOST_MANIFESTS {
-        anyhow::bail!("{name} is larger than 32MiB; give fewer manifests at a time");
-    }
-    let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
-    Ok(manifests::File { name, text })
 }
 
 fn per_minute(rate: Rate) -> f64 {
