@@ -5,7 +5,8 @@
 //! weights as the rules; a time without samples is neither good nor bad.
 //!
 //! Ranges up to six hours are sums of five-minute increases at the step's own phase. Longer ones are read as the rules
-//! record them: at full five minutes, every two minutes, times the share of the range that has samples.
+//! record them: at full five minutes, every two minutes, times the share of the range that has samples. Between samples,
+//! increases are estimates, so that an alert near its threshold may flicker: one that is back within five minutes is one.
 
 use super::burn::{Range, Severity, TIERS, Tier};
 use super::number::tidy;
@@ -16,9 +17,13 @@ use super::spec::Spec;
 const SLICE: i64 = 300;
 /// Seconds between two evaluations of long ranges.
 const LONG: i64 = 120;
+/// An alert that comes back sooner is the same call: Alertmanager groups what it tells for as long.
+const PAUSE: i64 = 300;
 /// Objectives that are tried, loosest first.
 pub const LADDER: [&str; 9] =
     ["95%", "98%", "99%", "99.5%", "99.9%", "99.95%", "99.99%", "99.995%", "99.999%"];
+/// Share of the budget that what is recommended may have spent: the rest is for worse weeks to come.
+pub(super) const MARGIN: f64 = 0.8;
 /// Pages a month that people bear.
 const BEARABLE_PAGES: f64 = 2.0;
 /// Bad requests that a window's budget must allow, so that a single one says little.
@@ -235,13 +240,17 @@ impl<'a> Replayer<'a> {
                         let spent = self.spent(spec, objective, from, time);
                         open = Some(Alert { severity, tier: **tier, starts: time, ends: None, spent });
                     }
+                    // Back within the pause: the same call.
+                    (Some(_), Some(alert)) => alert.ends = None,
                     (None, Some(alert)) => {
-                        alert.ends = Some(time);
-                        alerts.extend(open.take());
+                        let ends = *alert.ends.get_or_insert(time);
+                        if time - ends >= PAUSE {
+                            alerts.extend(open.take());
+                        }
                     }
-                    _ => {}
+                    (None, None) => {}
                 }
-                if open.is_some() {
+                if firing.is_some() {
                     minutes[which] += history.step as f64 / 60.0;
                 }
             }
@@ -295,12 +304,12 @@ impl Replay {
     }
 }
 
-/// The strictest objective that was kept, pages no more than people bear, and leaves more than a few bad requests.
+/// The strictest objective that was kept with a fifth of its budget left, pages no more than people bear, and leaves more than a few bad requests.
 pub fn recommended(ladder: &[Rung]) -> Option<&Rung> {
     ladder
         .iter()
         .rev()
-        .find(|rung| rung.burn <= 1.0 && rung.pages <= BEARABLE_PAGES && rung.allowed >= LEAST_ALLOWED)
+        .find(|rung| rung.burn <= MARGIN && rung.pages <= BEARABLE_PAGES && rung.allowed >= LEAST_ALLOWED)
 }
 
 #[cfg(test)]

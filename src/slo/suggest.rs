@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::backtest::{LADDER, LEAST_ALLOWED};
+use super::backtest::{LADDER, LEAST_ALLOWED, MARGIN};
 use super::burn::TIERS;
 use super::config::{Defaults, low_traffic};
 use super::import::write::{quoted, span};
@@ -16,8 +16,6 @@ use super::objective::{Objective, Window};
 use super::render;
 use super::spec::{self, Selector, Sli, Spec};
 
-/// Share of the budget that the whole window may have spent: the rest is for worse weeks to come.
-const MARGIN: f64 = 0.8;
 /// Objectives of latency, strictest first.
 const LATENCY: [&str; 2] = ["99%", "95%"];
 /// Hours below which nothing is suggested.

@@ -362,15 +362,21 @@ fn tells_errors(status: &[Matcher], numerator: Numerator, answer: Answer) -> Res
         return Err(Reason::new("two labels of the status are asked at once", "keep one"));
     }
     let mut nearest: Option<Vec<String>> = None;
-    for (domain, is_bad) in domains(&first.label, answer) {
-        let bad: Vec<bool> =
-            chosen(status, &domain)?.iter().map(|kept| *kept == (numerator == Numerator::Bad)).collect();
-        let wrong = domain
+    // Another way to write a status counts only where the usual one is not meant: `code="5xx"` matches no number.
+    let mut is_usual = false;
+    for (index, (domain, is_bad)) in domains(&first.label, answer).into_iter().enumerate() {
+        let kept = chosen(status, &domain)?;
+        is_usual |= index == 0 && kept.iter().any(|is| *is) && kept.iter().any(|is| !*is);
+        if index > 0 && is_usual {
+            break;
+        }
+        let bad = kept.iter().map(|kept| *kept == (numerator == Numerator::Bad));
+        let wrong: Vec<String> = domain
             .iter()
-            .zip(&bad)
-            .filter(|(value, bad)| is_bad(value) != **bad)
-            .map(|(value, _)| value.clone());
-        let wrong: Vec<String> = wrong.collect();
+            .zip(bad)
+            .filter(|(value, bad)| is_bad(value) != *bad)
+            .map(|(value, _)| value.clone())
+            .collect();
         if wrong.is_empty() {
             return Ok(());
         }
@@ -380,9 +386,13 @@ fn tells_errors(status: &[Matcher], numerator: Numerator, answer: Answer) -> Res
     }
     let odd = nearest.unwrap_or_default();
     let shown = odd.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-    let more = if odd.len() > 3 { " and others" } else { "" };
+    let more = match odd.len() {
+        0..=1 => " differs",
+        2..=3 => " differ",
+        _ => " and others differ",
+    };
     let texts = status.iter().map(Matcher::text).collect::<Vec<_>>().join(",");
-    let message = format!("{texts} does not tell exactly {failures} from the rest: {shown}{more} differ");
+    let message = format!("{texts} does not tell exactly {failures} from the rest: {shown}{more}");
     Err(Reason::new(message, write))
 }
 
