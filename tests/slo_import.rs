@@ -90,6 +90,7 @@ fn sloths_own_form_is_imported_where_it_counts_what_we_count() {
         [
             "labels and annotations that its alerts no longer have: category, routing_key, summary; route alerts by severity, slo_id or owner",
             "labels that its series and alerts no longer have: tier=\"1\"; route alerts by slo_id, slo or owner",
+            "its service is the label job; red_requests_total must have service=\"checkout\"",
         ]
     );
     assert!(done.toml().contains(

@@ -128,7 +128,6 @@ pub type Lines = BTreeMap<Labels, Vec<f64>>;
 pub struct Api {
     client: Client,
     base: String,
-    tenant: Option<HeaderValue>,
 }
 
 impl Api {
@@ -145,19 +144,13 @@ impl Api {
             timeouts,
             ..outgoing::Config::default()
         };
-        let mut tenant = None;
         if let Some(name) = &config.tenant {
-            let header = "X-Scope-OrgID".to_owned();
-            tenant = HeaderValue::from_str(name).ok();
-            if tenant.is_none() {
-                return Err(outgoing::Error::Header(header).into());
-            }
-            settings.headers.insert(header, Secret::new(name.clone()));
+            settings.headers.insert("X-Scope-OrgID".to_owned(), Secret::new(name.clone()));
         }
         let client = Client::new(&config.url, &settings)?;
         let path = client.url().path().trim_end_matches('/');
         let base = path.strip_suffix("/api/v1").unwrap_or(path).to_owned();
-        Ok(Self { client, base, tenant })
+        Ok(Self { client, base })
     }
 
     /// Who is asked, as it may be shown.
@@ -250,9 +243,6 @@ impl Api {
         let url = self.url().to_owned();
         match refusal {
             Refusal::Unreachable(error) => Error::Unreachable { url, error },
-            Refusal::Credentials(401 | 403) if self.tenant.is_some() => {
-                Error::Foreign { url, why: "it refuses the tenant or the credential".to_owned() }
-            }
             Refusal::Credentials(status) => Error::Refused { url, status },
             Refusal::Foreign(why) => Error::Foreign { url, why },
             Refusal::TooMuch(why) | Refusal::Query(why) => Error::Query { url, why },

@@ -104,9 +104,10 @@ impl Sums {
         let mut sums = Self { events: Vec::new(), errors: Vec::new(), seen: Vec::new() };
         for (index, (events, errors)) in values.enumerate() {
             let before = |sums: &Vec<f64>| index.checked_sub(stride).map_or(0.0, |at| sums[at]);
-            let is_seen = events.is_finite();
-            let (events, errors) = if is_seen { (events, errors.max(0.0)) } else { (0.0, 0.0) };
-            let errors = if errors.is_finite() { errors.min(events) } else { 0.0 };
+            // Events of which nobody knows whether they were good are not seen.
+            let is_seen = events.is_finite() && errors.is_finite();
+            let (events, errors) =
+                if is_seen { (events, errors.clamp(0.0, events.max(0.0))) } else { (0.0, 0.0) };
             let next = (
                 before(&sums.events) + events,
                 before(&sums.errors) + errors,
@@ -162,7 +163,8 @@ impl<'a> Replayer<'a> {
     pub fn is_empty(&self, from: i64) -> bool {
         let skip =
             usize::try_from((from - self.history.start).max(0) / self.history.step).unwrap_or(usize::MAX);
-        !self.history.events.iter().skip(skip).any(|events| *events > 0.0)
+        let mut pairs = self.history.events.iter().zip(&self.history.errors).skip(skip);
+        !pairs.any(|(events, errors)| *events > 0.0 && errors.is_finite())
     }
 
     /// Share of bad events and their number in a range that is counted directly.

@@ -124,7 +124,7 @@ async fn findings(api: &Api, spec: &Spec, stretch: Stretch) -> anyhow::Result<Ve
     let several = events.len() > 1;
     let mut found = Vec::new();
     for (labels, events) in events {
-        let errors = errors.remove(&labels).unwrap_or_else(|| vec![0.0; events.len()]);
+        let errors = errors.remove(&labels).unwrap_or_else(|| vec![f64::NAN; events.len()]);
         let history = History { start, step: stretch.step, events, errors };
         let Some(replayer) = Replayer::new(&history).filter(|replayer| !replayer.is_empty(stretch.from))
         else {

@@ -274,6 +274,7 @@ impl Reader<'_> {
         let refuse =
             |at, message: String, help: &str| Err(Refusal { at, reason: Reason::new(message, help) });
         let name = name_of(&draft.name);
+        draft.notes.append(&mut draft.measured.notes);
         if name != draft.name {
             draft.notes.push(format!("its name was {:?}", draft.name));
         }

@@ -29,6 +29,8 @@ pub(super) struct Measured {
     pub(super) selector: Selector,
     pub(super) sli: Sli,
     pub(super) exclude_routes: Vec<String>,
+    /// What a person should check.
+    pub(super) notes: Vec<String>,
 }
 
 /// What the numerator counts.
@@ -432,7 +434,7 @@ fn literals(matcher: &Matcher) -> Option<Vec<String>> {
 /// Whose requests the matchers are about; each must be understood.
 fn named(matchers: Vec<Matcher>, sli: Sli) -> Result<Measured, Reason> {
     let mut selector = Selector::default();
-    let (mut exclude_routes, mut jobs) = (Vec::new(), Vec::new());
+    let (mut exclude_routes, mut jobs, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let mut namespace: Option<String> = None;
     for matcher in &matchers {
         let label = matcher.label.as_str();
@@ -473,6 +475,7 @@ fn named(matchers: Vec<Matcher>, sli: Sli) -> Result<Measured, Reason> {
         };
         put(slot, value, label)?;
     }
+    let is_named = selector.service.is_some() || selector.workload.is_some();
     for job in jobs {
         let (of, service) = match job.split_once('/') {
             Some((namespace, service)) => (Some(namespace.to_owned()), service.to_owned()),
@@ -480,6 +483,11 @@ fn named(matchers: Vec<Matcher>, sli: Sli) -> Result<Measured, Reason> {
         };
         if let Some(of) = of {
             put(&mut namespace, of, "job")?;
+        }
+        if !is_named {
+            notes.push(format!(
+                "its service is the label job; red_requests_total must have service={service:?}"
+            ));
         }
         // Where a label names the service better, the job is who scrapes it, and must agree.
         if selector.service.is_some() || selector.workload.is_none() {
@@ -501,7 +509,7 @@ fn named(matchers: Vec<Matcher>, sli: Sli) -> Result<Measured, Reason> {
     exclude_routes.sort();
     exclude_routes.dedup();
     selector.namespace = namespace.unwrap_or_default();
-    Ok(Measured { selector, sli, exclude_routes })
+    Ok(Measured { selector, sli, exclude_routes, notes })
 }
 
 /// Fills a key of `match`; two labels may name it if they agree.
