@@ -12,7 +12,7 @@ const MAX_NODES: usize = 50_000;
 
 /// Reads one document.
 pub(super) fn read(source: &str, text: &str) -> Result<Node, Diagnostics> {
-    let limits = Limits { bytes: MAX_INPUT, nodes: MAX_NODES, documents: 1 };
+    let limits = Limits { bytes: MAX_INPUT, nodes: MAX_NODES, documents: 1, verbatim: false };
     let node = match yaml::read(text, limits) {
         Ok(documents) => documents.into_iter().next(),
         Err(error) => {

@@ -28,7 +28,7 @@ use query::Measured;
 /// Bytes of one file that are read.
 pub const MAX_INPUT: usize = 1 << 20;
 
-const LIMITS: Limits = Limits { bytes: MAX_INPUT, nodes: 100_000, documents: 1_000 };
+const LIMITS: Limits = Limits { bytes: MAX_INPUT, nodes: 100_000, documents: 1_000, verbatim: true };
 
 /// A file by its name in messages, and its text.
 #[derive(Debug, Clone, Copy)]

@@ -23,6 +23,19 @@ pub(super) enum Expr {
     Binary(&'static str, Box<Expr>, Box<Expr>),
 }
 
+impl Expr {
+    /// The ranges of all its series.
+    pub(super) fn ranges(&self) -> Vec<Option<&str>> {
+        match self {
+            Self::Number(_) => Vec::new(),
+            Self::Series(series) => vec![series.range.as_deref()],
+            Self::Call(_, arguments) => arguments.iter().flat_map(Self::ranges).collect(),
+            Self::Aggregate(_, _, inner) => inner.ranges(),
+            Self::Binary(_, left, right) => [left.ranges(), right.ranges()].concat(),
+        }
+    }
+}
+
 /// A family with its matchers, and a range if it has one.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {

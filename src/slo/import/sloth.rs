@@ -3,6 +3,7 @@
 //! In: a document. Out: an objective for each of its `slos`. Sloth's files do not name the window: it is an argument of the
 //! program, 30d when it is not given.
 
+use super::promql::Expr;
 use super::query::{Numerator, measure, measure_ratio};
 use super::{Document, Draft, Honoured, Reader, Reason, need, need_text, only, owner, parsed, percentage};
 use crate::data::yaml::Node;
@@ -92,16 +93,13 @@ fn draft(group: &Node, slo: &Node, service: &str, keys: &Keys, reader: &Reader<'
         (Some(events), None, None) => {
             only(events, &[keys.error_query, keys.total_query])?;
             let (bad, all) = (need(events, keys.error_query)?, need(events, keys.total_query)?);
-            windowed(bad)?;
-            windowed(all)?;
-            let total = parsed(all)?;
-            measure(Numerator::Bad, &parsed(bad)?, &total).map_err(|reason| reason.at(bad))?
+            let total = windowed(all)?;
+            measure(Numerator::Bad, &windowed(bad)?, &total).map_err(|reason| reason.at(bad))?
         }
         (None, Some(raw), None) => {
             only(raw, &[keys.error_ratio_query])?;
             let query = need(raw, keys.error_ratio_query)?;
-            windowed(query)?;
-            measure_ratio(Numerator::Bad, &parsed(query)?).map_err(|reason| reason.at(query))?
+            measure_ratio(Numerator::Bad, &windowed(query)?).map_err(|reason| reason.at(query))?
         }
         (None, None, Some(plugin)) => {
             let message = "a plugin makes its query, which is not in the file";
@@ -129,10 +127,11 @@ fn draft(group: &Node, slo: &Node, service: &str, keys: &Keys, reader: &Reader<'
 }
 
 /// Sloth puts each window in place of `{{.window}}`; a fixed range would be the same in all of them.
-fn windowed(node: &Node) -> Honoured<()> {
-    let text: String = node.text().unwrap_or_default().chars().filter(|c| !c.is_whitespace()).collect();
-    if text.contains('[') && text.matches('[').count() == text.matches("[{{.window}}]").count() {
-        return Ok(());
+fn windowed(node: &Node) -> Honoured<Expr> {
+    let query = parsed(node)?;
+    let is_window = |range: &Option<&str>| range.is_some_and(|range| range.replace(' ', "") == "{{.window}}");
+    if !query.ranges().is_empty() && query.ranges().iter().all(is_window) {
+        return Ok(query);
     }
     Err(Reason::new("a query without {{.window}} is the same over every range", "write [{{.window}}]")
         .at(node))
