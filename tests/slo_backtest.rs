@@ -190,14 +190,14 @@ fn a_month_of_history_is_replayed_and_suggests_what_it_kept() {
          99%        0            0              0%\n  99.5%      0            0              0%\n  \
          99.9%      0            0              0%\n  99.95%     0            0              0%  declared\n  \
          99.99%     0            0              0%\n  99.995%    0            0              0%\n  \
-         99.999%    0            0              0%\n  recommended: 99.999%: it was kept, with 0 pages a month\n\n\
+         99.999%    0            0              0%\n  recommended: 99.999%: it was kept, with 0 pages a month; 2d of history say little about 30d\n\n\
          shop/checkout/checkout-latency: latency 99% over 30d\n  requests  1728000, 8640 of them bad (0.5%)\n  \
          budget    3.33% of 30d spent\n  pages     0\n  tickets   0\n  objective  pages/month  tickets/month  budget\n  \
          95%        0            0              10%\n  98%        0            0              25%\n  \
          99%        0            0              50%  declared\n  99.5%      0            0              100%\n  \
          99.9%      0            15             500%\n  99.95%     15           15             1000%\n  \
          99.99%     15           15             5000%\n  99.995%    15           15             10000%\n  \
-         99.999%    15           15             50000%\n  recommended: keep 99%\n  \
+         99.999%    15           15             50000%\n  recommended: keep 99%; 2d of history say little about 30d\n  \
          (observed: the rules call nobody until mode = \"alert\")\n\n\
          shop/nobody/nobody: availability 99.9% over 30d\n  no data: no requests are counted of namespace=\"shop\", \
          workload=\"nobody\"; look for the name in red_requests_total\n"

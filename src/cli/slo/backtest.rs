@@ -194,15 +194,22 @@ const fn name(severity: Severity) -> &'static str {
     }
 }
 
-/// Why an objective is recommended, or that none is.
-fn advice(spec: &Spec, ladder: &[Rung]) -> String {
-    match recommended(ladder) {
+/// Which objective is recommended and why, or that none is.
+fn advice(spec: &Spec, replay: &Replay, ladder: &[Rung]) -> String {
+    let mut out = match recommended(ladder) {
         Some(rung) if rung.objective == spec.objective => format!("keep {}", rung.objective),
-        Some(rung) => format!("{}: it was kept, with {} pages a month", rung.objective, a_month(rung.pages)),
-        None => {
-            "none: the service keeps no objective of the ladder without many pages; mend it first".to_owned()
+        Some(rung) => {
+            format!("{}: it was kept, with {} pages a month", rung.objective, a_month(rung.pages))
         }
+        None => {
+            "none: no objective of the ladder was kept without many pages; mend the service first".to_owned()
+        }
+    };
+    if replay.days * 2.0 < f64::from(spec.window.days()) {
+        let length = duration((replay.days * 1_440.0).round());
+        let _ = write!(out, "; {length} of history say little about {}", spec.window);
     }
+    out
 }
 
 fn text(found: &[(&Spec, Vec<Finding>)], stretch: Stretch) -> String {
@@ -278,7 +285,7 @@ fn of_one(out: &mut String, spec: &Spec, replay: &Replay, ladder: &[Rung]) {
             if rung.objective == spec.objective { "  declared" } else { "" }
         );
     }
-    let _ = writeln!(out, "  recommended: {}", advice(spec, ladder));
+    let _ = writeln!(out, "  recommended: {}", advice(spec, replay, ladder));
     if spec.mode == Mode::Observe {
         out.push_str("  (observed: the rules call nobody until mode = \"alert\")\n");
     }
@@ -354,6 +361,6 @@ fn json_of(spec: &Spec, finding: &Finding) -> serde_json::Value {
     out["alerts"] = alerts.into();
     out["ladder"] = rungs.into();
     out["recommended"] = recommended(ladder).map(|rung| rung.objective.to_string()).into();
-    out["advice"] = advice(spec, ladder).into();
+    out["advice"] = advice(spec, replay, ladder).into();
     out
 }

@@ -173,7 +173,7 @@ fn rolling(node: &Node) -> Honoured<Window> {
 fn indicator(spec: &Node, library: &Library<'_>) -> Honoured<Measured> {
     let sli = match (spec.get("indicator"), spec.get("indicatorRef")) {
         (Some(inside), None) => {
-            only(inside, &["metadata", "spec"])?;
+            only(inside, &["apiVersion", "kind", "metadata", "spec"])?;
             need(inside, "spec")?
         }
         (None, Some(reference)) => library.spec("SLI", reference)?,

@@ -349,9 +349,7 @@ fn tells_errors(status: &[Matcher], numerator: Numerator, answer: Answer) -> Res
         Answer::Grpc => "Unknown, DeadlineExceeded, Unimplemented, Internal, Unavailable and DataLoss",
     };
     let write = match answer {
-        Answer::Http => {
-            "count code=~\"5..\" as bad, or declare the objective on a family of your own elsewhere"
-        }
+        Answer::Http => "count code=~\"5..\" as bad, if that is a failure to you",
         Answer::Grpc => {
             "count grpc_code=~\"Unknown|DeadlineExceeded|Unimplemented|Internal|Unavailable|DataLoss\" as bad"
         }
