@@ -301,8 +301,11 @@ fn bound(bounds: &[Matcher], per_second: f64) -> Result<Duration, Reason> {
     }
 }
 
+/// Values of a label, and which of them are failures.
+type Domain = (Vec<String>, fn(&str) -> bool);
+
 /// The values that the labels of a status have, with those that are failures; the first is the usual one.
-fn domains(label: &str, answer: Answer) -> Vec<(Vec<String>, fn(&str) -> bool)> {
+fn domains(label: &str, answer: Answer) -> Vec<Domain> {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let is_grpc_number = |text: &str| ["2", "4", "12", "13", "14", "15"].contains(&text);
     match (label, answer) {

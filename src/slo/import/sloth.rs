@@ -81,7 +81,7 @@ fn group(document: &Document, group: &Node, keys: &Keys, reader: &mut Reader<'_>
 fn draft(group: &Node, slo: &Node, service: &str, keys: &Keys, reader: &Reader<'_>) -> Honoured<Draft> {
     let name = need_text(slo, "name")?;
     only(slo, &["name", "description", "objective", "plugins", "labels", "sli", "alerting"])?;
-    for plugins in [group.get(keys.plugins), slo.get("plugins")].into_iter().flatten() {
+    if let Some(plugins) = group.get(keys.plugins).or_else(|| slo.get("plugins")) {
         let message = "plugins change the rules in ways that are not known here";
         return Err(Reason::new(message, "take the plugins away if the plain rules will do").at(plugins));
     }
