@@ -37,7 +37,7 @@ const MORE: &str = "\
 More verbs (`nodewick <verb> --help`):
   exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
-  slo          Objectives: lint, render rules and runbooks, simulate a fault
+  slo          Objectives: lint, render, simulate, import, suggest, backtest
   config       Show the effective config, its JSON schema, or write a first one
   migrate      Translate a Promtail or Fluent Bit config
   support      Collect one archive for those who help: `support bundle`
@@ -77,7 +77,7 @@ enum Verb {
     /// Run unit tests of processing rules.
     #[command(hide = true)]
     Test(test::Args),
-    /// Objectives: check them, render rules and runbooks, simulate a fault.
+    /// Objectives: check and render them, simulate a fault, import, suggest, backtest.
     #[command(subcommand, hide = true)]
     Slo(slo::Verb),
     /// Translate another agent's config; exit code 3 when something could not be translated.

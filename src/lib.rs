@@ -19,6 +19,7 @@ pub mod demo;
 pub mod doctor;
 pub mod exec;
 pub mod health;
+pub mod history;
 pub mod host;
 pub mod inspect;
 pub mod kube;

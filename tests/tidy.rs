@@ -29,6 +29,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("slo", 2),
     // Its exporters use sink's HTTP client.
     ("telemetry", 3),
+    // It asks by sink's HTTP client.
+    ("history", 3),
     // It reads what the local sink stores.
     ("tail", 3),
     ("config", 4),

@@ -17,6 +17,8 @@ pub struct Limits {
     pub nodes: usize,
     /// Documents.
     pub documents: usize,
+    /// Keeps words and numbers as they are written: `n` stays `n` where it would be read as `false`, `0.10` keeps its zero.
+    pub verbatim: bool,
 }
 
 /// Levels of nesting.
@@ -103,7 +105,7 @@ impl Node {
 
 /// True for the words that mean yes.
 pub fn is_true(text: &str) -> bool {
-    ["true", "on", "yes", "1"].iter().any(|word| text.eq_ignore_ascii_case(word))
+    ["true", "on", "yes", "y", "1"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// Reads the documents of a text; empty ones are passed over.
@@ -150,22 +152,34 @@ pub fn read(text: &str, limits: Limits) -> Result<Vec<Node>, Unreadable> {
             message: format!("cannot be read as YAML: {}", message.collect::<String>()),
         }
     })?;
-    Ok(found.into_iter().map(node).collect())
+    let source = if limits.verbatim { text } else { "" };
+    Ok(found.into_iter().map(|found| node(found, source)).collect())
 }
 
-fn node(raw: Spanned<Raw>) -> Node {
+/// `source` is the text where words and numbers are wanted as written, else empty.
+fn node(raw: Spanned<Raw>, source: &str) -> Node {
     let place = |number: u64| usize::try_from(number).unwrap_or(0).max(1);
     let at = (place(raw.referenced.line()), place(raw.referenced.column()));
     let value = match raw.value {
         Raw::Null => Value::Null,
         Raw::Text(text) => Value::Text(text),
-        Raw::List(items) => Value::List(items.into_iter().map(node).collect()),
+        Raw::Resolved(text) => {
+            let span = raw.defined.span();
+            let written = span.byte_offset().zip(span.byte_len()).and_then(|(from, length)| {
+                let from = usize::try_from(from).ok()?;
+                source.get(from..from.checked_add(usize::try_from(length).ok()?)?)
+            });
+            let is_word = |text: &&str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c));
+            let written = written.map(str::trim_end).filter(|text| !text.is_empty()).filter(is_word);
+            Value::Text(written.map_or(text, str::to_owned))
+        }
+        Raw::List(items) => Value::List(items.into_iter().map(|item| node(item, source)).collect()),
         Raw::Map(entries) => Value::Map(
             entries
                 .into_iter()
                 .map(|(key, value)| {
                     let line = usize::try_from(key.referenced.line()).unwrap_or(0);
-                    let mut value = node(value);
+                    let mut value = node(value, source);
                     if line > 0 {
                         value.line = line;
                     }
@@ -180,6 +194,8 @@ fn node(raw: Spanned<Raw>) -> Node {
 enum Raw {
     Null,
     Text(String),
+    /// A boolean or a number, in the reader's spelling.
+    Resolved(String),
     List(Vec<Spanned<Raw>>),
     Map(Vec<(Spanned<String>, Spanned<Raw>)>),
 }
@@ -204,27 +220,27 @@ impl<'de> Deserialize<'de> for Raw {
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_string()))
+                Ok(Raw::Resolved(value.to_string()))
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_string()))
+                Ok(Raw::Resolved(value.to_string()))
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_string()))
+                Ok(Raw::Resolved(value.to_string()))
             }
 
             fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_string()))
+                Ok(Raw::Resolved(value.to_string()))
             }
 
             fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_string()))
+                Ok(Raw::Resolved(value.to_string()))
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_string()))
+                Ok(Raw::Resolved(value.to_string()))
             }
 
             fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
@@ -249,5 +265,37 @@ impl<'de> Deserialize<'de> for Raw {
         }
 
         deserializer.deserialize_any(Any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { bytes: 1_000, nodes: 100, documents: 9, verbatim: true };
+
+    fn texts(text: &str, limits: Limits) -> Vec<String> {
+        let documents = read(text, limits).expect("readable");
+        let entries = documents.iter().flat_map(Node::entries);
+        entries.map(|(_, node)| node.text().unwrap_or("-").to_owned()).collect()
+    }
+
+    #[test]
+    fn words_and_numbers_stay_as_they_are_written() {
+        let text = "é: n\nb: &x 0.10\n---\nc: 007 # why\nd: \"yes\"\ne: 1e3\nf: *x\ng: Off\nh: ~\n";
+        let text = text.replace("f: *x\n", "f: -1.50\n");
+        assert_eq!(texts(&text, LIMITS), ["n", "0.10", "007", "yes", "1e3", "-1.50", "Off", "-"]);
+        assert_eq!(texts("a: n\nb: 0.10\n", Limits { verbatim: false, ..LIMITS }), ["false", "0.1"]);
+        assert_eq!(texts("a: &x 0.10\nb: *x\n", LIMITS), ["0.10", "0.10"]);
+    }
+
+    #[test]
+    fn places_are_those_of_values() {
+        let documents = read("a:\n  - b: x\n---\nc: |\n  y\n", LIMITS).expect("readable");
+        let b = &documents[0].entries()[0].1.items()[0].entries()[0].1;
+        assert_eq!((b.line, b.at), (2, (2, 8)));
+        assert_eq!(documents[1].entries()[0].1.line, 4);
+        let error = read("a: 1\na: 2\n", LIMITS).expect_err("twice");
+        assert_eq!((error.line, error.column), (2, 1), "{}", error.message);
     }
 }

@@ -325,7 +325,17 @@ impl Client {
 
     /// The same, with the headers of the response; none when there was no response.
     pub async fn post_with_headers(&self, headers: HeaderMap, body: Bytes) -> (Answer, HeaderMap) {
-        self.post_to(self.url.clone(), headers, body).await
+        self.post_to(self.url.clone(), headers, body, RESPONSE_CAP).await
+    }
+
+    /// Posts to another path of the same endpoint and keeps up to `cap` bytes of the answer: for pages that are data.
+    pub async fn ask(&self, path: &str, headers: HeaderMap, body: Bytes, cap: usize) -> Answer {
+        let mut parts = self.url.clone().into_parts();
+        parts.path_and_query = path.parse().ok();
+        match Uri::from_parts(parts) {
+            Ok(url) => self.post_to(url, headers, body, cap).await.0,
+            Err(error) => Answer::Unreachable { error: error.to_string() },
+        }
     }
 
     /// A dialler for a client of its own over the same endpoint, as gRPC needs one. Reads the TLS files.
@@ -343,9 +353,9 @@ impl Client {
         &self.config.timeouts
     }
 
-    async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes) -> (Answer, HeaderMap) {
+    async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes, cap: usize) -> (Answer, HeaderMap) {
         let total = self.config.timeouts.total.0;
-        match tokio::time::timeout(total, self.exchange(url, headers, body)).await {
+        match tokio::time::timeout(total, self.exchange(url, headers, body, cap)).await {
             Ok(Ok((answer, headers))) => {
                 self.judge_credentials(&answer);
                 (answer, headers)
@@ -365,6 +375,7 @@ impl Client {
         url: Uri,
         headers: HeaderMap,
         body: Bytes,
+        cap: usize,
     ) -> Result<(Answer, HeaderMap), String> {
         let connections = self.connections().map_err(|error| error.to_string())?;
         let mut request = Request::new(Full::new(body));
@@ -380,7 +391,7 @@ impl Client {
         let (parts, mut body) = response.into_parts();
         let mut kept = BytesMut::new();
         let idle = self.config.timeouts.idle.0;
-        while kept.len() < RESPONSE_CAP {
+        while kept.len() < cap {
             match tokio::time::timeout(idle, body.frame()).await {
                 Err(_) => return Err(format!("response stalled for {}", units::Span(idle))),
                 Ok(None) => break,
@@ -389,7 +400,7 @@ impl Client {
                 Ok(Some(Err(_))) => break,
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        let room = RESPONSE_CAP - kept.len();
+                        let room = cap - kept.len();
                         kept.extend_from_slice(&data[..data.len().min(room)]);
                     }
                 }

@@ -320,7 +320,7 @@ impl Config {
 }
 
 /// Whether so little traffic can be judged at all.
-fn low_traffic(spec: &Spec, per_minute: f64) -> Option<Problem> {
+pub(super) fn low_traffic(spec: &Spec, per_minute: f64) -> Option<Problem> {
     let (hour, six_hours) = (per_minute * 60.0, per_minute * 360.0);
     let least = f64::from(spec.page_min_bad_events);
     let help = "send synthetic requests, put several services under one objective, choose a longer window or a lower objective";

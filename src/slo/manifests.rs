@@ -15,7 +15,7 @@ use crate::data::workload::guess_service;
 use crate::data::yaml::{self, Limits, Node, Value};
 
 /// What one document may hold.
-const LIMITS: Limits = Limits { bytes: 8 << 20, nodes: 200_000, documents: 1 };
+const LIMITS: Limits = Limits { bytes: 8 << 20, nodes: 200_000, documents: 1, verbatim: true };
 /// Lists in lists.
 const MOST_DEPTH: usize = 4;
 /// Problems that are told.

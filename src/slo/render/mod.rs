@@ -16,6 +16,7 @@ mod runbooks;
 mod sloth;
 mod yaml;
 
+use super::burn::Range;
 use super::config::{Defaults, Severities};
 use super::spec::{Mode, Spec};
 
@@ -51,6 +52,35 @@ impl Part {
         (Self::Alertmanager, "alertmanager"),
         (Self::Runbooks, "runbooks"),
     ];
+}
+
+/// The queries of an objective's events and errors in five minutes, by time series as the rules record them: what is
+/// recorded where it is, else what the rules would record.
+pub fn five_minutes(spec: &Spec) -> [String; 2] {
+    let by = promql::labels(spec);
+    let id = promql::quoted(&spec.id());
+    [("events", promql::events(spec, Range::M5)), ("errors", promql::errors(spec, Range::M5))].map(
+        |(what, raw)| format!("sum by ({by}) (slo:sli_{what}:increase5m{{slo_id={id}}})\nor\n(\n{raw}\n)"),
+    )
+}
+
+/// The requests that an objective is about, whatever the distance of their samples.
+pub fn any_request(spec: &Spec, range: Range) -> String {
+    format!("count(present_over_time(red_requests_total{{{}}}[{range}]))", promql::matchers(spec))
+}
+
+/// A matcher of the routes that have a say, with a comma before it; empty when all have.
+pub fn route_matcher(exclude_routes: &[String]) -> String {
+    if exclude_routes.is_empty() {
+        return String::new();
+    }
+    let routes: Vec<String> = exclude_routes.iter().map(|route| promql::literal(route)).collect();
+    format!(",route!~{}", promql::quoted(&routes.join("|")))
+}
+
+/// A text as a PromQL string.
+pub fn quoted(text: &str) -> String {
+    promql::quoted(text)
 }
 
 /// A rendered file.
