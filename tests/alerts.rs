@@ -278,6 +278,55 @@ fn severities_and_links_are_the_sites_own() {
     assert_eq!(alerts::files(&defaults, &[]), alerts::files(&defaults, &[]), "the same bytes each time");
 }
 
+/// What some alerts say when they fire in their cases; the rest is looked at for failed templates only.
+const SAID: &[&str] = &[
+    r#"summary="n1 is ready and has no nodewick""#,
+    r#"summary="40% of the ready nodes have no nodewick""#,
+    r#"description="In ten minutes: 4.369k bytes. The agent's own log names the containers.""#,
+    r#"description="In ten minutes: 1.054 holes of unknown size. The agent's own log names the containers.""#,
+    r#"summary="n1: its clock and that of kubernetes differ by 90 s""#,
+    r#"summary="n1: lines have waited for 14m 0s to be read""#,
+    r#"dashboard_url="/d/nodewick-agent?var-cluster=&var-node=n1""#,
+    r#"dashboard_url="/d/nodewick-logs?var-cluster=&var-namespace=shop&var-workload=till""#,
+];
+
+/// promtool shows what it did not expect: every alert that fires in a case, with its texts.
+#[test]
+fn texts_are_filled_in() {
+    let dir = rendered();
+    let mut said = String::new();
+    for group in ["agent", "logs", "delivery", "workloads"] {
+        let path = dir.path().join(format!("tests/nodewick-{group}.test.yaml"));
+        let mut file = read(&std::fs::read_to_string(&path).expect("written"));
+        // The cases of workloads are of hours; those that fire early say enough.
+        let is_short =
+            |at: &Value| word(&at["eval_time"]).trim_end_matches('m').parse::<u32>().is_ok_and(|at| at < 100);
+        for case in file["tests"].as_array_mut().expect("cases") {
+            let alert = word(&case["name"]).split(' ').next().expect("a name").to_owned();
+            let fires: Vec<Value> = list(case, "promql_expr_test")
+                .iter()
+                .filter(|at| is_short(at) && !list(at, "exp_samples").is_empty())
+                .map(|at| serde_json::json!({"eval_time": at["eval_time"], "alertname": alert, "exp_alerts": []}))
+                .collect();
+            let case = case.as_object_mut().expect("a case");
+            case.remove("promql_expr_test");
+            case.insert("alert_rule_test".to_owned(), fires.into());
+        }
+        file["tests"].as_array_mut().expect("cases").retain(|case| !list(case, "alert_rule_test").is_empty());
+        std::fs::write(&path, file.to_string()).expect("written");
+        let output = Command::new("promtool").args(["test", "rules"]).arg(&path).output().expect("promtool");
+        assert!(!output.status.success(), "nothing fires");
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        said.push_str(&String::from_utf8_lossy(&output.stdout));
+    }
+    let fired = said.matches("Annotations:{").count();
+    assert!(fired > 25, "{fired} alerts: {said}");
+    assert!(!said.contains("error expanding") && !said.contains("<no value>"), "{said}");
+    for text in SAID {
+        assert!(said.contains(text), "{text} is not in {said}");
+    }
+}
+
 /// A rule over the text of lines finds the line in which Loki logs that rule, and those of whoever shows logs.
 #[test]
 fn rules_over_lines_leave_out_the_logs_of_queries() {
@@ -395,10 +444,14 @@ fn a_running_agent_has_what_the_alerts_read() {
     .iter()
     .enumerate()
     {
-        let _ = writeln!(lines, "2026-11-22T14:00:{n:02}.000000001Z stderr F {line}");
+        let _ = writeln!(lines, "2026-11-22T14:00:00.0000000{n:02}Z stderr F {line}");
     }
     std::fs::write(log.join("0.log"), lines).expect("written");
-    let mut agent = Agent::start(&directory.path().join("agent"), &logs, "[sink.local.store]\n");
+    let mut agent = Agent::start(
+        &directory.path().join("agent"),
+        &logs,
+        "[sink.local.store]\n[process.redact]\nbuiltin = true\n",
+    );
     agent.wait_ready();
     let of = "namespace=\"shop\",workload=\"till\"";
     let wanted = [
@@ -415,7 +468,7 @@ fn a_running_agent_has_what_the_alerts_read() {
         "nodewick_log_lost_bytes_total{reason=\"rotated_away\"} 0".to_owned(),
         "nodewick_records_lost_total{reason=\"too_old\"} 0".to_owned(),
         "nodewick_config_info{hash=\"".to_owned(),
-        "nodewick_sink_last_success_timestamp_seconds{sink=\"store\"} 1".to_owned(),
+        "nodewick_sink_last_success_timestamp_seconds{sink=\"local.store\"} 1".to_owned(),
         "nodewick_spill_limit_bytes ".to_owned(),
     ];
     let deadline = Instant::now() + Duration::from_secs(30);
