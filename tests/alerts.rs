@@ -282,10 +282,13 @@ fn severities_and_links_are_the_sites_own() {
 const SAID: &[&str] = &[
     r#"summary="n1 is ready and has no nodewick""#,
     r#"summary="40% of the ready nodes have no nodewick""#,
-    r#"description="In ten minutes: 4.369k bytes. The agent's own log names the containers.""#,
-    r#"description="In ten minutes: 1.054 holes of unknown size. The agent's own log names the containers.""#,
+    r#"description="Bytes in ten minutes: 4ki. The agent's own log names the containers.""#,
+    r#"description="Holes of unknown size in ten minutes: 1. The agent's own log names the containers.""#,
     r#"summary="n1: its clock and that of kubernetes differ by 90 s""#,
-    r#"summary="n1: lines have waited for 14m 0s to be read""#,
+    r#"summary="n1: lines have waited for 13m 0s to be read""#,
+    r#"description="Worst of its logs: 2 rotations behind.""#,
+    r#"description="Worst of its logs: 0 rotations behind, 10m 0s until unread bytes are deleted.""#,
+    r#"description="The newest that was delivered is 4m 0s older than the newest that is there. Five minutes are kept in memory.""#,
     r#"dashboard_url="/d/nodewick-agent?var-cluster=&var-node=n1""#,
     r#"dashboard_url="/d/nodewick-logs?var-cluster=&var-namespace=shop&var-workload=till""#,
 ];
@@ -468,6 +471,7 @@ fn a_running_agent_has_what_the_alerts_read() {
         "nodewick_log_lost_bytes_total{reason=\"rotated_away\"} 0".to_owned(),
         "nodewick_records_lost_total{reason=\"too_old\"} 0".to_owned(),
         "nodewick_config_info{hash=\"".to_owned(),
+        "nodewick_config_last_reload_successful 1".to_owned(),
         "nodewick_sink_last_success_timestamp_seconds{sink=\"local.store\"} 1".to_owned(),
         "nodewick_spill_limit_bytes ".to_owned(),
     ];

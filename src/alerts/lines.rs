@@ -33,20 +33,20 @@ pub(super) const ALERTS: &[Words] = &[
         name: "WorkloadHeapExhausted",
         pattern: "JavaScript heap out of memory|java\\\\.lang\\\\.OutOfMemoryError|fatal error: runtime: out of memory|MemoryError$",
         summary: "{{ $labels.namespace }}/{{ $labels.service_name }} ran out of heap",
-        description: "{{ $value }} lines in ten minutes say so. The runtime's own limit was reached, not the container's: the kernel kills \
+        description: "Lines in ten minutes that say so: {{ $value }}. The runtime's own limit was reached, not the container's: the kernel kills \
                       without a word.",
     },
     Words {
         name: "WorkloadDiskFull",
         pattern: "(?i)no space left on device|ENOSPC",
         summary: "{{ $labels.namespace }}/{{ $labels.service_name }} cannot write: no space left",
-        description: "{{ $value }} lines in ten minutes say so: a volume, an emptyDir with a limit, or the node's disk is full.",
+        description: "Lines in ten minutes that say so: {{ $value }}. A volume, an emptyDir with a limit, or the node's disk is full.",
     },
     Words {
         name: "WorkloadCertificateExpired",
         pattern: "(?i)certificate has expired|CERT_HAS_EXPIRED|certificate expired",
         summary: "{{ $labels.namespace }}/{{ $labels.service_name }} meets a certificate that has expired",
-        description: "{{ $value }} lines in ten minutes say so. The line names the peer; its certificate must be renewed.",
+        description: "Lines in ten minutes that say so: {{ $value }}. The line names the peer; its certificate must be renewed.",
     },
 ];
 

@@ -44,8 +44,9 @@ or
 label_replace(sum by (cluster, node) (increase(nodewick_log_gaps_total[10m])) > 0, \"reason\", \"gap\", \"\", \"\")",
         hold: None,
         summary: "{{ $labels.node }}: logs were lost before they could be read ({{ $labels.reason }})",
-        description: "In ten minutes: {{ $value | humanize }} {{ if eq $labels.reason \"gap\" }}holes of unknown size{{ else }}bytes\
-                      {{ end }}. The agent's own log names the containers.",
+        description: "{{ if eq $labels.reason \"gap\" }}Holes of unknown size{{ else }}Bytes{{ end }} in ten minutes: {{ if eq $labels.reason \
+                      \"gap\" }}{{ printf \"%.0f\" $value }}{{ else }}{{ $value | humanize1024 }}{{ end }}. The agent's own log names the \
+                      containers.",
         cases: &[
             Case {
                 what: "four kilobytes were rotated away",
@@ -83,9 +84,10 @@ or
         hold: Some("1m"),
         summary: "{{ $labels.node }}: the kubelet is about to delete logs that are not delivered",
         description: "Worst of its logs:\
-                      {{ range query (printf \"max(nodewick_log_generation_lag_max{node=%q})\" $labels.node) }} {{ .Value }} rotations \
-                      behind,{{ end }}{{ range query (printf \"min(nodewick_log_time_to_loss_min_seconds{node=%q})\" $labels.node) }} \
-                      {{ .Value | humanizeDuration }} until unread bytes are deleted{{ end }}.",
+                      {{ range query (printf \"max(nodewick_log_generation_lag_max{cluster=%q,node=%q})\" $labels.cluster $labels.node) }} {{ .Value }} rotations \
+                      behind{{ end }}\
+                      {{ range query (printf \"min(nodewick_log_time_to_loss_min_seconds{cluster=%q,node=%q})\" $labels.cluster $labels.node) }}\
+                      {{ if lt .Value 31536000.0 }}, {{ .Value | humanizeDuration }} until unread bytes are deleted{{ end }}{{ end }}.",
         cases: &[
             Case {
                 what: "two rotations behind",

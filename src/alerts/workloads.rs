@@ -74,7 +74,7 @@ sum by (cluster, namespace, workload) (rate(nodewick_workload_lines_total{level=
 )",
         hold: Some("5m"),
         summary: "{{ $labels.namespace }}/{{ $labels.workload }} logs many more errors than usual",
-        description: "{{ $value | humanize }} lines of level error or fatal in five minutes, more than ten times the mean of the six hours before the last.",
+        description: "Lines of level error or fatal in five minutes: {{ printf \"%.0f\" $value }}, more than ten times the mean of the six hours before the last.",
         cases: &[
             Case {
                 what: "one error a minute for three hours, then forty",
@@ -115,7 +115,7 @@ sum by (cluster, namespace, workload) (rate(nodewick_workload_lines_total{level=
         expr: "sum by (cluster, namespace, workload) (increase(nodewick_workload_new_error_patterns_total[15m])) > 0",
         hold: None,
         summary: "{{ $labels.namespace }}/{{ $labels.workload }} logs an error that it has not logged before",
-        description: "{{ $value | humanize }} new patterns in fifteen minutes. Ids and numbers in a message make no new pattern.",
+        description: "New patterns in fifteen minutes: {{ printf \"%.0f\" $value }}. Ids and numbers in a message make no new pattern.",
         cases: &[
             Case {
                 what: "a new one at minute five",
@@ -241,7 +241,7 @@ and
         expr: "sum by (cluster, namespace, workload) (increase(nodewick_workload_secret_records_total[15m])) > 0",
         hold: None,
         summary: "{{ $labels.namespace }}/{{ $labels.workload }} writes secrets into its log",
-        description: "{{ $value | humanize }} lines with a key, a token or a password in fifteen minutes. They were redacted before they left \
+        description: "Lines with a key, a token or a password in fifteen minutes: {{ printf \"%.0f\" $value }}. They were redacted before they left \
                       the node; the files on the node have them.",
         cases: &[
             Case {
