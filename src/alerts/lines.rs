@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use super::{HEADER, Subject, rules};
-use crate::data::yaml;
+use crate::data::yaml_text as yaml;
 use crate::slo::config::Defaults;
 use crate::slo::render::Urgency;
 

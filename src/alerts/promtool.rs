@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::{Alert, HEADER};
-use crate::data::yaml;
+use crate::data::yaml_text as yaml;
 use crate::slo::config::Defaults;
 
 pub(super) fn file(table: &str, alerts: &[Alert], defaults: &Defaults) -> String {

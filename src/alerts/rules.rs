@@ -4,7 +4,7 @@
 //! that is set to what it is about.
 
 use super::{Alert, HEADER, Subject, Table};
-use crate::data::yaml;
+use crate::data::yaml_text as yaml;
 use crate::slo::config::Defaults;
 use crate::slo::render::{Group, Kind, Rule, text};
 
