@@ -1,15 +1,14 @@
 //! `nodewick slo render`: the files that are made of the declared objectives.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use nodewick::slo::Mode;
-use nodewick::slo::render::{self, File};
+use nodewick::slo::render;
 
-use super::{ConfigArgs, declared, load, print};
+use super::super::files;
+use super::{ConfigArgs, declared, load};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenderArgs {
@@ -53,32 +52,12 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
     let specs = declared(&config)?;
     let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
-    let files = render::files(&specs, &config.slo.defaults, &parts);
+    let rendered = render::files(&specs, &config.slo.defaults, &parts);
     if args.check {
-        let differs = |file: &&File| {
-            std::fs::read_to_string(args.out.join(&file.path)).ok().as_ref() != Some(&file.text)
-        };
-        let differing: Vec<&File> = files.iter().filter(differs).collect();
-        for file in &differing {
-            eprintln!("{} differs from what the config says", args.out.join(&file.path).display());
-        }
-        return Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
-    let mut out = String::new();
-    for file in &files {
-        let path = args.out.join(&file.path);
-        write(&path, &file.text).with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(out, "{}", path.display())?;
+        return Ok(files::check(&rendered, &args.out));
     }
     if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
         eprintln!("notice: every objective is observed and none alerts; mode = \"alert\" makes it page");
     }
-    print(&out)
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(path, text)
+    files::write(&rendered, &args.out)
 }
