@@ -31,6 +31,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("telemetry", 3),
     // It asks by sink's HTTP client.
     ("history", 3),
+    // It links and names severities as `slo` does.
+    ("alerts", 3),
     // It reads what the local sink stores.
     ("tail", 3),
     ("config", 4),
@@ -48,7 +50,7 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Modules that must build without an async runtime: bytes on disk and arithmetic, tested without a clock.
-const WITHOUT_TOKIO: &[&str] = &["data", "logs", "slo"];
+const WITHOUT_TOKIO: &[&str] = &["alerts", "data", "logs", "slo"];
 
 /// Crates of which a second version means two of everything: connections, types that do not fit, code size.
 const ONE_VERSION: &[&str] = &["axum", "http", "hyper", "prost", "rustls", "tokio", "tonic", "tower"];

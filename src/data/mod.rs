@@ -19,3 +19,4 @@ pub mod trace;
 pub mod units;
 pub mod workload;
 pub mod yaml;
+pub mod yaml_text;

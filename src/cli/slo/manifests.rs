@@ -17,7 +17,7 @@ pub(super) struct ManifestArgs {
     /// Kubernetes manifests, YAML or JSON, whose pods declare objectives by annotations; `-` is standard input. Can be given
     /// several times.
     #[arg(long = "manifests", value_name = "FILE")]
-    files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
     /// Namespace of objects in them that name none.
     #[arg(long, value_name = "NAME", requires = "files")]
     namespace: Option<String>,

@@ -1,16 +1,15 @@
 //! `nodewick slo render`: the files that are made of the declared objectives.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use nodewick::slo::Mode;
-use nodewick::slo::render::{self, File};
+use nodewick::slo::render;
 
+use super::super::files;
 use super::manifests::{ManifestArgs, declared};
-use super::{ConfigArgs, load, print};
+use super::{ConfigArgs, load};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenderArgs {
@@ -58,32 +57,14 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let is_empty = config.slo.declared.is_empty() && args.manifests.files.is_empty();
     let specs = if is_empty { Vec::new() } else { declared(&config, &args.manifests)? };
     let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
-    let files = render::files(&specs, &config.slo.defaults, &parts);
+    let rendered = render::files(&specs, &config.slo.defaults, &parts);
     if args.check {
-        let differs = |file: &&File| {
-            std::fs::read_to_string(args.out.join(&file.path)).ok().as_ref() != Some(&file.text)
-        };
-        let differing: Vec<&File> = files.iter().filter(differs).collect();
-        for file in &differing {
-            eprintln!("{} differs from what the config says", args.out.join(&file.path).display());
-        }
-        return Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(files::check(&rendered, &args.out));
     }
-    let mut out = String::new();
-    for file in &files {
-        let path = args.out.join(&file.path);
-        write(&path, &file.text).with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(out, "{}", path.display())?;
-    }
-    if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
+    if specs.is_empty() {
+        eprintln!("notice: the config declares no objective; rules/generic.yaml takes those of annotations");
+    } else if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
         eprintln!("notice: every objective is observed and none alerts; mode = \"alert\" makes it page");
     }
-    print(&out)
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(path, text)
+    files::write(&rendered, &args.out)
 }

@@ -14,13 +14,13 @@ mod promtool;
 mod rules;
 mod runbooks;
 mod sloth;
-mod yaml;
 
 use super::burn::Range;
 use super::config::{Defaults, Severities};
 use super::spec::{Mode, Spec};
+use crate::data::yaml_text as yaml;
 
-pub use rules::{Group, Kind, Rule};
+pub use rules::{Group, Kind, Rule, text};
 
 /// First line of every rendered file.
 const HEADER: &str = "# Rendered by `nodewick slo render`; change the declarations, not this file.\n";
@@ -59,9 +59,11 @@ impl Part {
 pub fn five_minutes(spec: &Spec) -> [String; 2] {
     let by = promql::labels(spec);
     let id = promql::quoted(&spec.id());
-    [("events", promql::events(spec, Range::M5)), ("errors", promql::errors(spec, Range::M5))].map(
-        |(what, raw)| format!("sum by ({by}) (slo:sli_{what}:increase5m{{slo_id={id}}})\nor\n(\n{raw}\n)"),
-    )
+    [
+        ("events", promql::events(spec, Range::M5)),
+        ("errors", promql::errors(spec, promql::Bound::Optimistic, Range::M5)),
+    ]
+    .map(|(what, raw)| format!("sum by ({by}) (slo:sli_{what}:increase5m{{slo_id={id}}})\nor\n(\n{raw}\n)"))
 }
 
 /// The requests that an objective is about, whatever the distance of their samples.
@@ -134,16 +136,20 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     found
 }
 
-/// Severities by the names that the site uses.
+/// How soon somebody must look, by the name that the site uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Urgency {
+pub enum Urgency {
+    /// Now.
     Page,
+    /// In working hours.
     Ticket,
+    /// When there is time.
     Info,
 }
 
 impl Urgency {
-    const fn name(self, names: Severities) -> &'static str {
+    /// The value of the label `severity`.
+    pub const fn name(self, names: Severities) -> &'static str {
         match (self, names) {
             (Self::Page, Severities::Page) => "page",
             (Self::Ticket, Severities::Page) => "ticket",
