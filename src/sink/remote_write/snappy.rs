@@ -56,8 +56,8 @@ impl Block {
         while len > 0 {
             // What is left over is long enough for the short form.
             let now = match len {
-                ..=COPY => len,
-                ..68 => COPY - 4,
+                0..=COPY => len,
+                65..68 => COPY - 4,
                 _ => COPY,
             };
             if (4..12).contains(&now) && high < 8 {
