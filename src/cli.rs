@@ -4,6 +4,7 @@
 //! 2 usage, 78 a bad config.
 
 mod config_verbs;
+mod dashboards;
 mod doctor;
 mod exec;
 mod explain;
@@ -38,6 +39,7 @@ More verbs (`nodewick <verb> --help`):
   exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
   slo          Objectives: lint, render rules and runbooks, simulate a fault
+  dashboards   Grafana dashboards and provisioning: render
   config       Show the effective config, its JSON schema, or write a first one
   migrate      Translate a Promtail or Fluent Bit config
   support      Collect one archive for those who help: `support bundle`
@@ -80,6 +82,9 @@ enum Verb {
     /// Objectives: check them, render rules and runbooks, simulate a fault.
     #[command(subcommand, hide = true)]
     Slo(slo::Verb),
+    /// Grafana dashboards.
+    #[command(subcommand, hide = true)]
+    Dashboards(dashboards::Verb),
     /// Translate another agent's config; exit code 3 when something could not be translated.
     #[command(subcommand, hide = true)]
     Migrate(migrate::Verb),
@@ -147,6 +152,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Config(verb) => config_verbs::run(&verb),
         Verb::Test(args) => test::run(&args),
         Verb::Slo(verb) => slo::run(&verb),
+        Verb::Dashboards(verb) => dashboards::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man => shell::man(),

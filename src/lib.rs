@@ -14,6 +14,7 @@
 pub mod admin;
 pub mod agent;
 pub mod config;
+pub mod dashboards;
 pub mod data;
 pub mod demo;
 pub mod doctor;
