@@ -237,6 +237,7 @@ async fn run_known(
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
     let limit = cgroup_limit();
+    figures::MEMORY_LIMIT_BYTES.set(limit.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
     if let Some(memory) = config.fit(limit) {
         info!(%memory, "[agent] memory is lowered, so that all that is configured fits the container's memory limit");
     }

@@ -18,3 +18,4 @@ pub mod tally;
 pub mod trace;
 pub mod units;
 pub mod workload;
+pub mod yaml;

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -175,6 +176,13 @@ impl Registry {
         let mut state = self.state.lock();
         let gone: Vec<_> = keys.into_iter().filter(|key| !state.logs.contains_key(&**key)).collect();
         state.removed.extend(gone);
+    }
+
+    /// How long the oldest unread line of all logs has waited at most, see [`Sight::oldest_unread`]; nothing when all is read.
+    pub fn oldest_unread(&self, now: Duration, unix_nano: u64) -> Duration {
+        let state = self.state.lock();
+        let waited = state.logs.values().filter_map(|tracked| tracked.sight.oldest_unread(now, unix_nano));
+        waited.max().unwrap_or_default()
     }
 
     /// The accounts of all logs being followed, in no order, and the sums over all logs since the start, those that

@@ -77,6 +77,10 @@ pub struct Red {
 impl Red {
     /// Opens RED. `state_dir` keeps the counters over restarts; without one they begin at 0 with each.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Self {
+        // Who asks for their growth finds them at 0 first.
+        for reason in ["logs", "workloads", "pods", "requests", "cells", "joins", "series"] {
+            metrics::RED_REFUSED.with_label_values(&[reason]);
+        }
         let thresholds = thresholds_of(config);
         let bounds = Arc::new(Bounds::of_lines(thresholds.iter().copied()));
         let mut book = Book::new(config.source, bounds);

@@ -25,7 +25,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
-use crate::data::units;
+use crate::data::{clock, units};
+use crate::metrics;
 
 pub mod auth;
 pub mod dial;
@@ -376,8 +377,10 @@ impl Client {
             request.headers_mut().insert(http::header::PROXY_AUTHORIZATION, auth.clone());
         }
         let secrets = secrets(request.headers());
+        let begun = Instant::now();
         let response = connections.request(request).await.map_err(|error| chain(&error))?;
         let (parts, mut body) = response.into_parts();
+        self.see_clock(&parts.headers, begun.elapsed());
         let mut kept = BytesMut::new();
         let idle = self.config.timeouts.idle.0;
         while kept.len() < RESPONSE_CAP {
@@ -401,6 +404,16 @@ impl Client {
             body = without(body, &secrets);
         }
         Ok((Answer::Http { status: parts.status.as_u16(), retry_after, body }, parts.headers))
+    }
+
+    /// Takes note of what the answering side says the time is.
+    fn see_clock(&self, headers: &HeaderMap, took: Duration) {
+        let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        if let (Some(ahead), Some(host)) =
+            (date.and_then(|date| clock::ahead_of(date, took)), self.url.host())
+        {
+            metrics::CLOCK_SKEW.with_label_values(&[host]).set(ahead);
+        }
     }
 
     /// The pool, made on first use, replaced when old or when a certificate file changed.

@@ -10,12 +10,12 @@ mod promql;
 mod promtool;
 mod rules;
 mod runbooks;
-mod yaml;
 
 use super::config::{Defaults, Severities};
 use super::spec::{Mode, Spec};
+use crate::data::yaml;
 
-pub use rules::{Group, Kind, Rule};
+pub use rules::{Group, Kind, Rule, text};
 
 /// First line of every rendered file.
 const HEADER: &str = "# Rendered by `nodewick slo render`; change the declarations, not this file.\n";
@@ -102,16 +102,20 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     found
 }
 
-/// Severities by the names that the site uses.
+/// How soon somebody must look, by the name that the site uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Urgency {
+pub enum Urgency {
+    /// Now.
     Page,
+    /// In working hours.
     Ticket,
+    /// When there is time.
     Info,
 }
 
 impl Urgency {
-    const fn name(self, names: Severities) -> &'static str {
+    /// The value of the label `severity`.
+    pub const fn name(self, names: Severities) -> &'static str {
         match (self, names) {
             (Self::Page, Severities::Page) => "page",
             (Self::Ticket, Severities::Page) => "ticket",

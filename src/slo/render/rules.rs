@@ -356,7 +356,8 @@ pub(super) fn custom_resource(groups: &[Group]) -> String {
     )
 }
 
-fn text(groups: &[Group]) -> String {
+/// Groups as a rule file has them, from `groups:` on.
+pub fn text(groups: &[Group]) -> String {
     if groups.is_empty() {
         return "groups: []\n".to_owned();
     }
