@@ -65,7 +65,17 @@ fn none(findings: &[String], rule: &str) {
 #[test]
 fn dashboards_have_the_promised_addresses() {
     let uids: Vec<String> = rendered().into_iter().map(|board| board.uid).collect();
-    let promised = ["oncall", "slo-overview", "slo-detail", "red-overview", "service", "nodejs", "logs", "cluster", "agent"];
+    let promised = [
+        "oncall",
+        "slo-overview",
+        "slo-detail",
+        "red-overview",
+        "service",
+        "nodejs",
+        "logs",
+        "cluster",
+        "agent",
+    ];
     assert_eq!(uids, promised.map(|name| format!("nodewick-{name}")));
     assert!(uids.iter().all(|uid| uid.len() <= 40));
 }
@@ -79,11 +89,25 @@ fn dashboards_are_as_grafana_provisions_them() {
         assert_eq!(json["schemaVersion"], 39, "{}", board.uid);
         assert_eq!(json["tags"], serde_json::json!(["nodewick"]), "{}", board.uid);
         let link = &json["links"][0];
-        assert_eq!((text(link, "type"), &link["asDropdown"]), ("dashboards", &Value::Bool(true)), "{}", board.uid);
+        assert_eq!(
+            (text(link, "type"), &link["asDropdown"]),
+            ("dashboards", &Value::Bool(true)),
+            "{}",
+            board.uid
+        );
         assert_eq!(link["tags"], json["tags"], "{}", board.uid);
-        assert!(text(json, "description").len() > 40 && text(json, "title").starts_with("nodewick / "), "{}", board.uid);
+        assert!(
+            text(json, "description").len() > 40 && text(json, "title").starts_with("nodewick / "),
+            "{}",
+            board.uid
+        );
         let names: Vec<&str> = board.variables().into_iter().map(|variable| text(variable, "name")).collect();
-        assert_eq!(names[..3], ["prometheus_datasource", "loki_datasource", "tempo_datasource"], "{}", board.uid);
+        assert_eq!(
+            names[..3],
+            ["prometheus_datasource", "loki_datasource", "tempo_datasource"],
+            "{}",
+            board.uid
+        );
         assert!(names.contains(&"cluster"), "{}", board.uid);
         for variable in board.variables().into_iter().filter(|variable| text(variable, "type") == "query") {
             assert_eq!(variable["refresh"], 2, "{}: {}", board.uid, text(variable, "name"));
@@ -125,7 +149,8 @@ fn panels_say_what_they_show_and_what_to_do() {
             if panel["type"] == "table" && text(&panel["targets"][0], "queryType") != "traceql" {
                 let sorted = &panel["options"]["sortBy"][0];
                 let titles = panel["transformations"].as_array().and_then(|all| all.last());
-                let titles = titles.and_then(|last| last["options"]["renameByName"].as_object()).expect("columns");
+                let titles =
+                    titles.and_then(|last| last["options"]["renameByName"].as_object()).expect("columns");
                 if !titles.values().any(|title| *title == sorted["displayName"]) {
                     findings.push(format!("{name}: sorted by {sorted}, which is no column"));
                 }
@@ -173,7 +198,7 @@ fn links_lead_to_dashboards_and_set_variables_that_they_have() {
             }
         }
     }
-    assert!(links > 15, "only {links} links");
+    assert!(links >= 12, "only {links} links");
     // What the links of alerts set: `/d/nodewick-slo-detail?var-cluster=…&var-slo_id=…`.
     assert!(["cluster", "slo_id"].iter().all(|name| variables["nodewick-slo-detail"].contains(name)));
 }
@@ -214,7 +239,12 @@ fn variables_are_defined_before_they_are_used() {
         for variable in board.variables() {
             for found in used.captures_iter(&variable.to_string()) {
                 let name = found.get(1).or(found.get(2)).expect("a name").as_str();
-                assert!(name.starts_with("__") || before.contains(name), "{}: {} needs {name}", board.uid, text(variable, "name"));
+                assert!(
+                    name.starts_with("__") || before.contains(name),
+                    "{}: {} needs {name}",
+                    board.uid,
+                    text(variable, "name")
+                );
             }
             before.insert(text(variable, "name").to_owned());
         }
@@ -250,8 +280,7 @@ fn ranges_follow_the_time_shown() {
 
 #[test]
 fn queries_name_metrics_that_somebody_exports() {
-    let own: BTreeMap<&str, bool> =
-        TABLE.iter().map(|row| (row.name, row.kind == Kind::Histogram)).collect();
+    let own: BTreeMap<&str, bool> = TABLE.iter().map(|row| (row.name, row.kind == Kind::Histogram)).collect();
     let process: BTreeSet<&str> = nodewick::admin::process::ROWS.iter().map(|row| row.name).collect();
     let known = |name: &str| {
         let base = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -295,12 +324,18 @@ fn logql_is_as_lokis_grammar_has_it() {
                 if text(&target["datasource"], "type") == "loki" {
                     seen += 1;
                     let checked = promql::check_logql(text(target, "expr"));
-                    assert!(checked.is_ok(), "{}: {}: {}", board.name(panel), checked.unwrap_err(), text(target, "expr"));
+                    assert!(
+                        checked.is_ok(),
+                        "{}: {}: {}",
+                        board.name(panel),
+                        checked.unwrap_err(),
+                        text(target, "expr")
+                    );
                 }
             }
         }
     }
-    assert!(seen >= 10, "{seen} queries of logs");
+    assert!(seen >= 6, "{seen} queries of logs");
 }
 
 #[test]
@@ -315,13 +350,18 @@ fn the_check_of_logql_finds_what_loki_refuses() {
     ] {
         assert_eq!(promql::check_logql(bad), Err(why.to_owned()), "{bad}");
     }
-    assert_eq!(promql::check_logql("{namespace=\"a\"} |= \"x\" | json | level=\"\" | drop __error__"), Ok(()));
+    assert_eq!(
+        promql::check_logql("{namespace=\"a\"} |= \"x\" | json | level=\"\" | drop __error__"),
+        Ok(())
+    );
 }
 
 #[test]
 fn names_of_metrics_are_found_in_queries() {
     assert_eq!(
-        promql::metrics("sum by (a, b) (rate(x_total{c=\"y_total\"}[$__rate_interval])) / on (a) group_left (d) z or vector(1)"),
+        promql::metrics(
+            "sum by (a, b) (rate(x_total{c=\"y_total\"}[$__rate_interval])) / on (a) group_left (d) z or vector(1)"
+        ),
         ["x_total", "z"]
     );
     assert_eq!(
@@ -346,9 +386,15 @@ fn provisioning_joins_logs_traces_and_metrics() {
     };
     let (prometheus, loki, tempo) = (source("prometheus"), source("loki"), source("tempo"));
     let exemplars = &prometheus["jsonData"]["exemplarTraceIdDestinations"][0];
-    assert_eq!((text(exemplars, "name"), text(exemplars, "datasourceUid")), ("trace_id", text(&tempo, "uid")));
+    assert_eq!(
+        (text(exemplars, "name"), text(exemplars, "datasourceUid")),
+        ("trace_id", text(&tempo, "uid"))
+    );
     for field in loki["jsonData"]["derivedFields"].as_array().expect("derived fields") {
-        assert_eq!((text(field, "datasourceUid"), text(field, "url")), (text(&tempo, "uid"), "$${__value.raw}"));
+        assert_eq!(
+            (text(field, "datasourceUid"), text(field, "url")),
+            (text(&tempo, "uid"), "$${__value.raw}")
+        );
     }
     let by_line = Regex::new(text(&loki["jsonData"]["derivedFields"][1], "matcherRegex")).expect("a regex");
     let line = r#"{"level":50,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","msg":"x"}"#;
@@ -357,6 +403,15 @@ fn provisioning_joins_logs_traces_and_metrics() {
     assert_eq!(text(to_logs, "datasourceUid"), text(&loki, "uid"));
     assert_eq!(text(to_logs, "query"), "{$${__tags}} | trace_id=\"$${__trace.traceId}\"");
 }
+
+/// What does not happen in the test: loss, errors of the API server, ticks left out; and a limit that its machine has not.
+const STAYS_EMPTY: [&str; 5] = [
+    "nodewick_kube_errors_total",
+    "nodewick_memory_limit_bytes",
+    "nodewick_red_missed_total",
+    "nodewick_scrape_ticks_skipped_total",
+    "nodewick_sink_samples_lost_total",
+];
 
 #[test]
 fn every_query_has_data_in_a_prometheus_that_the_agent_fed() {
@@ -378,7 +433,15 @@ fn every_query_has_data_in_a_prometheus_that_the_agent_fed() {
                     asked += 1;
                     match site.ask(&scene, query) {
                         Ok(found) => {
-                            if std::env::var_os("SHOW").is_some() && found.is_empty() { eprintln!("EMPTY {} / {}: {}", board.uid, panel.title, query.expr); }
+                            // What is empty while all is well has data here, where it is not.
+                            if found.is_empty()
+                                && !STAYS_EMPTY.iter().any(|metric| query.expr.contains(metric))
+                            {
+                                wrong.push(format!(
+                                    "{} / {}: is empty in the outage too: {}",
+                                    board.uid, panel.title, query.expr
+                                ));
+                            }
                             empty &= found.is_empty();
                             labels.extend(found);
                         }
@@ -401,6 +464,87 @@ fn every_query_has_data_in_a_prometheus_that_the_agent_fed() {
             wrong.extend(site.annotations(&scene).into_iter().map(|why| format!("{} {why}", board.uid)));
         }
     }
-    assert!(asked > 250, "{asked} queries asked");
+    assert!(asked > 300, "{asked} queries asked");
     none(&wrong, "queries without data");
+    they_say_what_happened(&site);
+    what_logql_asks_for_is_sent(&site);
+}
+
+/// A query of a panel.
+fn query_of(uid: &str, title: &str, at: usize) -> String {
+    let board = boards().into_iter().find(|board| board.uid == uid).expect("a dashboard");
+    let panel = board.rows.iter().flat_map(|row| &row.panels).find(|panel| panel.title == title);
+    panel.unwrap_or_else(|| panic!("{uid} has no {title}")).queries[at].expr.clone()
+}
+
+/// What a person would read off the dashboards, which is what was done to the services.
+fn they_say_what_happened(site: &site::Site) {
+    let read = |uid: &str, title: &str, at: usize, labels: &[&str]| -> Vec<(String, f64)> {
+        let scene = site::scenes(uid).pop().expect("a scene");
+        site.read(&scene, &query_of(uid, title, at), labels)
+    };
+    let one = |text: &str, value: f64| vec![(text.to_owned(), value)];
+    let states = read("nodewick-slo-overview", "Objectives by state", 0, &["slo_id"]);
+    assert!(states.contains(&("shop/checkout/availability".to_owned(), 3.0)), "it pages: {states:?}");
+    assert_eq!(read("nodewick-oncall", "Pages firing", 0, &[]).len(), 1);
+    let vanished = read("nodewick-oncall", "Vanished traffic", 0, &["slo_id"]);
+    assert_eq!(vanished, one("shop/legacy/gone", 300.0));
+    assert!(
+        read("nodewick-oncall", "Agent trouble by node", 0, &["trouble"])
+            .contains(&("a backend does not answer".to_owned(), 1.0))
+    );
+    let pages_at: Vec<(String, f64)> = [("gone", 14.4), ("availability", 14.4), ("latency", 3.36)]
+        .map(|(name, factor)| {
+            (
+                if name == "gone" { "shop/legacy/gone".to_owned() } else { format!("shop/checkout/{name}") },
+                factor,
+            )
+        })
+        .into();
+    let found = read("nodewick-slo-overview", "Objectives by state", 9, &["slo_id"]);
+    for (id, factor) in pages_at {
+        let near = found.iter().any(|(own, value)| *own == id && (value - factor).abs() < 1e-9);
+        assert!(near, "{id} pages at {factor}, as 14.4 is for 30 days: {found:?}");
+    }
+    // The last scene is of the latency objective: slow requests, by their route.
+    let slow = read("nodewick-slo-detail", "Routes by share of the budget", 1, &["route", "class"]);
+    assert!(slow.len() == 1 && slow[0].0 == "/wait/:ms slow", "{slow:?}");
+    let failed = site.read(
+        &site::scenes("nodewick-slo-detail")[0],
+        &query_of("nodewick-slo-detail", "Routes by share of the budget", 1),
+        &["route", "class"],
+    );
+    assert!(failed.len() == 1 && failed[0].0 == "/fail/:id 5xx" && failed[0].1 > 20.0, "{failed:?}");
+    assert_eq!(
+        read("nodewick-red-overview", "Deployments without RED", 0, &["deployment"]),
+        one("worker", 1.0)
+    );
+    assert_eq!(read("nodewick-cluster", "Nodes not ready", 0, &[]), one("", 1.0));
+    assert_eq!(
+        read("nodewick-cluster", "Pods that do not run", 0, &["pod"]),
+        one("checkout-7d9c5b6f4-pending", 1.0)
+    );
+    // Four of them by half a core of eight: 0.75 / 8.
+    assert_eq!(read("nodewick-cluster", "CPU requested", 0, &[]), one("", 0.093_75));
+    let routes = read("nodewick-service", "Routes by errors", 1, &["route"]);
+    assert!(
+        routes.contains(&("/fail/:id".to_owned(), 1.0)) && routes.contains(&("/orders/:id".to_owned(), 0.0)),
+        "{routes:?}"
+    );
+    // A point of the chart of durations leads to a trace.
+    let durations =
+        site.fill(&site::scenes("nodewick-service")[0], &query_of("nodewick-service", "Durations", 2));
+    let exemplars = site.exemplars(&durations);
+    assert!(
+        exemplars.iter().any(|labels| labels.get("trace_id").is_some_and(|id| id.len() == 32)),
+        "{exemplars:?}"
+    );
+}
+
+/// Labels of streams and fields that queries of logs name are what the agent sends.
+fn what_logql_asks_for_is_sent(site: &site::Site) {
+    let sent = site.sent_to_loki();
+    for name in ["cluster", "namespace", "service_name", "level", "trace_id"] {
+        assert!(sent.contains(name), "{name} is not among {sent:?}");
+    }
 }

@@ -11,7 +11,12 @@ pub(super) fn board() -> Board {
         about: "For operators of the agents: does every line arrive, is any about to be lost, and what does it cost.",
         from: "now-3h",
         variables: vec![
-            Variable::new("cluster", "Cluster", "label_values(nodewick_build_info, cluster)", Need::All(".*")),
+            Variable::new(
+                "cluster",
+                "Cluster",
+                "label_values(nodewick_build_info, cluster)",
+                Need::All(".*"),
+            ),
             Variable::new("node", "Node", "label_values(nodewick_build_info{@C}, node)", Need::All(".*")),
         ],
         rows: vec![
@@ -78,10 +83,11 @@ fn ledger() -> Vec<Panel> {
             .unit("Bps")
             .q("sum(rate(nodewick_log_read_bytes_total{@A}@R))", "read")
             .q("sum(rate(nodewick_sink_sent_bytes_total{@A}@R))", "sent"),
-        Panel::series("Unread by node", "Bytes on disk that are not yet read, the ten worst nodes.")
+        Panel::series("Unread by node", "How long the oldest unread line has waited, the ten worst nodes. Minutes: the backend is slow or the agent starves.")
             .size(8, 8)
-            .unit("bytes")
-            .q("topk(10, sum by (node) (nodewick_log_lag_bytes{@A}))", "{{node}}"),
+            .unit("s")
+            .levels(&[(0.0, "green", ""), (60.0, "orange", ""), (600.0, "red", "")])
+            .q("topk(10, max by (node) (nodewick_log_oldest_unread_age_seconds{@A}))", "{{node}}"),
         Panel::series("Dropped and lost", "Records that rules dropped, and bytes that were lost, by reason. Dropped is your config; lost is a page.")
             .size(8, 8)
             .unit("short")
@@ -116,10 +122,11 @@ fn loss() -> Vec<Panel> {
             .size(8, 8)
             .levels(&[(0.0, "green", ""), (2.0, "red", "")])
             .q("topk(10, max by (node) (nodewick_log_generation_lag_max{@A}))", "{{node}}"),
-        Panel::series("Spill", "Bytes kept of files that the kubelet was about to delete. It empties when the backend is back.")
+        Panel::series("Spill", "Bytes kept of files that the kubelet was about to delete, and the most that may be kept. It empties when the backend is back.")
             .size(8, 8)
             .unit("bytes")
-            .q("topk(10, sum by (node) (nodewick_spill_bytes{@A}))", "{{node}}"),
+            .q("topk(10, sum by (node) (nodewick_spill_bytes{@A}))", "{{node}}")
+            .q("min(nodewick_spill_limit_bytes{@A})", "least limit"),
         Panel::series("Rotations, cuts and gaps", "Rotations are normal. Cuts (truncations), gaps and damaged spill frames lose lines.")
             .size(8, 8)
             .unit("cps")
@@ -138,8 +145,9 @@ fn delivery() -> Vec<Panel> {
             .label("node", "Node")
             .value("min by (node, sink) (nodewick_sink_up{@A})", "Backend", "none")
             .column_levels(&[(0.0, "red", "does not answer"), (1.0, "green", "answers")])
+            .value("max by (node, sink) (time() - nodewick_sink_last_success_timestamp_seconds{@A})", "Took something", "s")
+            .column_levels(&[(0.0, "green", ""), (300.0, "orange", "")])
             .value("max by (node, sink) (nodewick_sink_queue_bytes{@A})", "Queue", "bytes")
-            .quiet()
             .value("max by (node, sink) (nodewick_sink_buffer_age_seconds{@A})", "Samples wait", "s")
             .quiet()
             .least("Backend"),
@@ -184,14 +192,11 @@ fn metrics() -> Vec<Panel> {
             .quiet()
             .q("sum by (reason) (rate(nodewick_scrape_ticks_skipped_total{@A}@R))", "left out: {{reason}}")
             .quiet(),
-        Panel::series("Series and samples turned away", "Series that targets have now, and new ones refused at the limit. Drop a label, or raise [scrape] series_limit.")
+        Panel::series("Series against the limit", "Series of scraped targets by [scrape] series_limit, the ten fullest nodes. At 100% new series are refused: drop a label, or raise it.")
             .size(8, 8)
-            .q("topk(10, sum by (node) (nodewick_scrape_series{@A}))", "series {{node}}")
-            .q(
-                "sum by (outcome) (rate(nodewick_scrape_samples_total{@A,outcome!~\"taken|dropped\"}@R))",
-                "samples a second: {{outcome}}",
-            )
-            .quiet(),
+            .unit("percentunit")
+            .levels(&[(0.0, "green", ""), (0.9, "orange", ""), (1.0, "red", "")])
+            .q("topk(10, max by (node) (nodewick_scrape_series{@A} / (nodewick_scrape_series_limit{@A} > 0)))", "{{node}}"),
         Panel::series("Lag of samples", "How far what was delivered is behind what was taken, by sink. Minutes: the receiver is too slow or down.")
             .size(8, 8)
             .unit("s")
@@ -201,15 +206,21 @@ fn metrics() -> Vec<Panel> {
                 "{{node}} {{sink}}",
             ),
         Panel::series("RED at a limit", "What RED turned away or missed, by reason. Routes: __other__ holds them; name the routes in the application.")
-            .size(12, 7)
+            .size(8, 7)
             .unit("cps")
             .none("nothing turned away")
             .q("sum by (reason) (rate(nodewick_red_refused_total{@A}@R))", "refused: {{reason}}")
             .quiet()
             .q("sum by (reason) (rate(nodewick_red_missed_total{@A}@R))", "missed: {{reason}}")
             .quiet(),
+        Panel::series("Samples turned away", "Samples of scraped pages that were not taken, by outcome: repeated, out of order, beyond the series limit, of a failed page.")
+            .size(8, 7)
+            .unit("cps")
+            .none("every sample was taken")
+            .q("sum by (outcome) (rate(nodewick_scrape_samples_total{@A,outcome!~\"taken|dropped\"}@R))", "{{outcome}}")
+            .quiet(),
         Panel::series("Samples by outcome", "Samples a second by sink and what became of them.")
-            .size(12, 7)
+            .size(8, 7)
             .unit("cps")
             .q("sum by (sink, outcome) (rate(nodewick_sink_samples_total{@A}@R))", "{{sink}} {{outcome}}")
             .q("sum by (sink, reason) (rate(nodewick_sink_samples_lost_total{@A}@R))", "lost {{sink}}: {{reason}}")
@@ -242,29 +253,41 @@ fn state() -> Vec<Panel> {
                 "Keys awaiting a restart",
                 "none",
             )
+            .value(
+                "max by (node, version) (scalar(count(count by (hash) (nodewick_config_info{@A}))) * nodewick_build_info{@A})",
+                "Configs on all nodes",
+                "none",
+            )
+            .column_levels(&[(0.0, "green", ""), (2.0, "orange", "")])
             .least("Config"),
         Panel::series("Age of checkpoint", "Since positions were last made durable. Minutes while lines are read: the state directory cannot be written.")
             .size(12, 8)
             .unit("s")
             .q("topk(10, max by (node) (time() - (nodewick_checkpoint_timestamp_seconds{@A} > 0)))", "{{node}}"),
+        Panel::series("Clock skew", "How far each node's clock is from those that it talks to. Seconds: lines are refused as too new, or sort wrongly. Look at the node's time service.")
+            .size(6, 8)
+            .unit("s")
+            .signed()
+            .q("topk(10, max by (node, peer) (nodewick_clock_skew_seconds{@A}))", "{{node}} {{peer}}"),
         Panel::series("Age of the pod watch", "Since the API server or the kubelet last sent anything. Minutes: labels of new pods may be late.")
-            .size(8, 8)
+            .size(6, 8)
             .unit("s")
             .none("no node reads pods")
             .q(
                 "topk(10, max by (node, resource) (time() - (nodewick_kube_last_contact_timestamp_seconds{@A} > 0)))",
                 "{{node}} {{resource}}",
             )
-            .quiet()
             .q("sum by (reason) (rate(nodewick_kube_errors_total{@A}@R))", "errors a second: {{reason}}")
             .quiet(),
         Panel::series("CPU", "Cores of the agents, the ten busiest. It follows the bytes read.")
-            .size(8, 8)
+            .size(6, 8)
             .unit("cores")
             .q(&format!("topk(10, sum by (node) (rate(process_cpu_seconds_total{{@A}}@R) {own}))"), "{{node}}"),
         Panel::series("Memory", "Resident memory, the ten largest. The bound that `nodewick check` prints is what the limit must hold.")
-            .size(8, 8)
+            .size(6, 8)
             .unit("bytes")
-            .q(&format!("topk(10, sum by (node) (process_resident_memory_bytes{{@A}} {own}))"), "{{node}}"),
+            .q(&format!("topk(10, sum by (node) (process_resident_memory_bytes{{@A}} {own}))"), "{{node}}")
+            .q("min(nodewick_memory_limit_bytes{@A} > 0)", "least limit")
+            .quiet(),
     ]
 }

@@ -10,7 +10,12 @@ pub(super) fn board() -> Board {
         from: "now-6h",
         variables: vec![
             Variable::new("cluster", "Cluster", "label_values(kube_node_info, cluster)", Need::All(".*")),
-            Variable::new("namespace", "Namespace", "label_values(kube_pod_info{@C}, namespace)", Need::All(".*")),
+            Variable::new(
+                "namespace",
+                "Namespace",
+                "label_values(kube_pod_info{@C}, namespace)",
+                Need::All(".*"),
+            ),
         ],
         rows: vec![
             Row { title: "", panels: stats() },
@@ -71,7 +76,7 @@ fn pods() -> Vec<Panel> {
         Panel::stacked("Pods by phase", "Pending that stays: no room, no image, or a volume that is not there.")
             .size(8, 8)
             .q("sum by (phase) (kube_pod_status_phase{@N}) > 0", "{{phase}}"),
-        Panel::series("Restarts in an hour", "The ten containers that restart most. Saw teeth are crash loops.")
+        Panel::series("Restarts by container", "The ten containers that restart most. Saw teeth are crash loops.")
             .size(8, 8)
             .q(
                 "topk(10, sum by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total{@N}[1h])) > 0)",
@@ -121,7 +126,7 @@ fn pods() -> Vec<Panel> {
 
 fn room() -> Vec<Panel> {
     vec![
-        Panel::table("Nodes", "Readiness and what is requested of each node. An uneven cluster has pods that are pinned.")
+        Panel::table("Nodes by what is requested", "Readiness and what is requested of each node. An uneven cluster has pods that are pinned.")
             .size(24, 8)
             .label("node", "Node")
             .value(

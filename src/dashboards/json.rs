@@ -17,8 +17,7 @@ pub(super) const DEPLOYS: &str = "1000 * max by (cluster, namespace, replicaset)
      max by (cluster, namespace, replicaset, owner_name) (kube_replicaset_owner{@C,owner_kind=\"Deployment\"})";
 
 /// Alerts about objectives, the agent and workloads.
-pub(super) const ALERTS: &str =
-    "max by (alertname, severity, slo_id, namespace, node) (ALERTS{@C,alertstate=\"firing\",alertname=~\"SLO.+|Nodewick.+|Workload.+\"})";
+pub(super) const ALERTS: &str = "max by (alertname, severity, slo_id, namespace, node) (ALERTS{@C,alertstate=\"firing\",alertname=~\"SLO.+|Nodewick.+|Workload.+\"})";
 
 /// The dashboard's text.
 pub(super) fn render(board: &Board) -> String {
@@ -69,16 +68,25 @@ fn annotations(board: &Board) -> Vec<Value> {
     }
     // What is shown of a dashboard about one namespace or workload is about it too.
     if has("namespace") {
-        deploys = deploys
-            .replace("_created{cluster=~\"$cluster\"}", "_created{cluster=~\"$cluster\",namespace=~\"$namespace\"}");
+        deploys = deploys.replace(
+            "_created{cluster=~\"$cluster\"}",
+            "_created{cluster=~\"$cluster\",namespace=~\"$namespace\"}",
+        );
     }
     if has("workload") {
-        deploys = deploys.replace("owner_kind=\"Deployment\"", "owner_kind=\"Deployment\",owner_name=~\"$workload\"");
+        deploys = deploys
+            .replace("owner_kind=\"Deployment\"", "owner_kind=\"Deployment\",owner_name=~\"$workload\"");
     }
     if has("slo_id") {
         alerts = alerts.replace("alertname=~", "slo_id=\"$slo_id\",alertname=~");
     }
-    let annotation = |name: &str, color: &str, expr: String, title: &str, body: &str, tags: &str, value: bool| {
+    let annotation = |name: &str,
+                      color: &str,
+                      expr: String,
+                      title: &str,
+                      body: &str,
+                      tags: &str,
+                      value: bool| {
         json!({
             "datasource": datasource(Source::Prometheus), "enable": true, "expr": expr, "hide": false, "iconColor": color,
             "name": name, "step": "30s", "tagKeys": tags, "textFormat": body, "titleFormat": title,
@@ -113,7 +121,12 @@ fn annotations(board: &Board) -> Vec<Value> {
 
 fn variables(board: &Board) -> Vec<Value> {
     let uses = |source: Source| {
-        board.rows.iter().flat_map(|row| &row.panels).flat_map(|panel| &panel.queries).any(|q| q.source == source)
+        board
+            .rows
+            .iter()
+            .flat_map(|row| &row.panels)
+            .flat_map(|panel| &panel.queries)
+            .any(|q| q.source == source)
     };
     let mut found: Vec<Value> = [
         ("prometheus_datasource", "Prometheus", "prometheus", Source::Prometheus),
@@ -152,11 +165,8 @@ fn variable(of: &Variable) -> Value {
         Need::Listed => (None, true),
         _ => (None, false),
     };
-    let current = if listed {
-        json!({"selected": true, "text": ["All"], "value": ["$__all"]})
-    } else {
-        json!({})
-    };
+    let current =
+        if listed { json!({"selected": true, "text": ["All"], "value": ["$__all"]}) } else { json!({}) };
     json!({
         "allValue": all, "current": current, "datasource": datasource(Source::Prometheus), "definition": of.query,
         "hide": hide, "includeAll": listed, "label": of.label, "multi": listed, "name": of.name, "options": [],
@@ -194,7 +204,8 @@ fn panels(board: &Board) -> Vec<Value> {
 
 fn panel(of: &Panel, id: u32, place: Value) -> Value {
     let source = of.queries.first().map_or(Source::Prometheus, |query| query.source);
-    let targets: Vec<Value> = of.queries.iter().enumerate().map(|(at, query)| target(of, query, at)).collect();
+    let targets: Vec<Value> =
+        of.queries.iter().enumerate().map(|(at, query)| target(of, query, at)).collect();
     json!({
         "datasource": datasource(source),
         "description": about(of),

@@ -1,7 +1,7 @@
 //! `nodewick-logs`: who logs what, how much, and how well.
 
 use super::model::{Board, Need, Panel, Row, Variable};
-use super::promql::named;
+use super::promql::{named, of_workloads};
 
 /// Loki wants one matcher that cannot be empty: the namespace.
 const LINES: &str = "{@C,namespace=~\"$namespace\"}";
@@ -10,8 +10,9 @@ const LINES: &str = "{@C,namespace=~\"$namespace\"}";
 const PATTERN: &str = "| level=~\"error|fatal\" | json message=\"msg\", text=\"message\" | drop __error__, __error_details__ \
      | label_format pattern=`{{ regexReplaceAll \"[0-9a-fA-F]{8,}|[0-9]+\" (or .message .text __line__) \"#\" | trunc 120 }}`";
 
-fn records() -> String {
-    named("rate(nodewick_workload_records_total{@C}@R)", &["namespace", "service"])
+/// Lines a second of the workloads chosen.
+fn written(more: &str) -> String {
+    of_workloads("rate", "nodewick_workload_lines_total", more, "@R")
 }
 
 pub(super) fn board() -> Board {
@@ -38,7 +39,7 @@ pub(super) fn board() -> Board {
         rows: vec![
             Row { title: "", panels: stats() },
             Row { title: "Volume", panels: volume() },
-            Row { title: "Errors", panels: vec![patterns(), newest()] },
+            Row { title: "Errors", panels: [news(), vec![patterns(), newest()]].concat() },
             Row { title: "Quality", panels: quality() },
         ],
     }
@@ -79,25 +80,70 @@ fn stats() -> Vec<Panel> {
 }
 
 fn volume() -> Vec<Panel> {
+    let bytes = of_workloads("rate", "nodewick_workload_log_bytes_total", "", "@R");
     vec![
         Panel::stacked("Lines by namespace", "Lines a second, the ten loudest. A step is a release or a debug level that was left on.")
             .size(8, 8)
             .unit("cps")
-            .q(&format!("topk(10, sum by (namespace) ({}))", records()), "{{namespace}}"),
-        Panel::stacked("Bytes by namespace", "Bytes of lines in each step, as Loki stores them.")
+            .q(&format!("topk(10, sum by (namespace) ({}))", written("")), "{{namespace}}"),
+        Panel::stacked("Bytes by namespace", "Bytes of lines a second, the ten largest. What you pay for.")
             .size(8, 8)
-            .unit("bytes")
-            .lines(&format!("topk(10, sum by (namespace) (bytes_over_time({LINES} [$__auto])))"), "{{namespace}}"),
+            .unit("Bps")
+            .q(&format!("topk(10, sum by (namespace) ({bytes}))"), "{{namespace}}"),
         Panel::stacked("Lines by level", "The mix of levels. Debug in production is money; error that never goes down is noise that hides the next error.")
             .size(8, 8)
-            .lines(&format!("sum by (level) (count_over_time({LINES} [$__auto]))"), "{{level}}"),
+            .unit("cps")
+            .q(&format!("sum by (level) ({})", written("")), "{{level}}"),
         Panel::table("Noisiest workloads", "Who writes most, now. Sample or drop what nobody reads, at the agent, by a rule or an annotation.")
             .size(12, 9)
             .label("namespace", "Namespace")
-            .label("service", "Service")
-            .value(&format!("topk(20, sum by (namespace, service) ({}))", records()), "Lines", "cps")
-            .most("Lines"),
-        Panel::series("Error lines by service", "Lines of level error and fatal, the ten loudest services.")
+            .label("workload", "Workload")
+            .value(&format!("topk(20, sum by (namespace, workload) ({bytes}))"), "Bytes", "Bps")
+            .value(&format!("sum by (namespace, workload) ({})", written("")), "Lines", "cps")
+            .value(
+                &format!(
+                    "sum by (namespace, workload) ({}) / (sum by (namespace, workload) ({}) > 0)",
+                    written(",level=~\"error|fatal\""),
+                    written("")
+                ),
+                "Errors",
+                "percentunit",
+            )
+            .column_levels(&[(0.0, "green", ""), (0.05, "orange", "")])
+            .most("Bytes"),
+        Panel::series("Error lines by workload", "Lines of level error and fatal a second, the ten loudest.")
+            .size(12, 9)
+            .unit("cps")
+            .q(
+                &format!("topk(10, sum by (namespace, workload) ({}))", written(",level=~\"error|fatal\"")),
+                "{{namespace}}/{{workload}}",
+            ),
+    ]
+}
+
+fn news() -> Vec<Panel> {
+    let by = "namespace, workload";
+    let increase = |metric: &str| of_workloads("increase", metric, "", "[1h]");
+    vec![
+        Panel::table(
+            "New kinds of errors within the hour",
+            "Workloads that wrote errors unlike any before, that panicked, or from whose lines a secret was removed. Look here after each release.",
+        )
+        .size(12, 9)
+        .label("namespace", "Namespace")
+        .label("workload", "Workload")
+        .value(
+            &format!("sum by ({by}) ({})", increase("nodewick_workload_new_error_patterns_total")),
+            "New patterns",
+            "none",
+        )
+        .column_levels(&[(0.0, "green", ""), (1.0, "orange", "")])
+        .value(&format!("sum by ({by}) ({})", increase("nodewick_workload_panics_total")), "Panics", "none")
+        .column_levels(&[(0.0, "green", ""), (1.0, "red", "")])
+        .value(&format!("sum by ({by}) ({})", increase("nodewick_workload_secret_records_total")), "Lines with secrets", "none")
+        .column_levels(&[(0.0, "green", ""), (1.0, "red", "")])
+        .most("New patterns"),
+        Panel::series("Errors by service, as Loki has them", "Lines of level error and fatal, the ten loudest services. It differs from the agents' count where a backend lost lines.")
             .size(12, 9)
             .lines(
                 &format!("topk(10, sum by (namespace, service_name) (count_over_time({LINES} | level=~\"error|fatal\" [$__auto])))"),
@@ -142,31 +188,34 @@ fn newest() -> Panel {
 }
 
 fn quality() -> Vec<Panel> {
+    let traced = |more: &str| {
+        named(&format!("rate(nodewick_workload_records_total{{@C{more}}}@R)"), &["namespace", "service"])
+    };
     let by = "namespace, service";
-    let without = named("rate(nodewick_workload_records_total{@C,trace=\"none\"}@R)", &["namespace", "service"]);
+    let unparsed = of_workloads("rate", "nodewick_workload_unparsed_records_total", "", "@R");
     vec![
         Panel::table("Services by lines without a trace id", "Whose lines join no trace. Log the trace id, or a request id that an earlier line has beside one.")
             .size(12, 9)
             .label("namespace", "Namespace")
             .label("service", "Service")
             .value(
-                &format!("sum by ({by}) ({without}) / (sum by ({by}) ({}) > 0)", records()),
+                &format!("sum by ({by}) ({}) / (sum by ({by}) ({}) > 0)", traced(",trace=\"none\""), traced("")),
                 "Without",
                 "percentunit",
             )
-            .value(&format!("sum by ({by}) ({without})"), "Lines without", "cps")
+            .value(&format!("sum by ({by}) ({})", traced(",trace=\"none\"")), "Lines without", "cps")
             .most("Lines without"),
-        Panel::series("Lines without a level", "The share whose severity nobody could tell, the ten worst services: plain text, or a format that is not understood.")
+        Panel::series("Unparsed share", "The share of lines in which nothing was recognised: no level, time, trace id or request. The ten worst; `nodewick explain` says what is tried.")
             .size(12, 9)
             .unit("percentunit")
-            .lines(
+            .max(1.0)
+            .q(
                 &format!(
-                    "topk(10, sum by (service_name) (count_over_time({LINES} | level=\"\" [$__auto])) \
-                     / sum by (service_name) (count_over_time({LINES} [$__auto])))"
+                    "topk(10, sum by (namespace, workload) ({unparsed}) / (sum by (namespace, workload) ({}) > 0))",
+                    written("")
                 ),
-                "{{service_name}}",
-            )
-            .quiet(),
+                "{{namespace}}/{{workload}}",
+            ),
         Panel::series("Malformed lines", "Lines that are not as their format demands, by kind. They are delivered all the same.")
             .unit("cps")
             .q("sum by (kind) (rate(nodewick_log_malformed_total{@C}@R))", "{{kind}}")

@@ -57,10 +57,9 @@ pub fn alerts() -> String {
 
 /// `grafana/<uid>.json` for each dashboard, then `provisioning/…`.
 pub fn files() -> Vec<File> {
-    let boards = boards().into_iter().map(|board| File {
-        path: format!("grafana/{}.json", board.uid),
-        text: json::render(&board),
-    });
+    let boards = boards()
+        .into_iter()
+        .map(|board| File { path: format!("grafana/{}.json", board.uid), text: json::render(&board) });
     boards.chain(provisioning::files()).collect()
 }
 

@@ -284,7 +284,10 @@ impl Panel {
 
     /// Colours from values on, with words.
     pub fn levels(self, levels: &[(f64, &'static str, &'static str)]) -> Self {
-        Self { levels: levels.iter().map(|&(from, color, word)| Level { from, color, word }).collect(), ..self }
+        Self {
+            levels: levels.iter().map(|&(from, color, word)| Level { from, color, word }).collect(),
+            ..self
+        }
     }
 
     fn query(mut self, source: Source, expr: &str, legend: &'static str, instant: bool) -> Self {

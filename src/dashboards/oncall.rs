@@ -1,12 +1,14 @@
 //! `nodewick-oncall`: what is wrong right now, on one screen.
 
 use super::model::{Board, Need, Panel, Row, Variable};
-use super::promql::{each_cluster, factor, recorded};
+use super::promql::{each_cluster, factor, named, recorded};
 use super::red::SERVICE;
-use super::slo::{DETAIL, FAST, LEFT, burning_now};
+use super::slo::{BURN, DETAIL, LEFT, STATES, burning_now, state};
 
-const AGENT: (&str, &str) =
-    ("Open the agent", "/d/nodewick-agent?var-node=${__value.raw:percentencode}&${cluster:queryparam}&${__url_time_range}");
+const AGENT: (&str, &str) = (
+    "Open the agent",
+    "/d/nodewick-agent?var-node=${__value.raw:percentencode}&${cluster:queryparam}&${__url_time_range}",
+);
 
 /// Traffic of the last hour that is gone: what `SLOTrafficVanished` looks at.
 pub(super) fn vanished() -> String {
@@ -20,14 +22,25 @@ pub(super) fn vanished() -> String {
 /// One series a node and reason, 1 where the agent is in trouble and 0 where it is not.
 pub(super) fn trouble(matchers: &str) -> String {
     let reasons = [
-        ("a backend does not answer", format!("max by (cluster, node) (nodewick_sink_up{{{matchers}}} == bool 0)")),
+        (
+            "a backend does not answer",
+            format!("max by (cluster, node) (nodewick_sink_up{{{matchers}}} == bool 0)"),
+        ),
         (
             "lines are lost soon",
-            format!("max by (cluster, node) (nodewick_log_time_to_loss_min_seconds{{{matchers}}} < bool 900)"),
+            format!(
+                "max by (cluster, node) (nodewick_log_time_to_loss_min_seconds{{{matchers}}} < bool 900)"
+            ),
         ),
         (
             "reading is rotations behind",
             format!("max by (cluster, node) (nodewick_log_generation_lag_max{{{matchers}}} >= bool 2)"),
+        ),
+        (
+            "reading is late",
+            format!(
+                "max by (cluster, node) (nodewick_log_oldest_unread_age_seconds{{{matchers}}} > bool 60)"
+            ),
         ),
         (
             "bytes are unexplained",
@@ -35,7 +48,9 @@ pub(super) fn trouble(matchers: &str) -> String {
         ),
         (
             "its config was refused",
-            format!("max by (cluster, node) (nodewick_config_last_reload_successful{{{matchers}}} == bool 0)"),
+            format!(
+                "max by (cluster, node) (nodewick_config_last_reload_successful{{{matchers}}} == bool 0)"
+            ),
         ),
         (
             "lines were lost within the hour",
@@ -44,7 +59,8 @@ pub(super) fn trouble(matchers: &str) -> String {
             ),
         ),
     ];
-    let reasons = reasons.map(|(reason, expr)| format!("label_replace({expr}, \"trouble\", \"{reason}\", \"\", \"\")"));
+    let reasons =
+        reasons.map(|(reason, expr)| format!("label_replace({expr}, \"trouble\", \"{reason}\", \"\", \"\")"));
     reasons.join(" or ")
 }
 
@@ -134,10 +150,12 @@ fn tables() -> Vec<Panel> {
         )
         .size(12, 8)
         .label_link("slo_id", "SLO", DETAIL)
-        .value(&format!("topk(15, {})", recorded("slo:burn_rate:ratio_rate5m", "@C")), "Burn 5m", "suffix:×")
-        .column_levels(FAST)
+        .value(&state("@C"), "State", "none")
+        .column_levels(STATES)
+        .value(&recorded("slo:burn_rate:ratio_rate5m", "@C"), "Burn 5m", "suffix:×")
+        .column_levels(BURN)
         .value(&recorded("slo:burn_rate:ratio_rate1h", "@C"), "Burn 1h", "suffix:×")
-        .column_levels(FAST)
+        .column_levels(BURN)
         .value(&each_cluster(&factor("1h")), "Pages at", "suffix:×")
         .value(&recorded("slo:error_budget_remaining:ratio", "@C"), "Budget left", "percentunit")
         .column_levels(LEFT)
@@ -164,15 +182,21 @@ fn changes() -> Vec<Panel> {
         ),
         Panel::series(
             "Error-log leaders",
-            "Lines of level error and fatal by service. A leader here without 5xx fails in the background: jobs, consumers, retries.",
+            "Lines of level error and fatal by workload. A leader here without 5xx fails in the background: jobs, consumers, retries.",
         )
         .size(8, 8)
-        .unit("short")
-        .lines(
-            "topk(5, sum by (namespace, service_name) (count_over_time({namespace=~\".+\",@C} | level=~\"error|fatal\" [$__auto])))",
-            "{{namespace}}/{{service_name}}",
+        .unit("cps")
+        .q(
+            &format!(
+                "topk(5, sum by (namespace, workload) ({}))",
+                named("rate(nodewick_workload_lines_total{@C,level=~\"error|fatal\"}@R)", &["namespace"])
+            ),
+            "{{namespace}}/{{workload}}",
         )
-        .quiet(),
+        .link(
+            "Open the logs",
+            "/d/nodewick-logs?var-namespace=${__field.labels.namespace:percentencode}&${cluster:queryparam}&${__url_time_range}",
+        ),
         Panel::table(
             "Recent deploys",
             "The newest ReplicaSets. If an objective began to burn within minutes of one, undo it before you search.",

@@ -51,10 +51,21 @@ pub(super) fn named(series: &str, labels: &[&str]) -> String {
     })
 }
 
+/// A counter of the agent's own page about workloads of the namespaces chosen, as a rate or an increase over a range; `more` are
+/// further matchers. Read under both names of `namespace`, as [`named`] says.
+pub(super) fn of_workloads(function: &str, metric: &str, more: &str, range: &str) -> String {
+    let series = |matchers: &str| format!("{function}({metric}{{@C,{matchers}{more}}}{range})");
+    format!(
+        "({} or {})",
+        named(&series("exported_namespace=~\"$namespace\""), &["namespace"]),
+        series("exported_namespace=\"\",namespace=~\"$namespace\"")
+    )
+}
+
 /// A value that objectives have once, repeated for each cluster in which they are measured.
 pub(super) fn each_cluster(value: &str) -> String {
     format!(
-        "0 * max by (cluster, slo_id) (slo:sli_events:increase5m{{@C}}) + on (slo_id) group_left () max by (slo_id) ({value})"
+        "0 * max by (cluster, slo_id) (slo:error_budget_remaining:ratio{{@C}}) + on (slo_id) group_left () max by (slo_id) ({value})"
     )
 }
 
@@ -86,6 +97,9 @@ mod tests {
             "sum(rate(a{cluster=~\"$cluster\",b=\"c\"}[$__rate_interval]))"
         );
         assert_eq!(text("x{@W}"), "x{cluster=~\"$cluster\",namespace=\"$namespace\",workload=\"$workload\"}");
-        assert_eq!(text("sum_over_time(x{@I}[5m] @ end())"), "sum_over_time(x{slo_id=\"$slo_id\"}[5m] @ end())");
+        assert_eq!(
+            text("sum_over_time(x{@I}[5m] @ end())"),
+            "sum_over_time(x{slo_id=\"$slo_id\"}[5m] @ end())"
+        );
     }
 }

@@ -18,7 +18,12 @@ const SECONDS: &[(f64, &str, &str)] = &[(0.0, "green", ""), (0.5, "yellow", ""),
 pub(super) fn variables() -> Vec<Variable> {
     vec![
         Variable::new("cluster", "Cluster", "label_values(red_source_info, cluster)", Need::All(".*")),
-        Variable::new("namespace", "Namespace", "label_values(red_source_info{@C}, namespace)", Need::All(".*")),
+        Variable::new(
+            "namespace",
+            "Namespace",
+            "label_values(red_source_info{@C}, namespace)",
+            Need::All(".*"),
+        ),
     ]
 }
 
@@ -94,22 +99,34 @@ fn table() -> Panel {
 
 fn over_time() -> Vec<Panel> {
     vec![
-        Panel::stacked("Requests", "Requests a second by workload, the ten busiest.")
+        Panel::stacked("Requests by workload", "Requests a second by workload, the ten busiest.")
             .size(8, 9)
             .unit("reqps")
-            .q("topk(10, sum by (namespace, workload) (rate(red_requests_total{@N}@R)))", "{{namespace}}/{{workload}}")
+            .q(
+                "topk(10, sum by (namespace, workload) (rate(red_requests_total{@N}@R)))",
+                "{{namespace}}/{{workload}}",
+            )
             .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
-        Panel::series("Errors", "The share of 5xx by workload, the ten worst. Several at once have a common dependency.")
-            .size(8, 9)
-            .unit("percentunit")
-            .levels(ERRORS)
-            .q(&format!("topk(10, {})", error_ratio("namespace, workload", "@N")), "{{namespace}}/{{workload}}")
-            .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
-        Panel::series("p99", "By workload, the ten slowest. A climb with a steady rate is saturation or a slow dependency.")
-            .size(8, 9)
-            .unit("s")
-            .q(&format!("topk(10, {})", quantile("0.99", "namespace, workload", "@N")), "{{namespace}}/{{workload}}")
-            .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
+        Panel::series(
+            "Errors by workload",
+            "The share of 5xx by workload, the ten worst. Several at once have a common dependency.",
+        )
+        .size(8, 9)
+        .unit("percentunit")
+        .levels(ERRORS)
+        .q(&format!("topk(10, {})", error_ratio("namespace, workload", "@N")), "{{namespace}}/{{workload}}")
+        .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
+        Panel::series(
+            "p99 by workload",
+            "By workload, the ten slowest. A climb with a steady rate is saturation or a slow dependency.",
+        )
+        .size(8, 9)
+        .unit("s")
+        .q(
+            &format!("topk(10, {})", quantile("0.99", "namespace, workload", "@N")),
+            "{{namespace}}/{{workload}}",
+        )
+        .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
     ]
 }
 

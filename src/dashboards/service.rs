@@ -10,7 +10,12 @@ pub(super) fn variables(of: &str) -> Vec<Variable> {
     vec![
         Variable::new("cluster", "Cluster", &format!("label_values({of}, cluster)"), Need::All(".*")),
         Variable::new("namespace", "Namespace", &format!("label_values({of}{{@C}}, namespace)"), Need::One),
-        Variable::new("workload", "Workload", &format!("label_values({of}{{@C,namespace=\"$namespace\"}}, workload)"), Need::One),
+        Variable::new(
+            "workload",
+            "Workload",
+            &format!("label_values({of}{{@C,namespace=\"$namespace\"}}, workload)"),
+            Need::One,
+        ),
         Variable::new("pod", "Pod", &format!("label_values({of}{{@W}}, pod)"), Need::Listed),
     ]
 }
@@ -19,7 +24,8 @@ pub(super) fn board() -> Board {
     let mut variables = variables("red_requests_total");
     // Loki and Tempo know services; a workload has one as a rule.
     variables.push(
-        Variable::new("service", "Service", "label_values(red_requests_total{@W}, service)", Need::Listed).hidden(),
+        Variable::new("service", "Service", "label_values(red_requests_total{@W}, service)", Need::Listed)
+            .hidden(),
     );
     if let Some(first) = variables.first_mut() {
         first.query = "label_values(red_source_info, cluster)".to_owned();
@@ -88,27 +94,33 @@ fn requests() -> Vec<Panel> {
 
 fn routes() -> Panel {
     let by = "route, method";
-    Panel::table("Routes", "Most failing first. A route called __other__ holds what exceeds the 50 that a workload may have.")
-        .size(14, 10)
-        .label("route", "Route")
-        .label("method", "Method")
-        .value(&format!("sum by ({by}) (rate(red_requests_total{{@W}}@R))"), "Requests", "reqps")
-        .value(&error_ratio(by, "@W"), "Errors", "percentunit")
-        .column_levels(ERRORS)
-        .value(&quantile("0.5", by, "@W"), "p50", "s")
-        .value(&quantile("0.99", by, "@W"), "p99", "s")
-        .most("Errors")
+    Panel::table(
+        "Routes by errors",
+        "Most failing first. A route called __other__ holds what exceeds the 50 that a workload may have.",
+    )
+    .size(14, 10)
+    .label("route", "Route")
+    .label("method", "Method")
+    .value(&format!("sum by ({by}) (rate(red_requests_total{{@W}}@R))"), "Requests", "reqps")
+    .value(&error_ratio(by, "@W"), "Errors", "percentunit")
+    .column_levels(ERRORS)
+    .value(&quantile("0.5", by, "@W"), "p50", "s")
+    .value(&quantile("0.99", by, "@W"), "p99", "s")
+    .most("Errors")
 }
 
 fn pods() -> Panel {
-    Panel::table("Pods", "One pod that differs: restart it, or look at its node. All alike: the release or a dependency.")
-        .size(10, 10)
-        .label("pod", "Pod")
-        .value("sum by (pod) (rate(red_requests_total{@W}@R))", "Requests", "reqps")
-        .value(&error_ratio("pod", "@W"), "Errors", "percentunit")
-        .column_levels(ERRORS)
-        .value(&quantile("0.99", "pod", "@W"), "p99", "s")
-        .most("Errors")
+    Panel::table(
+        "Pods by errors",
+        "One pod that differs: restart it, or look at its node. All alike: the release or a dependency.",
+    )
+    .size(10, 10)
+    .label("pod", "Pod")
+    .value("sum by (pod) (rate(red_requests_total{@W}@R))", "Requests", "reqps")
+    .value(&error_ratio("pod", "@W"), "Errors", "percentunit")
+    .column_levels(ERRORS)
+    .value(&quantile("0.99", "pod", "@W"), "p99", "s")
+    .most("Errors")
 }
 
 /// The service's lines; `namespace` and the service are labels of the stream.
@@ -140,7 +152,8 @@ fn traces() -> Panel {
 
 fn resources() -> Vec<Panel> {
     let cpu = "sum by (pod) (max by (pod, container) (rate(container_cpu_usage_seconds_total{@P,container!=\"\"}@R)))";
-    let memory = "sum by (pod) (max by (pod, container) (container_memory_working_set_bytes{@P,container!=\"\"}))";
+    let memory =
+        "sum by (pod) (max by (pod, container) (container_memory_working_set_bytes{@P,container!=\"\"}))";
     vec![
         Panel::series("CPU", "Cores by pod. At the limit it is throttled, which shows as p99.")
             .size(8, 8)

@@ -3,8 +3,10 @@
 use super::model::{Board, Need, Panel, Row, Variable};
 use super::promql::{each_cluster, factor, recorded};
 
-pub(super) const DETAIL: (&str, &str) =
-    ("Open the objective", "/d/nodewick-slo-detail?${cluster:queryparam}&var-slo_id=${__value.raw:percentencode}&${__url_time_range}");
+pub(super) const DETAIL: (&str, &str) = (
+    "Open the objective",
+    "/d/nodewick-slo-detail?${cluster:queryparam}&var-slo_id=${__value.raw:percentencode}&${__url_time_range}",
+);
 
 /// The same from a line of a chart.
 const DETAIL_OF_SERIES: (&str, &str) = (
@@ -12,13 +14,12 @@ const DETAIL_OF_SERIES: (&str, &str) = (
     "/d/nodewick-slo-detail?${cluster:queryparam}&var-slo_id=${__field.labels.slo_id:percentencode}&${__url_time_range}",
 );
 
-pub(super) const FAST: &[(f64, &str, &str)] =
-    &[(0.0, "green", ""), (1.0, "yellow", ""), (6.0, "orange", ""), (14.4, "red", "")];
-const SLOW: &[(f64, &str, &str)] = &[(0.0, "green", ""), (1.0, "orange", ""), (3.0, "red", "")];
+/// Above 1 the budget goes faster than it may. From where on somebody is called depends on the period: states say it.
+pub(super) const BURN: &[(f64, &str, &str)] = &[(0.0, "green", ""), (1.0, "orange", "")];
 pub(super) const LEFT: &[(f64, &str, &str)] = &[(0.0, "red", ""), (0.1, "orange", ""), (0.5, "green", "")];
 
 /// The state of an objective in a word, by its number.
-const STATES: &[(f64, &str, &str)] = &[
+pub(super) const STATES: &[(f64, &str, &str)] = &[
     (0.0, "green", "within budget"),
     (1.0, "yellow", "burns slowly"),
     (2.0, "orange", "ticket"),
@@ -55,7 +56,7 @@ fn tier(long: &str, short: &str, matchers: &str) -> String {
 }
 
 /// The number of [`STATES`], the worst that holds; ranges without data say nothing.
-fn state(matchers: &str) -> String {
+pub(super) fn state(matchers: &str) -> String {
     let page = format!(
         "max by (cluster, slo_id) (label_replace({}, \"tier\", \"1\", \"\", \"\") or label_replace({}, \"tier\", \"2\", \"\", \"\"))",
         tier("1h", "5m", matchers),
@@ -97,7 +98,10 @@ pub(super) fn board() -> Board {
         from: "now-24h",
         variables: vec![cluster()],
         rows: vec![
-            Row { title: "", panels: vec![stat_objectives(), stat_burning(), stat_gone(), stat_young(), stat_quiet()] },
+            Row {
+                title: "",
+                panels: vec![stat_objectives(), stat_burning(), stat_gone(), stat_young(), stat_quiet()],
+            },
             Row { title: "Objectives", panels: vec![table()] },
             Row { title: "Over time", panels: vec![budgets(), burns()] },
         ],
@@ -105,9 +109,9 @@ pub(super) fn board() -> Board {
 }
 
 fn stat_objectives() -> Panel {
-    Panel::stat("Objectives", "How many objectives are measured. Fewer than you declared: load the rendered rules (SLORuleMissing).")
+    Panel::stat("Objectives", "How many objectives have rules, in all clusters. Fewer than you declared: load the rendered rules (SLORuleMissing).")
         .size(5, 4)
-        .q(&format!("count({})", recorded("slo:sli_events:increase5m", "@C")), "objectives")
+        .q("count(max by (slo_id) (slo:objective:ratio))", "objectives")
 }
 
 fn stat_burning() -> Panel {
@@ -135,8 +139,17 @@ fn stat_young() -> Panel {
 }
 
 fn stat_quiet() -> Panel {
-    Panel::stat("Without requests", "Objectives with no request in five minutes. Nobody is told unless SLOTrafficVanished is loaded.")
-        .q(&format!("sum({} == bool 0)", recorded("slo:sli_events:increase5m", "@C")), "quiet")
+    Panel::stat("Without requests", "Objectives that had requests in their period and have none in five minutes. At night that is normal, at noon it is SLOTrafficVanished.")
+        .q(
+            &format!(
+                "count({} unless on (cluster, slo_id) ({} > 0))",
+                recorded("slo:error_budget_remaining:ratio", "@C"),
+                recorded("slo:sli_events:increase5m", "@C")
+            ),
+            "without requests",
+        )
+        .quiet()
+        .none("none")
         .levels(&[(0.0, "green", ""), (1.0, "yellow", "")])
 }
 
@@ -160,13 +173,13 @@ fn table() -> Panel {
     .column_levels(LEFT)
     .value(&days, "Days covered", "none")
     .value(&recorded("slo:burn_rate:ratio_rate5m", "@C"), "Burn 5m", "suffix:×")
-    .column_levels(FAST)
+    .column_levels(BURN)
     .value(&recorded("slo:burn_rate:ratio_rate1h", "@C"), "Burn 1h", "suffix:×")
-    .column_levels(FAST)
+    .column_levels(BURN)
     .value(&recorded("slo:burn_rate:ratio_rate6h", "@C"), "Burn 6h", "suffix:×")
-    .column_levels(FAST)
+    .column_levels(BURN)
     .value(&recorded("slo:burn_rate:ratio_rate3d", "@C"), "Burn 3d", "suffix:×")
-    .column_levels(SLOW)
+    .column_levels(BURN)
     .value(&each_cluster(&factor("1h")), "Pages at", "suffix:×")
     .value(&exhaustion("@C"), "Budget gone in", "s")
     .quiet()
@@ -175,13 +188,16 @@ fn table() -> Panel {
 }
 
 fn budgets() -> Panel {
-    Panel::series("Budget left", "Of the whole period. A cliff is an incident, a slope is something that nobody fixes.")
-        .unit("percentunit")
-        .max(1.0)
-        .signed()
-        .levels(&[(0.0, "red", ""), (0.1, "orange", ""), (0.5, "green", "")])
-        .q(&recorded("slo:error_budget_remaining:ratio", "@C"), "{{slo_id}}")
-        .link(DETAIL_OF_SERIES.0, DETAIL_OF_SERIES.1)
+    Panel::series(
+        "Budget left",
+        "Of the whole period. A cliff is an incident, a slope is something that nobody fixes.",
+    )
+    .unit("percentunit")
+    .max(1.0)
+    .signed()
+    .levels(&[(0.0, "red", ""), (0.1, "orange", ""), (0.5, "green", "")])
+    .q(&recorded("slo:error_budget_remaining:ratio", "@C"), "{{slo_id}}")
+    .link(DETAIL_OF_SERIES.0, DETAIL_OF_SERIES.1)
 }
 
 fn burns() -> Panel {

@@ -2,17 +2,20 @@
 
 use super::model::{Board, Need, Panel, Row, Variable};
 use super::promql::{factor, recorded};
-use super::slo::{FAST, LEFT, burn, cluster};
+use super::slo::{BURN, LEFT, STATES, burn, cluster, state};
 
 /// Requests of health checks, which the rules leave out by default.
-const ASKED: &str =
-    "cluster=~\"$cluster\",namespace=\"$namespace\",route!~\"/healthz|/readyz|/livez|/health/live|/health/ready|/metrics\"";
+const ASKED: &str = "cluster=~\"$cluster\",namespace=\"$namespace\",route!~\"/healthz|/readyz|/livez|/health/live|/health/ready|/metrics\"";
 
 /// The objective, where it is about a whole workload and where it is about a service.
 fn own(sli: &str) -> [String; 2] {
     [
-        format!("on (namespace, workload) (max by (namespace, workload) (slo:info{{@I,sli=\"{sli}\",workload!=\"\"}}))"),
-        format!("on (namespace, service) (max by (namespace, service) (slo:info{{@I,sli=\"{sli}\",workload=\"\",service!=\"\"}}))"),
+        format!(
+            "on (namespace, workload) (max by (namespace, workload) (slo:info{{@I,sli=\"{sli}\",workload!=\"\"}}))"
+        ),
+        format!(
+            "on (namespace, service) (max by (namespace, service) (slo:info{{@I,sli=\"{sli}\",workload=\"\",service!=\"\"}}))"
+        ),
     ]
 }
 
@@ -24,8 +27,16 @@ fn of_objective(by: &str, sli: &str, increase: &str) -> String {
 
 /// Bad requests by labels over a range: 5xx for availability, slower than the threshold for latency.
 fn bad(by: &str, range: &str) -> String {
-    let failed = of_objective(by, "availability", &format!("increase(red_requests_total{{{ASKED},code_class=\"5xx\"}}{range})"));
-    let all = of_objective(by, "latency", &format!("increase(red_request_duration_seconds_count{{{ASKED}}}{range})"));
+    let failed = of_objective(
+        by,
+        "availability",
+        &format!("increase(red_requests_total{{{ASKED},code_class=\"5xx\"}}{range})"),
+    );
+    let all = of_objective(
+        by,
+        "latency",
+        &format!("increase(red_request_duration_seconds_count{{{ASKED}}}{range})"),
+    );
     let fast = of_objective(
         by,
         "latency",
@@ -40,7 +51,11 @@ fn all(by: &str, range: &str) -> String {
     format!(
         "{} or {}",
         of_objective(by, "availability", &format!("increase(red_requests_total{{{ASKED}}}{range})")),
-        of_objective(by, "latency", &format!("increase(red_request_duration_seconds_count{{{ASKED}}}{range})"))
+        of_objective(
+            by,
+            "latency",
+            &format!("increase(red_request_duration_seconds_count{{{ASKED}}}{range})")
+        )
     )
 }
 
@@ -64,8 +79,14 @@ pub(super) fn board() -> Board {
         variables: vec![
             cluster(),
             Variable::new("slo_id", "SLO", "label_values(slo:info, slo_id)", Need::One),
-            Variable::new("what_if", "What if the objective were (%)", "90,95,98,99,99.5,99.9,99.95,99.99", Need::Fixed("99.9")),
-            Variable::new("namespace", "Namespace", "label_values(slo:info{@I}, namespace)", Need::One).hidden(),
+            Variable::new(
+                "what_if",
+                "What if the objective were (%)",
+                "90,95,98,99,99.5,99.9,99.95,99.99",
+                Need::Fixed("99.9"),
+            ),
+            Variable::new("namespace", "Namespace", "label_values(slo:info{@I}, namespace)", Need::One)
+                .hidden(),
             Variable::new(
                 "threshold_seconds",
                 "Threshold",
@@ -87,6 +108,10 @@ pub(super) fn board() -> Board {
 
 fn stats() -> Vec<Panel> {
     vec![
+        Panel::stat("State", "Page and ticket: both ranges of a rule burn faster than its factor for this period. The table of rules says which.")
+            .unit("none")
+            .levels(STATES)
+            .q(&format!("max({})", state("@S")), "state"),
         Panel::stat("Objective", "What is promised. To change it, change the declaration and render the rules anew.")
             .size(3, 4)
             .unit("percentunit")
@@ -101,7 +126,7 @@ fn stats() -> Vec<Panel> {
             .q("min(slo:error_budget_remaining:ratio{@S})", "left"),
         Panel::stat("Burn now", "Times the allowed rate over five minutes. At the \"Pages at\" of this period and beyond it is an incident.")
             .unit("suffix:×")
-            .levels(FAST)
+            .levels(BURN)
             .q("max(slo:burn_rate:ratio_rate5m{@S})", "5m"),
         Panel::stat("Pages at", "The burn rate over an hour and five minutes that pages: 14.4 for 30 days, less for shorter periods.")
             .size(3, 4)
@@ -116,8 +141,6 @@ fn stats() -> Vec<Panel> {
                 ),
                 "days",
             ),
-        Panel::stat("Requests in 5m", "What the objective counts now. Few requests make every single failure loud.")
-            .q("sum(slo:sli_events:increase5m{@S})", "requests"),
     ]
 }
 
@@ -153,25 +176,59 @@ fn rolling() -> Panel {
 
 fn windows() -> Panel {
     let pair = |long: &str, short: &str| -> [String; 2] { [burn(long, "@S"), burn(short, "@S")] };
-    let window = |value: &str, name: &str| format!("label_replace({value}, \"rule\", \"{name}\", \"\", \"\")");
+    let window =
+        |value: &str, name: &str| format!("label_replace({value}, \"rule\", \"{name}\", \"\", \"\")");
     let both = |at: usize| {
-        [("1h", "5m", "1 page 1h and 5m"), ("6h", "30m", "2 page 6h and 30m"), ("1d", "2h", "3 ticket 1d and 2h"), ("3d", "6h", "4 ticket 3d and 6h")]
-            .map(|(long, short, name)| window(&pair(long, short)[at], name))
-            .join(" or ")
+        [
+            ("1h", "5m", "1 page 1h and 5m"),
+            ("6h", "30m", "2 page 6h and 30m"),
+            ("1d", "2h", "3 ticket 1d and 2h"),
+            ("3d", "6h", "4 ticket 3d and 6h"),
+        ]
+        .map(|(long, short, name)| window(&pair(long, short)[at], name))
+        .join(" or ")
     };
-    let factors = [("1h", "1 page 1h and 5m"), ("6h", "2 page 6h and 30m"), ("1d", "3 ticket 1d and 2h"), ("3d", "4 ticket 3d and 6h")]
-        .map(|(long, name)| window(&format!("max by (slo_id) ({})", factor(long).replace("slo:time_period:days", "slo:time_period:days{@I}")), name))
-        .join(" or ");
+    let factors = [
+        ("1h", "1 page 1h and 5m"),
+        ("6h", "2 page 6h and 30m"),
+        ("1d", "3 ticket 1d and 2h"),
+        ("3d", "4 ticket 3d and 6h"),
+    ]
+    .map(|(long, name)| {
+        window(
+            &format!(
+                "max by (slo_id) ({})",
+                factor(long).replace("slo:time_period:days", "slo:time_period:days{@I}")
+            ),
+            name,
+        )
+    })
+    .join(" or ");
     Panel::table(
         "Every rule with its threshold",
         "A rule fires while both of its ranges burn faster than its factor. Long alone: it is over or just began. Short alone: a blip so far.",
     )
     .size(24, 6)
     .label("rule", "Rule")
+    .value(
+        &format!(
+            "(max by (rule) ({}) > bool max by (rule) ({factors})) + 2 * (max by (rule) ({}) > bool max by (rule) ({factors}))",
+            both(0),
+            both(1)
+        ),
+        "State",
+        "none",
+    )
+    .column_levels(&[
+        (0.0, "green", "quiet"),
+        (1.0, "yellow", "long range alone"),
+        (2.0, "yellow", "short range alone"),
+        (3.0, "red", "above in both"),
+    ])
     .value(&format!("max by (rule) ({})", both(0)), "Long range", "suffix:×")
-    .column_levels(FAST)
+    .column_levels(BURN)
     .value(&format!("max by (rule) ({})", both(1)), "Short range", "suffix:×")
-    .column_levels(FAST)
+    .column_levels(BURN)
     .value(&format!("max by (rule) ({factors})"), "Fires at", "suffix:×")
     .least("Rule")
 }
@@ -233,20 +290,26 @@ fn pods() -> Panel {
 }
 
 fn alerts() -> Panel {
-    Panel::timeline("Alerts of this objective", "When which alert was pending and firing. Overlay it with the deploys above.")
-        .none("no alert in the time shown")
-        .levels(&[(0.0, "green", "inactive"), (1.0, "yellow", "pending"), (2.0, "red", "firing")])
-        .q(
-            "max by (alertname) (2 * ALERTS{@I,alertstate=\"firing\"} or ALERTS{@I,alertstate=\"pending\"})",
-            "{{alertname}}",
-        )
-        .quiet()
+    Panel::timeline(
+        "Alerts of this objective",
+        "When which alert was pending and firing. Overlay it with the deploys above.",
+    )
+    .none("no alert in the time shown")
+    .levels(&[(0.0, "green", "inactive"), (1.0, "yellow", "pending"), (2.0, "red", "firing")])
+    .q(
+        "max by (alertname) (2 * ALERTS{@I,alertstate=\"firing\"} or ALERTS{@I,alertstate=\"pending\"})",
+        "{{alertname}}",
+    )
+    .quiet()
 }
 
 fn requests() -> Panel {
-    Panel::series("Requests and bad requests in five minutes", "What the ratios are made of. Bad requests that fall together with all requests are no recovery.")
-        .q("sum by (cluster) (slo:sli_events:increase5m{@S})", "all {{cluster}}")
-        .q("sum by (cluster) (slo:sli_errors:increase5m{@S})", "bad {{cluster}}")
+    Panel::series(
+        "Requests and bad requests in five minutes",
+        "What the ratios are made of. Bad requests that fall together with all requests are no recovery.",
+    )
+    .q("sum by (cluster) (slo:sli_events:increase5m{@S})", "all {{cluster}}")
+    .q("sum by (cluster) (slo:sli_errors:increase5m{@S})", "bad {{cluster}}")
 }
 
 fn what_if() -> Vec<Panel> {

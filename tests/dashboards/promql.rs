@@ -42,7 +42,7 @@ fn tokens(query: &str) -> Result<Vec<Token>, String> {
 }
 
 /// Metrics that a PromQL query names, sorted; alternatives of `__name__` one by one.
-pub fn metrics(query: &str) -> Vec<String> {
+pub(crate) fn metrics(query: &str) -> Vec<String> {
     const WORDS: [&str; 5] = ["and", "or", "unless", "bool", "offset"];
     let tokens = tokens(query).expect("texts end");
     let mut found = BTreeSet::new();
@@ -91,24 +91,52 @@ fn is_operator(next: Option<&Token>) -> bool {
 /// `a(b|c)d` is `abd`, `acd`; `a|b` is both.
 fn alternatives(names: &str) -> Vec<String> {
     match names.split_once('(').and_then(|(before, rest)| Some((before, rest.split_once(')')?))) {
-        Some((before, (inner, after))) => inner.split('|').map(|one| format!("{before}{one}{after}")).collect(),
+        Some((before, (inner, after))) => {
+            inner.split('|').map(|one| format!("{before}{one}{after}")).collect()
+        }
         None => names.split('|').map(str::to_owned).collect(),
     }
 }
 
 const FUNCTIONS: [&str; 18] = [
-    "sum", "min", "max", "avg", "count", "topk", "bottomk", "sort_desc", "rate", "count_over_time", "bytes_rate",
-    "bytes_over_time", "sum_over_time", "min_over_time", "max_over_time", "quantile_over_time", "vector", "label_replace",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "count",
+    "topk",
+    "bottomk",
+    "sort_desc",
+    "rate",
+    "count_over_time",
+    "bytes_rate",
+    "bytes_over_time",
+    "sum_over_time",
+    "min_over_time",
+    "max_over_time",
+    "quantile_over_time",
+    "vector",
+    "label_replace",
 ];
 const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 const STAGES: [&str; 12] = [
-    "json", "logfmt", "pattern", "regexp", "unpack", "line_format", "label_format", "unwrap", "decolorize", "drop", "keep",
+    "json",
+    "logfmt",
+    "pattern",
+    "regexp",
+    "unpack",
+    "line_format",
+    "label_format",
+    "unwrap",
+    "decolorize",
+    "drop",
+    "keep",
     "distinct",
 ];
 
 /// Whether a query keeps to what Loki 3's documents say of LogQL: streams with a matcher that cannot be empty, stages and
 /// functions that there are, ranges where they must be. Source: Loki's documentation, "LogQL".
-pub fn check_logql(query: &str) -> Result<(), String> {
+pub(crate) fn check_logql(query: &str) -> Result<(), String> {
     let tokens = tokens(query)?;
     let mut open = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
@@ -139,7 +167,9 @@ pub fn check_logql(query: &str) -> Result<(), String> {
                 }
             }
             Token::Other('|') => {
-                let (Some(Token::Word(word)), next) = (tokens.get(at + 1), tokens.get(at + 2)) else { continue };
+                let (Some(Token::Word(word)), next) = (tokens.get(at + 1), tokens.get(at + 2)) else {
+                    continue;
+                };
                 let compares = matches!(next, Some(Token::Other('=' | '!' | '<' | '>')));
                 if !compares && !STAGES.contains(&word.as_str()) {
                     return Err(format!("no stage of LogQL: {word}"));

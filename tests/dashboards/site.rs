@@ -4,7 +4,7 @@
 //! Two services are called for some seconds; then one fails, and is called more. Rules are the rendered ones, evaluated every two
 //! seconds instead of every thirty, as nobody waits for an hour of data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::agent::{Agent, Settings, free_address};
 use crate::support::cri_writer::{ContainerLog, Pipe};
+use crate::support::fake_kube::{FakeKube, PodSpec};
 use crate::support::fake_loki::{FakeLoki, Limits, wait_until};
 use crate::support::measured::{Kind, Measured};
 use crate::support::prometheus::Prometheus;
@@ -30,6 +31,24 @@ const BROKEN: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const POD: &str = "checkout-7d9c5b6f4-abcde";
+const CART: &str = "cart-6b8f9d7c5-klmno";
+const FLOOD: &str = "reports-5d4c3b2a1-pqrst";
+
+/// What the agent does beside the objectives: rules that match, a target that nobody serves, too little memory for a backlog.
+const BESIDE: &str = "\
+[process]
+[process.drop.probes]
+url_path = \"/orders/*5\"
+namespace = \"shop\"
+service = \"cart\"
+[process.redact]
+builtin = true
+[red]
+interval = \"1s\"
+[scrape]
+interval = \"2s\"
+timeout = \"2s\"
+";
 
 const OBJECTIVES: &str = "\
 [slo.defaults]
@@ -51,15 +70,16 @@ objective = \"99%\"
 ";
 
 /// Values of variables.
-pub type Scene = BTreeMap<&'static str, String>;
+pub(crate) type Scene = BTreeMap<&'static str, String>;
 
-pub struct Site {
+pub(crate) struct Site {
     prometheus: Prometheus,
     begun: f64,
     // What runs until the end.
     _agent: Agent,
     _services: Vec<Measured>,
-    _loki: FakeLoki,
+    loki: FakeLoki,
+    _kube: FakeKube,
     _directory: TempDir,
 }
 
@@ -93,7 +113,11 @@ fn history(at: f64) -> String {
     let mut series = |name: &str, labels: &str, from: f64, to: f64, value: &dyn Fn(f64) -> f64| {
         let mut time = from;
         while time <= to {
-            let _ = writeln!(out, "{name}{{cluster=\"test\",namespace=\"shop\",{labels}}} {} {time:.0}", value(time - from));
+            let _ = writeln!(
+                out,
+                "{name}{{cluster=\"test\",namespace=\"shop\",{labels}}} {} {time:.0}",
+                value(time - from)
+            );
             time += 150.0;
         }
     };
@@ -102,7 +126,9 @@ fn history(at: f64) -> String {
         "node=\"node-1\",workload=\"checkout\",pod=\"{POD}\",service=\"checkout\",route=\"/orders/:id\",method=\"GET\",code_class=\"2xx\""
     );
     series("red_requests_total", &labels, week - 3600.0, week + 300.0, &|since| since);
-    for (id, workload, errors) in [("availability", "checkout", 1.0), ("latency", "checkout", 2.0), ("gone", "legacy", 0.0)] {
+    for (id, workload, errors) in
+        [("availability", "checkout", 10.0), ("latency", "checkout", 2.0), ("gone", "legacy", 0.0)]
+    {
         let labels = format!("workload=\"{workload}\",slo_id=\"shop/{workload}/{id}\"");
         series("slo:sli_events:increase5m", &labels, at - 10_800.0, at - 330.0, &|_| 300.0);
         series("slo:sli_errors:increase5m", &labels, at - 10_800.0, at - 330.0, &|_| errors);
@@ -112,14 +138,16 @@ fn history(at: f64) -> String {
 }
 
 impl Site {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         let begun = now();
         let file = Some(("agent.toml".to_owned(), OBJECTIVES.to_owned()));
-        let config = load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config;
+        let config =
+            load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config;
         for file in render::files(&config.slo.specs(), &config.slo.defaults, &[render::Part::Rules]) {
-            let rules = file.text.replace("interval: 30s", "interval: 2s").replace("interval: 2m", "interval: 2s");
+            let rules =
+                file.text.replace("interval: 30s", "interval: 2s").replace("interval: 2m", "interval: 2s");
             let to = path(&file.path);
             std::fs::create_dir_all(to.parent().expect("a parent")).expect("made");
             std::fs::write(to, rules.replace("interval: 1m", "interval: 2s")).expect("written");
@@ -158,24 +186,35 @@ scrape_configs:
         prometheus.launch();
 
         let root = path("pods");
-        let log = |kind: Kind, pod: &str| {
-            let pod = format!("shop_{pod}_{}", kind.name());
-            ContainerLog::create(&root, &pod, "app", 0).expect("a log")
+        let kubernetes = FakeKube::start();
+        let kubeconfig = kubernetes.kubeconfig(&path("kube"));
+        for (pod, app, uid) in
+            [(POD, "checkout", "uid-1"), (CART, "cart", "uid-2"), (FLOOD, "reports", "uid-3")]
+        {
+            kubernetes.set(pod_object(pod, app, uid));
+        }
+        let log = |pod: &str, uid: &str| {
+            ContainerLog::create(&root, &format!("shop_{pod}_{uid}"), "app", 0).expect("a log")
         };
-        let checkout_log = log(Kind::PromClientOpenMetrics, POD);
+        let (checkout_log, flood_log) = (log(POD, "uid-1"), log(FLOOD, "uid-3"));
+        checkout_log.write_raw(b"this is no line of a container runtime\n").expect("written");
         let checkout = Measured::start(Kind::PromClientOpenMetrics, Some(checkout_log.clone()));
-        let cart = Measured::start(Kind::Fastify, Some(log(Kind::Fastify, "cart-6b8f9d7c5-klmno")));
+        let cart = Measured::start(Kind::Fastify, Some(log(CART, "uid-2")));
         let loki = FakeLoki::start(Limits::default());
         let settings = Settings {
             rest: format!(
-                "{OBJECTIVES}[red]\ninterval = \"1s\"\n[scrape]\ninterval = \"2s\"\ntimeout = \"2s\"\n\
+                "{OBJECTIVES}{BESIDE}[kube]\nkubeconfig = {kubeconfig:?}\n\
+                 [[scrape.static]]\njob = \"away\"\ntargets = [\"{}\"]\n[sink.loki.away]\nurl = \"http://{}\"\n\
                  [[scrape.static]]\njob = \"shop/checkout\"\ntargets = [\"{}\"]\n\
                  labels = {{namespace = \"shop\", workload = \"checkout\", pod = \"{POD}\", container = \"app\", service = \"checkout\"}}\n\
                  [sink.remote_write.main]\nurl = \"{}\"\n[sink.loki.main]\nurl = \"{}\"\n",
+                free_address(),
+                free_address(),
                 checkout.address(),
                 prometheus.write_url(),
                 loki.url()
             ),
+            agent: "memory = \"1MiB\"".to_owned(),
             ..Settings::default()
         };
         let mut agent = Agent::prepare_at(admin, &path("agent"), &root, &settings);
@@ -186,20 +225,39 @@ scrape_configs:
             begun,
             _agent: agent,
             _services: vec![checkout, cart],
-            _loki: loki,
+            loki,
+            _kube: kubernetes,
             _directory: directory,
         };
         site.call(WELL, false);
         site.call(BROKEN, true);
-        checkout_log.write_line(Pipe::Stderr, b"Error: out of stock").expect("a line");
-        let firing = "ALERTS{alertname=\"SLOErrorBudgetBurn\",alertstate=\"firing\"}";
+        checkout_log
+            .write_line(
+                Pipe::Stderr,
+                b"{\"level\":50,\"msg\":\"no stock, token ghp_0123456789abcdefghijABCDEFGHIJ012345\"}",
+            )
+            .expect("a line");
+        // More than the memory holds while one of two backends is away: a backlog.
+        let padding = "x".repeat(2_000);
+        for number in 0..3_000 {
+            flood_log.write_line(Pipe::Stdout, format!("row {number} {padding}").as_bytes()).expect("a line");
+        }
+        let awaited = [
+            "ALERTS{alertname=\"SLOErrorBudgetBurn\",alertstate=\"firing\"}",
+            "ALERTS{alertname=\"SLOErrorBudgetBurnSlow\",alertstate=\"firing\"}",
+            "slo:error_budget_remaining:ratio{slo_id=\"shop/checkout/latency\"}",
+            "nodewick_sink_up{sink=\"loki.away\"} == 0",
+            "nodewick_log_unread_bytes",
+            "nodewick_redactions_total",
+        ];
+        let missing = || {
+            awaited.iter().filter(|query| site.prometheus.query(query, None).is_empty()).collect::<Vec<_>>()
+        };
         let arrived = wait_until(PATIENCE, || {
             site.call(Duration::from_millis(500), true);
-            [firing, "slo:error_budget_remaining:ratio{slo_id=\"shop/checkout/latency\"}", "nodewick_ledger_bytes"]
-                .iter()
-                .all(|query| !site.prometheus.query(query, None).is_empty())
+            missing().is_empty()
         });
-        assert!(arrived, "the outage does not arrive: {}", site._agent.said());
+        assert!(arrived, "{:?} does not arrive: {}", missing(), site._agent.said());
         site
     }
 
@@ -223,8 +281,38 @@ scrape_configs:
         }
     }
 
+    /// What a query finds now: values of these labels, and the number. `slo:` ranges of three hours are as Grafana sends them.
+    pub(crate) fn read(&self, scene: &Scene, query: &str, labels: &[&str]) -> Vec<(String, f64)> {
+        let found = self.prometheus.query(&self.fill(scene, query), None);
+        let rows = found.into_iter().map(|(own, value)| {
+            let texts: Vec<&str> =
+                labels.iter().map(|name| own.get(*name).map_or("", String::as_str)).collect();
+            (texts.join(" "), value)
+        });
+        rows.collect()
+    }
+
+    /// Labels of the exemplars behind a query.
+    pub(crate) fn exemplars(&self, promql: &str) -> Vec<BTreeMap<String, String>> {
+        let found = self.prometheus.exemplars(promql, self.begun, now());
+        found.into_values().flatten().map(|(labels, ..)| labels).collect()
+    }
+
+    /// Names of the labels and of the structured metadata of all lines that Loki has.
+    pub(crate) fn sent_to_loki(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for (_, labels) in self.loki.streams() {
+            let words = labels.split(['{', ',', ' ']).filter_map(|pair| pair.split_once('='));
+            names.extend(words.map(|(name, _)| name.to_owned()));
+            for entry in self.loki.entries(&labels) {
+                names.extend(entry.metadata.into_iter().map(|(name, _)| name));
+            }
+        }
+        names
+    }
+
     /// A query as Grafana would send it.
-    fn filled(&self, scene: &Scene, query: &str) -> String {
+    pub(crate) fn fill(&self, scene: &Scene, query: &str) -> String {
         let end = now();
         let from = self.begun - 10_800.0;
         let mut out = query
@@ -239,8 +327,8 @@ scrape_configs:
     }
 
     /// Names of the labels that were found, each value with at least one; `Err` with what is wrong.
-    pub fn ask(&self, scene: &Scene, query: &Query) -> Result<Vec<String>, String> {
-        let promql = self.filled(scene, &query.expr);
+    pub(crate) fn ask(&self, scene: &Scene, query: &Query) -> Result<Vec<String>, String> {
+        let promql = self.fill(scene, &query.expr);
         let found = self.answer(&promql, query.instant).map_err(|why| format!("{why}: {promql}"))?;
         let mut labels: Vec<String> = Vec::new();
         for one in &found {
@@ -282,11 +370,11 @@ scrape_configs:
     }
 
     /// Values of a variable; an error when it has none.
-    pub fn values(&self, scene: &Scene, variable: &Variable) -> Result<(), String> {
+    pub(crate) fn values(&self, scene: &Scene, variable: &Variable) -> Result<(), String> {
         if matches!(variable.need, Need::Fixed(_)) {
             return Ok(());
         }
-        let query = self.filled(scene, &variable.query);
+        let query = self.fill(scene, &variable.query);
         let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
         let (selector, label) = inner.and_then(|inner| inner.rsplit_once(", ")).ok_or("no label_values")?;
         let path = format!("/api/v1/label/{label}/values?match[]={}", percent(selector));
@@ -295,14 +383,18 @@ scrape_configs:
         let empty = answer["data"].as_array().is_none_or(Vec::is_empty);
         // An availability objective has no threshold.
         let may = variable.name == "threshold_seconds" && scene["slo_id"].ends_with("availability");
-        if status != 200 || empty && !may { Err(format!("${}: {status} {body}: {query}", variable.name)) } else { Ok(()) }
+        if status != 200 || empty && !may {
+            Err(format!("${}: {status} {body}: {query}", variable.name))
+        } else {
+            Ok(())
+        }
     }
 
     /// What is wrong with the annotations: deploys must be there, with times of today; alerts must be.
-    pub fn annotations(&self, scene: &Scene) -> Vec<String> {
+    pub(crate) fn annotations(&self, scene: &Scene) -> Vec<String> {
         let mut wrong = Vec::new();
         for query in [nodewick::dashboards::deploys(), nodewick::dashboards::alerts()] {
-            let promql = self.filled(scene, &query);
+            let promql = self.fill(scene, &query);
             match self.answer(&promql, false) {
                 Ok(found) if found.is_empty() => wrong.push(format!("no annotation: {promql}")),
                 Ok(found) if promql.contains("kube_replicaset_created") => {
@@ -320,8 +412,19 @@ scrape_configs:
     }
 }
 
+fn pod_object(name: &str, app: &str, uid: &str) -> Value {
+    let mut pod = PodSpec { name, uid, app, container: "app", ..PodSpec::default() }.object();
+    let (set, _) = name.rsplit_once('-').expect("a name of a ReplicaSet's pod");
+    let (_, hash) = set.rsplit_once('-').expect("a name of a Deployment's ReplicaSet");
+    pod["metadata"]["labels"]["pod-template-hash"] = hash.into();
+    pod["metadata"]["ownerReferences"] = serde_json::json!([
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set, "controller": true}
+    ]);
+    pod
+}
+
 /// Values of the variables under which a dashboard is asked: everything, then one of each.
-pub fn scenes(uid: &str) -> Vec<Scene> {
+pub(crate) fn scenes(uid: &str) -> Vec<Scene> {
     let scene = |cluster: &str, namespace: &str, node: &str, slo: &str, threshold: &str| {
         Scene::from(
             [
