@@ -253,6 +253,7 @@ fn variables_are_defined_before_they_are_used() {
 
 #[test]
 fn ranges_follow_the_time_shown() {
+    let fixed = Regex::new(r"rate\([^\[]*\[\d+[smd]\]").expect("a regex");
     for board in rendered() {
         for panel in board.panels() {
             for target in panel["targets"].as_array().expect("targets") {
@@ -261,7 +262,6 @@ fn ranges_follow_the_time_shown() {
                 match text(&target["datasource"], "type") {
                     "prometheus" => {
                         assert!(!expr.contains("$__interval") && !expr.contains("$__auto"), "{name}: {expr}");
-                        let fixed = Regex::new(r"rate\([^\[]*\[\d+[smd]\]").expect("a regex");
                         assert!(!fixed.is_match(expr), "{name}: a fixed range: {expr}");
                         assert!(!expr.contains("or vector("), "{name}: hides that there is no data: {expr}");
                     }
@@ -360,7 +360,8 @@ fn the_check_of_logql_finds_what_loki_refuses() {
 fn names_of_metrics_are_found_in_queries() {
     assert_eq!(
         promql::metrics(
-            "sum by (a, b) (rate(x_total{c=\"y_total\"}[$__rate_interval])) / on (a) group_left (d) z or vector(1)"
+            "sum by (a, b) (rate(x_total{c=\"y_total\"}[$__rate_interval])) / on (a) group_left (d) z or \
+                vector(1)"
         ),
         ["x_total", "z"]
     );
@@ -368,6 +369,26 @@ fn names_of_metrics_are_found_in_queries() {
         promql::metrics("max({__name__=~\"slo:sli:ratio(7|28)d\",slo_id=\"$slo_id\"}) unless a"),
         ["a", "slo:sli:ratio28d", "slo:sli:ratio7d"]
     );
+}
+
+#[test]
+fn the_verb_writes_them_and_finds_what_was_changed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let nodewick = |more: &[&str]| {
+        let mut command = assert_cmd::Command::cargo_bin("nodewick").expect("the program");
+        command.args(["dashboards", "render", "--out"]).arg(directory.path()).args(more).assert()
+    };
+    nodewick(&["--check"]).code(1);
+    nodewick(&[]).success();
+    for file in files() {
+        let written = std::fs::read_to_string(directory.path().join(&file.path)).expect("written");
+        assert_eq!(written, file.text, "{}", file.path);
+    }
+    nodewick(&["--check"]).success().stdout("");
+    std::fs::write(directory.path().join("grafana/nodewick-agent.json"), "{}").expect("written");
+    let said = nodewick(&["--check"]).code(1);
+    let said = String::from_utf8_lossy(&said.get_output().stderr).into_owned();
+    assert!(said.contains("nodewick-agent.json differs from what this version renders"), "{said}");
 }
 
 #[test]

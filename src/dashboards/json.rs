@@ -305,18 +305,15 @@ fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
-/// Words in place of values, where levels have words.
+/// Words in place of numbers, where levels have words: their numbers are whole and nothing lies between.
 fn mappings(levels: &[Level]) -> Vec<Value> {
-    let mut found = Vec::new();
-    for (at, level) in levels.iter().enumerate().filter(|(_, level)| !level.word.is_empty()) {
-        let from = if at == 0 { Value::Null } else { number(level.from) };
-        let to = levels.get(at + 1).map_or(Value::Null, |next| json!(next.from - 1e-9));
-        found.push(json!({
-            "options": {"from": from, "result": {"color": level.color, "index": at, "text": level.word}, "to": to},
-            "type": "range",
-        }));
-    }
-    found
+    let worded = levels.iter().enumerate().filter(|(_, level)| !level.word.is_empty());
+    let words: serde_json::Map<String, Value> = worded
+        .map(|(at, level)| {
+            (level.from.to_string(), json!({"color": level.color, "index": at, "text": level.word}))
+        })
+        .collect();
+    if words.is_empty() { Vec::new() } else { vec![json!({"options": words, "type": "value"})] }
 }
 
 fn links(link: Option<(&str, &str)>) -> Vec<Value> {
@@ -362,11 +359,12 @@ fn defaults(of: &Panel) -> Value {
 }
 
 fn overrides(of: &Panel) -> Vec<Value> {
-    of.columns.iter().filter_map(column).collect()
+    of.columns.iter().map(column).collect()
 }
 
-fn column(of: &Column) -> Option<Value> {
-    let mut properties = Vec::new();
+fn column(of: &Column) -> Value {
+    // What stands there when the whole table is empty would otherwise stand in each empty cell.
+    let mut properties = vec![json!({"id": "noValue", "value": "–"})];
     if !of.unit.is_empty() {
         properties.push(json!({"id": "unit", "value": of.unit}));
     }
@@ -379,10 +377,7 @@ fn column(of: &Column) -> Option<Value> {
     if of.link.is_some() {
         properties.push(json!({"id": "links", "value": links(of.link)}));
     }
-    if properties.is_empty() {
-        return None;
-    }
-    Some(json!({"matcher": {"id": "byName", "options": of.title}, "properties": properties}))
+    json!({"matcher": {"id": "byName", "options": of.title}, "properties": properties})
 }
 
 /// Names that a column's field may have: with one query Grafana calls its value `Value`, with several `Value #A`.

@@ -8,7 +8,8 @@ const LINES: &str = "{@C,namespace=~\"$namespace\"}";
 
 /// A line as a pattern: its message where it is JSON, else the line, with numbers and long hexadecimal words replaced.
 const PATTERN: &str = "| level=~\"error|fatal\" | json message=\"msg\", text=\"message\" | drop __error__, __error_details__ \
-     | label_format pattern=`{{ regexReplaceAll \"[0-9a-fA-F]{8,}|[0-9]+\" (or .message .text __line__) \"#\" | trunc 120 }}`";
+     | label_format pattern=`{{ regexReplaceAll \"[0-9a-fA-F]{8,}|[0-9]+\" (or .message .text __line__) \"#\" \
+         | trunc 120 }}`";
 
 /// Lines a second of the workloads chosen.
 fn written(more: &str) -> String {
@@ -55,62 +56,88 @@ fn stats() -> Vec<Panel> {
             .size(5, 4)
             .unit("Bps")
             .q("sum(rate(nodewick_log_read_bytes_total{@C}@R))", "bytes"),
-        Panel::stat("Lines without a trace id", "The share of lines that join no trace. The table below says whose; `nodewick explain` says why.")
-            .size(5, 4)
-            .unit("percentunit")
-            .q(
-                "sum(rate(nodewick_workload_records_total{@C,trace=\"none\"}@R)) / (sum(rate(nodewick_workload_records_total{@C}@R)) > 0)",
-                "without",
-            ),
-        Panel::stat("Lines dropped by rules", "The share that configured processing left out. A surprise here is a rule that matches too much.")
-            .size(5, 4)
-            .unit("percentunit")
-            .q(
-                "sum(rate(nodewick_records_dropped_total{@C}@R)) / (sum(rate(nodewick_log_records_total{@C}@R)) > 0)",
-                "dropped",
-            )
-            .quiet()
-            .none("none"),
-        Panel::stat("Records lost", "Records that a required sink refused for good within the hour. Not one is normal: open the agents' page.")
-            .levels(&[(0.0, "green", ""), (1.0, "red", "")])
-            .q("sum(increase(nodewick_records_lost_total{@C}[1h]))", "lost")
-            .quiet()
-            .none("none"),
+        Panel::stat(
+            "Lines without a trace id",
+            "The share of lines that join no trace. The table below says \
+            whose; `nodewick explain` says why.",
+        )
+        .size(5, 4)
+        .unit("percentunit")
+        .q(
+            "sum(rate(nodewick_workload_records_total{@C,trace=\"none\"}@R)) / \
+                    (sum(rate(nodewick_workload_records_total{@C}@R)) > 0)",
+            "without",
+        ),
+        Panel::stat(
+            "Lines dropped by rules",
+            "The share that configured processing left out. A surprise here \
+            is a rule that matches too much.",
+        )
+        .size(5, 4)
+        .unit("percentunit")
+        .q(
+            "sum(rate(nodewick_records_dropped_total{@C}@R)) / \
+                    (sum(rate(nodewick_log_records_total{@C}@R)) > 0)",
+            "dropped",
+        )
+        .quiet()
+        .none("none"),
+        Panel::stat(
+            "Records lost",
+            "Records that a required sink refused for good within the hour. Not one \
+            is normal: open the agents' page.",
+        )
+        .levels(&[(0.0, "green", ""), (1.0, "red", "")])
+        .q("sum(increase(nodewick_records_lost_total{@C}[1h]))", "lost")
+        .quiet()
+        .none("none"),
     ]
 }
 
 fn volume() -> Vec<Panel> {
     let bytes = of_workloads("rate", "nodewick_workload_log_bytes_total", "", "@R");
     vec![
-        Panel::stacked("Lines by namespace", "Lines a second, the ten loudest. A step is a release or a debug level that was left on.")
-            .size(8, 8)
-            .unit("cps")
-            .q(&format!("topk(10, sum by (namespace) ({}))", written("")), "{{namespace}}"),
+        Panel::stacked(
+            "Lines by namespace",
+            "Lines a second, the ten loudest. A step is a release or a debug \
+            level that was left on.",
+        )
+        .size(8, 8)
+        .unit("cps")
+        .q(&format!("topk(10, sum by (namespace) ({}))", written("")), "{{namespace}}"),
         Panel::stacked("Bytes by namespace", "Bytes of lines a second, the ten largest. What you pay for.")
             .size(8, 8)
             .unit("Bps")
             .q(&format!("topk(10, sum by (namespace) ({bytes}))"), "{{namespace}}"),
-        Panel::stacked("Lines by level", "The mix of levels. Debug in production is money; error that never goes down is noise that hides the next error.")
-            .size(8, 8)
-            .unit("cps")
-            .q(&format!("sum by (level) ({})", written("")), "{{level}}"),
-        Panel::table("Noisiest workloads", "Who writes most, now. Sample or drop what nobody reads, at the agent, by a rule or an annotation.")
-            .size(12, 9)
-            .label("namespace", "Namespace")
-            .label("workload", "Workload")
-            .value(&format!("topk(20, sum by (namespace, workload) ({bytes}))"), "Bytes", "Bps")
-            .value(&format!("sum by (namespace, workload) ({})", written("")), "Lines", "cps")
-            .value(
-                &format!(
-                    "sum by (namespace, workload) ({}) / (sum by (namespace, workload) ({}) > 0)",
-                    written(",level=~\"error|fatal\""),
-                    written("")
-                ),
-                "Errors",
-                "percentunit",
-            )
-            .column_levels(&[(0.0, "green", ""), (0.05, "orange", "")])
-            .most("Bytes"),
+        Panel::stacked(
+            "Lines by level",
+            "The mix of levels. Debug in production is money; error that never \
+            goes down is noise that hides the next error.",
+        )
+        .size(8, 8)
+        .unit("cps")
+        .q(&format!("sum by (level) ({})", written("")), "{{level}}"),
+        Panel::table(
+            "Noisiest workloads",
+            "Who writes most, now. Sample or drop what nobody reads, at the \
+            agent, by a rule or an annotation.",
+        )
+        .size(12, 9)
+        .label("namespace", "Namespace")
+        .label("workload", "Workload")
+        .value(&format!("topk(20, sum by (namespace, workload) ({bytes}))"), "Bytes", "Bps")
+        .value(&format!("sum by (namespace, workload) ({})", written("")), "Lines", "cps")
+        .value(
+            &format!(
+                "sum by (namespace, workload) ({}) / (sum by (namespace, workload) ({}) > 0)",
+                written(",level=~\"error|fatal\""),
+                written("")
+            ),
+            "Errors",
+            "percentunit",
+        )
+        .column_levels(&[(0.0, "green", ""), (0.05, "orange", "")])
+        .most("Bytes"),
         Panel::series("Error lines by workload", "Lines of level error and fatal a second, the ten loudest.")
             .size(12, 9)
             .unit("cps")
@@ -127,7 +154,8 @@ fn news() -> Vec<Panel> {
     vec![
         Panel::table(
             "New kinds of errors within the hour",
-            "Workloads that wrote errors unlike any before, that panicked, or from whose lines a secret was removed. Look here after each release.",
+            "Workloads that wrote errors unlike any before, that panicked, or from whose lines a secret was \
+                removed. Look here after each release.",
         )
         .size(12, 9)
         .label("namespace", "Namespace")
@@ -140,16 +168,27 @@ fn news() -> Vec<Panel> {
         .column_levels(&[(0.0, "green", ""), (1.0, "orange", "")])
         .value(&format!("sum by ({by}) ({})", increase("nodewick_workload_panics_total")), "Panics", "none")
         .column_levels(&[(0.0, "green", ""), (1.0, "red", "")])
-        .value(&format!("sum by ({by}) ({})", increase("nodewick_workload_secret_records_total")), "Lines with secrets", "none")
+        .value(
+            &format!("sum by ({by}) ({})", increase("nodewick_workload_secret_records_total")),
+            "Lines with secrets",
+            "none",
+        )
         .column_levels(&[(0.0, "green", ""), (1.0, "red", "")])
         .most("New patterns"),
-        Panel::series("Errors by service, as Loki has them", "Lines of level error and fatal, the ten loudest services. It differs from the agents' count where a backend lost lines.")
-            .size(12, 9)
-            .lines(
-                &format!("topk(10, sum by (namespace, service_name) (count_over_time({LINES} | level=~\"error|fatal\" [$__auto])))"),
-                "{{namespace}}/{{service_name}}",
-            )
-            .quiet(),
+        Panel::series(
+            "Errors by service, as Loki has them",
+            "Lines of level error and fatal, the ten loudest \
+            services. It differs from the agents' count where a backend lost lines.",
+        )
+        .size(12, 9)
+        .lines(
+            &format!(
+                "topk(10, sum by (namespace, service_name) (count_over_time({LINES} | \
+                    level=~\"error|fatal\" [$__auto])))"
+            ),
+            "{{namespace}}/{{service_name}}",
+        )
+        .quiet(),
     ]
 }
 
@@ -194,39 +233,56 @@ fn quality() -> Vec<Panel> {
     let by = "namespace, service";
     let unparsed = of_workloads("rate", "nodewick_workload_unparsed_records_total", "", "@R");
     vec![
-        Panel::table("Services by lines without a trace id", "Whose lines join no trace. Log the trace id, or a request id that an earlier line has beside one.")
-            .size(12, 9)
-            .label("namespace", "Namespace")
-            .label("service", "Service")
-            .value(
-                &format!("sum by ({by}) ({}) / (sum by ({by}) ({}) > 0)", traced(",trace=\"none\""), traced("")),
-                "Without",
-                "percentunit",
-            )
-            .value(&format!("sum by ({by}) ({})", traced(",trace=\"none\"")), "Lines without", "cps")
-            .most("Lines without"),
-        Panel::series("Unparsed share", "The share of lines in which nothing was recognised: no level, time, trace id or request. The ten worst; `nodewick explain` says what is tried.")
-            .size(12, 9)
-            .unit("percentunit")
-            .max(1.0)
-            .q(
-                &format!(
-                    "topk(10, sum by (namespace, workload) ({unparsed}) / (sum by (namespace, workload) ({}) > 0))",
-                    written("")
-                ),
-                "{{namespace}}/{{workload}}",
+        Panel::table(
+            "Services by lines without a trace id",
+            "Whose lines join no trace. Log the trace id, or \
+            a request id that an earlier line has beside one.",
+        )
+        .size(12, 9)
+        .label("namespace", "Namespace")
+        .label("service", "Service")
+        .value(
+            &format!("sum by ({by}) ({}) / (sum by ({by}) ({}) > 0)", traced(",trace=\"none\""), traced("")),
+            "Without",
+            "percentunit",
+        )
+        .value(&format!("sum by ({by}) ({})", traced(",trace=\"none\"")), "Lines without", "cps")
+        .most("Lines without"),
+        Panel::series(
+            "Unparsed share",
+            "The share of lines in which nothing was recognised: no level, time, \
+            trace id or request. The ten worst; `nodewick explain` says what is tried.",
+        )
+        .size(12, 9)
+        .unit("percentunit")
+        .max(1.0)
+        .q(
+            &format!(
+                "topk(10, sum by (namespace, workload) ({unparsed}) / (sum by (namespace, workload) ({}) \
+                        > 0))",
+                written("")
             ),
-        Panel::series("Malformed lines", "Lines that are not as their format demands, by kind. They are delivered all the same.")
-            .unit("cps")
-            .q("sum by (kind) (rate(nodewick_log_malformed_total{@C}@R))", "{{kind}}")
-            .quiet()
-            .none("none"),
-        Panel::series("Dropped and redacted", "What rules took out, by reason and rule. A rule that never counts matches nothing.")
-            .unit("cps")
-            .q("sum by (reason, rule) (rate(nodewick_records_dropped_total{@C}@R))", "{{reason}} {{rule}}")
-            .quiet()
-            .q("sum by (rule) (rate(nodewick_redactions_total{@C}@R))", "redacted {{rule}}")
-            .quiet()
-            .none("no rule has matched"),
+            "{{namespace}}/{{workload}}",
+        ),
+        Panel::series(
+            "Malformed lines",
+            "Lines that are not as their format demands, by kind. They are \
+            delivered all the same.",
+        )
+        .unit("cps")
+        .q("sum by (kind) (rate(nodewick_log_malformed_total{@C}@R))", "{{kind}}")
+        .quiet()
+        .none("none"),
+        Panel::series(
+            "Dropped and redacted",
+            "What rules took out, by reason and rule. A rule that never \
+            counts matches nothing.",
+        )
+        .unit("cps")
+        .q("sum by (reason, rule) (rate(nodewick_records_dropped_total{@C}@R))", "{{reason}} {{rule}}")
+        .quiet()
+        .q("sum by (rule) (rate(nodewick_redactions_total{@C}@R))", "redacted {{rule}}")
+        .quiet()
+        .none("no rule has matched"),
     ]
 }

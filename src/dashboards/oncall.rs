@@ -55,7 +55,8 @@ pub(super) fn trouble(matchers: &str) -> String {
         (
             "lines were lost within the hour",
             format!(
-                "max by (cluster, node) (increase(nodewick_ledger_bytes{{{matchers},state=\"lost\"}}[1h]) > bool 0)"
+                "max by (cluster, node) (increase(nodewick_ledger_bytes{{{matchers},state=\"lost\"}}[1h]) > \
+                    bool 0)"
             ),
         ),
     ];
@@ -68,7 +69,8 @@ pub(super) fn board() -> Board {
     Board {
         uid: "nodewick-oncall",
         title: "nodewick / On call",
-        about: "For whoever was just paged: what fires, which objectives burn, what changed, and whether the agents can be trusted.",
+        about: "For whoever was just paged: what fires, which objectives burn, what changed, and whether the \
+            agents can be trusted.",
         from: "now-1h",
         variables: vec![Variable::new(
             "cluster",
@@ -83,7 +85,8 @@ pub(super) fn board() -> Board {
 fn stats() -> Vec<Panel> {
     let left = recorded("slo:error_budget_remaining:ratio", "@C");
     vec![
-        Panel::stat("Pages firing", "Alerts that call somebody now. Open the table below and follow the runbook of the oldest.")
+        Panel::stat("Pages firing", "Alerts that call somebody now. Open the table below and follow the \
+            runbook of the oldest.")
             .q("count(ALERTS{@C,alertstate=\"firing\",severity=~\"page|critical\"})", "pages")
             .quiet()
             .none("none")
@@ -102,13 +105,15 @@ fn stats() -> Vec<Panel> {
         .levels(&[(0.0, "green", ""), (1.0, "red", "")]),
         Panel::stat(
             "Budgets nearly gone",
-            "Objectives with less than a tenth of their error budget left. Hold back risky deploys of these services.",
+            "Objectives with less than a tenth of their error budget left. Hold back risky deploys of these \
+                services.",
         )
         .q(&format!("sum({left} < bool 0.1)"), "nearly gone")
         .levels(&[(0.0, "green", ""), (1.0, "orange", "")]),
         Panel::stat(
             "Traffic vanished",
-            "Objectives that had requests within the hour and have none now. No requests are no errors: look at the pods first.",
+            "Objectives that had requests within the hour and have none now. No requests are no errors: look \
+                at the pods first.",
         )
         .q(&format!("count({})", vanished()), "vanished")
         .quiet()
@@ -116,7 +121,8 @@ fn stats() -> Vec<Panel> {
         .levels(&[(0.0, "green", ""), (1.0, "red", "")]),
         Panel::stat(
             "Nodes with agent trouble",
-            "Nodes whose agent cannot deliver, is about to lose lines, or refused its config. What such a node's services show may be late.",
+            "Nodes whose agent cannot deliver, is about to lose lines, or refused its config. What such a \
+                node's services show may be late.",
         )
         .q(&format!("sum(max by (cluster, node) ({}))", trouble("@C")), "nodes")
         .levels(&[(0.0, "green", ""), (1.0, "orange", "")]),
@@ -126,7 +132,8 @@ fn stats() -> Vec<Panel> {
 fn tables() -> Vec<Panel> {
     let keep = "alertname, severity, cluster, namespace, slo_id, node";
     vec![
-        Panel::table("Firing alerts", "What fires, the longest first. A click on the objective opens its page with what burned it.")
+        Panel::table("Firing alerts", "What fires, the longest first. A click on the objective opens its page \
+            with what burned it.")
             .size(12, 8)
             .none("nothing fires")
             .label("severity", "Severity")
@@ -136,7 +143,8 @@ fn tables() -> Vec<Panel> {
             .label_link("node", "Node", AGENT)
             .value(
                 &format!(
-                    "max by ({keep}) ((time() - ALERTS_FOR_STATE{{@C}}) and ignoring (alertstate) ALERTS{{@C,alertstate=\"firing\"}})"
+                    "max by ({keep}) ((time() - ALERTS_FOR_STATE{{@C}}) and ignoring (alertstate) \
+                        ALERTS{{@C,alertstate=\"firing\"}})"
                 ),
                 "Active for",
                 "s",
@@ -146,7 +154,8 @@ fn tables() -> Vec<Panel> {
             .most("Active for"),
         Panel::table(
             "SLOs by burn rate",
-            "The objectives that burn fastest: how many times the allowed rate over five minutes and an hour, and from where on it pages.",
+            "The objectives that burn fastest: how many times the allowed rate over five minutes and an hour, \
+                and from where on it pages.",
         )
         .size(12, 8)
         .label_link("slo_id", "SLO", DETAIL)
@@ -168,7 +177,8 @@ fn changes() -> Vec<Panel> {
     vec![
         Panel::series(
             "Workloads with the most 5xx",
-            "Answers of class 5xx a second. What climbs here together has one cause: look for the service that the others call.",
+            "Answers of class 5xx a second. What climbs here together has one cause: look for the service \
+                that the others call.",
         )
         .size(8, 8)
         .unit("reqps")
@@ -182,7 +192,8 @@ fn changes() -> Vec<Panel> {
         ),
         Panel::series(
             "Error-log leaders",
-            "Lines of level error and fatal by workload. A leader here without 5xx fails in the background: jobs, consumers, retries.",
+            "Lines of level error and fatal by workload. A leader here without 5xx fails in the background: \
+                jobs, consumers, retries.",
         )
         .size(8, 8)
         .unit("cps")
@@ -199,7 +210,8 @@ fn changes() -> Vec<Panel> {
         ),
         Panel::table(
             "Recent deploys",
-            "The newest ReplicaSets. If an objective began to burn within minutes of one, undo it before you search.",
+            "The newest ReplicaSets. If an objective began to burn within minutes of one, undo it before you \
+                search.",
         )
         .size(8, 8)
         .label("namespace", "Namespace")
@@ -209,7 +221,8 @@ fn changes() -> Vec<Panel> {
         .most("Since"),
         Panel::table(
             "Vanished traffic",
-            "Objectives that had requests within the hour and have none now, with how many there were in five minutes at most.",
+            "Objectives that had requests within the hour and have none now, with how many there were in five \
+                minutes at most.",
         )
         .size(12, 6)
         .none("all traffic is there")

@@ -31,7 +31,8 @@ pub(super) fn board() -> Board {
     Board {
         uid: "nodewick-red-overview",
         title: "nodewick / Rate, errors, duration",
-        about: "For everyone: what every workload serves, how often it fails, how long it takes, and who is not measured at all.",
+        about: "For everyone: what every workload serves, how often it fails, how long it takes, and who is \
+            not measured at all.",
         from: "now-3h",
         variables: variables(),
         rows: vec![
@@ -45,26 +46,42 @@ pub(super) fn board() -> Board {
 
 fn stats() -> Vec<Panel> {
     vec![
-        Panel::stat("Requests", "Requests a second of all workloads chosen. A step that no release explains is a client or a route.")
-            .size(6, 4)
-            .unit("reqps")
-            .q("sum(rate(red_requests_total{@N}@R))", "requests"),
-        Panel::stat("Errors", "The share of 5xx among all answers. Open the workload at the top of the table.")
-            .size(6, 4)
-            .unit("percentunit")
-            .levels(ERRORS)
-            .q(
-                "sum(rate(red_requests_total{@N,code_class=\"5xx\"}@R)) / (sum(rate(red_requests_total{@N}@R)) > 0)",
-                "errors",
-            ),
-        Panel::stat("p99 of all", "Ninety-nine of a hundred requests take no longer. Sort the table by p99 to see whose they are.")
-            .size(6, 4)
-            .unit("s")
-            .levels(SECONDS)
-            .q(&quantile("0.99", "", "@N"), "p99"),
-        Panel::stat("Workloads measured", "Workloads whose requests are counted, from their metrics or their access lines.")
-            .size(6, 4)
-            .q("count(count by (cluster, namespace, workload) (red_source_info{@N}))", "workloads"),
+        Panel::stat(
+            "Requests",
+            "Requests a second of all workloads chosen. A step that no release explains \
+            is a client or a route.",
+        )
+        .size(6, 4)
+        .unit("reqps")
+        .q("sum(rate(red_requests_total{@N}@R))", "requests"),
+        Panel::stat(
+            "Errors",
+            "The share of 5xx among all answers. Open the workload at the top of the table.",
+        )
+        .size(6, 4)
+        .unit("percentunit")
+        .levels(ERRORS)
+        .q(
+            "sum(rate(red_requests_total{@N,code_class=\"5xx\"}@R)) / \
+                    (sum(rate(red_requests_total{@N}@R)) > 0)",
+            "errors",
+        ),
+        Panel::stat(
+            "p99 of all",
+            "Ninety-nine of a hundred requests take no longer. Sort the table by p99 to \
+            see whose they are.",
+        )
+        .size(6, 4)
+        .unit("s")
+        .levels(SECONDS)
+        .q(&quantile("0.99", "", "@N"), "p99"),
+        Panel::stat(
+            "Workloads measured",
+            "Workloads whose requests are counted, from their metrics or their \
+            access lines.",
+        )
+        .size(6, 4)
+        .q("count(count by (cluster, namespace, workload) (red_source_info{@N}))", "workloads"),
     ]
 }
 
@@ -86,7 +103,8 @@ fn table() -> Panel {
     .column_levels(SECONDS)
     .value(
         &format!(
-            "sum by ({by}) (rate(red_requests_total{{@N}}[1h])) / (sum by ({by}) (rate(red_requests_total{{@N}}[1h] offset 1w)) > 0) - 1"
+            "sum by ({by}) (rate(red_requests_total{{@N}}[1h])) / (sum by ({by}) \
+                (rate(red_requests_total{{@N}}[1h] offset 1w)) > 0) - 1"
         ),
         "Against last week",
         "percentunit",
@@ -143,7 +161,8 @@ fn unmeasured() -> Panel {
     .value(
         "max by (cluster, namespace, deployment) (kube_deployment_status_replicas_ready{@N}) > 0 \
          unless on (cluster, namespace, deployment) \
-         label_replace(max by (cluster, namespace, workload) (red_source_info{@N}), \"deployment\", \"$1\", \"workload\", \"(.+)\")",
+         label_replace(max by (cluster, namespace, workload) (red_source_info{@N}), \"deployment\", \"$1\", \
+             \"workload\", \"(.+)\")",
         "Ready pods",
         "none",
     )
@@ -155,7 +174,8 @@ fn unmeasured() -> Panel {
 fn late() -> Panel {
     Panel::table(
         "Where the numbers come from",
-        "Source and profile of each workload, and how far counting is behind. Above 60 s of unread lines its figures are left out.",
+        "Source and profile of each workload, and how far counting is behind. Above 60 s of unread lines its \
+            figures are left out.",
     )
     .size(12, 9)
     .label("namespace", "Namespace")

@@ -33,7 +33,8 @@ pub(super) fn board() -> Board {
     Board {
         uid: "nodewick-service",
         title: "nodewick / Service",
-        about: "For the owner of a service: what it serves, which routes and pods fail or are slow, its logs, traces and resources.",
+        about: "For the owner of a service: what it serves, which routes and pods fail or are slow, its logs, \
+            traces and resources.",
         from: "now-3h",
         variables,
         rows: vec![
@@ -56,19 +57,29 @@ fn stats() -> Vec<Panel> {
             .unit("percentunit")
             .levels(ERRORS)
             .q(
-                "sum(rate(red_requests_total{@W,code_class=\"5xx\"}@R)) / (sum(rate(red_requests_total{@W}@R)) > 0)",
+                "sum(rate(red_requests_total{@W,code_class=\"5xx\"}@R)) / \
+                    (sum(rate(red_requests_total{@W}@R)) > 0)",
                 "errors",
             ),
-        Panel::stat("p50", "Half of the requests take no longer.").unit("s").q(&quantile("0.5", "", "@W"), "p50"),
-        Panel::stat("p99", "Ninety-nine of a hundred take no longer. Far above p50: one route or one pod is slow.")
+        Panel::stat("p50", "Half of the requests take no longer.")
             .unit("s")
-            .levels(&[(0.0, "green", ""), (0.5, "yellow", ""), (1.0, "orange", "")])
-            .q(&quantile("0.99", "", "@W"), "p99"),
+            .q(&quantile("0.5", "", "@W"), "p50"),
+        Panel::stat(
+            "p99",
+            "Ninety-nine of a hundred take no longer. Far above p50: one route or one pod is \
+            slow.",
+        )
+        .unit("s")
+        .levels(&[(0.0, "green", ""), (0.5, "yellow", ""), (1.0, "orange", "")])
+        .q(&quantile("0.99", "", "@W"), "p99"),
         Panel::stat("Pods", "Pods that serve requests. Compare with what you deployed.")
             .q("count(count by (pod) (red_requests_total{@W}))", "pods"),
-        Panel::stat("Restarts in an hour", "Containers that were started anew. Look at their last lines below and for OOM kills.")
-            .levels(&[(0.0, "green", ""), (1.0, "orange", ""), (5.0, "red", "")])
-            .q("sum(increase(kube_pod_container_status_restarts_total{@P}[1h]))", "restarts"),
+        Panel::stat(
+            "Restarts in an hour",
+            "Containers that were started anew. Look at their last lines below and for OOM kills.",
+        )
+        .levels(&[(0.0, "green", ""), (1.0, "orange", ""), (5.0, "red", "")])
+        .q("sum(increase(kube_pod_container_status_restarts_total{@P}[1h]))", "restarts"),
     ]
 }
 
@@ -78,14 +89,16 @@ fn requests() -> Vec<Panel> {
             .size(8, 9)
             .unit("reqps")
             .q("sum by (code_class) (rate(red_requests_total{@W}@R)) > 0", "{{code_class}}"),
-        Panel::series("Durations", "Quantiles of all requests; points are single requests, a click opens their trace.")
+        Panel::series("Durations", "Quantiles of all requests; points are single requests, a click opens \
+            their trace.")
             .size(8, 9)
             .unit("s")
             .q(&quantile("0.5", "", "@W"), "p50")
             .q(&quantile("0.9", "", "@W"), "p90")
             .q(&quantile("0.99", "", "@W"), "p99")
             .exemplars(),
-        Panel::heatmap("Distribution of durations", "Where requests are. Two bands are two kinds of requests: a cache hit and a miss, a fast and a slow route.")
+        Panel::heatmap("Distribution of durations", "Where requests are. Two bands are two kinds of requests: \
+            a cache hit and a miss, a fast and a slow route.")
             .size(8, 9)
             .q("sum by (le) (rate(red_request_duration_seconds_bucket{@W}@R))", "{{le}}")
             .exemplars(),
@@ -133,17 +146,22 @@ fn levels() -> Panel {
 }
 
 fn errors() -> Panel {
-    Panel::logs("Errors and warnings", "The newest lines of level warn and worse. Open a line and click its trace id to see the whole request.")
-        .size(16, 10)
-        .none("no such line in the time shown")
-        .lines(&format!("{LINES} | level=~\"warn|error|fatal\""), "")
-        .quiet()
+    Panel::logs(
+        "Errors and warnings",
+        "The newest lines of level warn and worse. Open a line and click its \
+        trace id to see the whole request.",
+    )
+    .size(16, 10)
+    .none("no such line in the time shown")
+    .lines(&format!("{LINES} | level=~\"warn|error|fatal\""), "")
+    .quiet()
 }
 
 fn traces() -> Panel {
     Panel::traces(
         "Failed traces",
-        "Traces in which this service failed. From a span, \"Logs for this span\" shows its lines. Empty without Tempo, or when nothing failed.",
+        "Traces in which this service failed. From a span, \"Logs for this span\" shows its lines. Empty \
+            without Tempo, or when nothing failed.",
     )
     .none("no failed trace, or no Tempo")
     .spans("{resource.service.name=~\"$service\" && status=error}")
@@ -151,7 +169,8 @@ fn traces() -> Panel {
 }
 
 fn resources() -> Vec<Panel> {
-    let cpu = "sum by (pod) (max by (pod, container) (rate(container_cpu_usage_seconds_total{@P,container!=\"\"}@R)))";
+    let cpu = "sum by (pod) (max by (pod, container) \
+        (rate(container_cpu_usage_seconds_total{@P,container!=\"\"}@R)))";
     let memory =
         "sum by (pod) (max by (pod, container) (container_memory_working_set_bytes{@P,container!=\"\"}))";
     vec![
@@ -165,7 +184,8 @@ fn resources() -> Vec<Panel> {
             .unit("bytes")
             .q(memory, "{{pod}}")
             .q("max(kube_pod_container_resource_limits{@P,resource=\"memory\"})", "limit"),
-        Panel::table("Deploys", "ReplicaSets of this workload: when each was made. Deploys are lines in every chart above.")
+        Panel::table("Deploys", "ReplicaSets of this workload: when each was made. Deploys are lines in every \
+            chart above.")
             .size(8, 8)
             .label("replicaset", "ReplicaSet")
             .value(

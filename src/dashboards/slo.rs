@@ -58,12 +58,14 @@ fn tier(long: &str, short: &str, matchers: &str) -> String {
 /// The number of [`STATES`], the worst that holds; ranges without data say nothing.
 pub(super) fn state(matchers: &str) -> String {
     let page = format!(
-        "max by (cluster, slo_id) (label_replace({}, \"tier\", \"1\", \"\", \"\") or label_replace({}, \"tier\", \"2\", \"\", \"\"))",
+        "max by (cluster, slo_id) (label_replace({}, \"tier\", \"1\", \"\", \"\") or label_replace({}, \
+            \"tier\", \"2\", \"\", \"\"))",
         tier("1h", "5m", matchers),
         tier("6h", "30m", matchers)
     );
     let ticket = format!(
-        "max by (cluster, slo_id) (label_replace({}, \"tier\", \"1\", \"\", \"\") or label_replace({}, \"tier\", \"2\", \"\", \"\"))",
+        "max by (cluster, slo_id) (label_replace({}, \"tier\", \"1\", \"\", \"\") or label_replace({}, \
+            \"tier\", \"2\", \"\", \"\"))",
         tier("1d", "2h", matchers),
         tier("3d", "6h", matchers)
     );
@@ -80,7 +82,8 @@ pub(super) fn state(matchers: &str) -> String {
 /// Seconds until the budget is gone at the rate of the last six hours.
 fn exhaustion(matchers: &str) -> String {
     format!(
-        "clamp_min({}, 0) * on (slo_id) group_left () (86400 * max by (slo_id) (slo:time_period:days)) / on (cluster, slo_id) ({} > 0)",
+        "clamp_min({}, 0) * on (slo_id) group_left () (86400 * max by (slo_id) (slo:time_period:days)) / on \
+            (cluster, slo_id) ({} > 0)",
         recorded("slo:error_budget_remaining:ratio", matchers),
         recorded("slo:burn_rate:ratio_rate6h", matchers)
     )
@@ -94,7 +97,8 @@ pub(super) fn board() -> Board {
     Board {
         uid: "nodewick-slo-overview",
         title: "nodewick / SLOs",
-        about: "For SREs: every objective with what it promises, what it delivers, the budget that is left and how fast it goes.",
+        about: "For SREs: every objective with what it promises, what it delivers, the budget that is left \
+            and how fast it goes.",
         from: "now-24h",
         variables: vec![cluster()],
         rows: vec![
@@ -109,29 +113,42 @@ pub(super) fn board() -> Board {
 }
 
 fn stat_objectives() -> Panel {
-    Panel::stat("Objectives", "How many objectives have rules, in all clusters. Fewer than you declared: load the rendered rules (SLORuleMissing).")
-        .size(5, 4)
-        .q("count(max by (slo_id) (slo:objective:ratio))", "objectives")
+    Panel::stat(
+        "Objectives",
+        "How many objectives have rules, in all clusters. Fewer than you declared: load \
+        the rendered rules (SLORuleMissing).",
+    )
+    .size(5, 4)
+    .q("count(max by (slo_id) (slo:objective:ratio))", "objectives")
 }
 
 fn stat_burning() -> Panel {
-    Panel::stat("Burning now", "Objectives whose last five minutes burn as fast as the fastest page allows. Start with the top of the table.")
-        .size(5, 4)
-        .q(&format!("sum({})", burning_now()), "burning")
-        .levels(&[(0.0, "green", ""), (1.0, "red", "")])
+    Panel::stat(
+        "Burning now",
+        "Objectives whose last five minutes burn as fast as the fastest page allows. \
+        Start with the top of the table.",
+    )
+    .size(5, 4)
+    .q(&format!("sum({})", burning_now()), "burning")
+    .levels(&[(0.0, "green", ""), (1.0, "red", "")])
 }
 
 fn stat_gone() -> Panel {
-    Panel::stat("Budgets gone", "Objectives that are broken: more was bad than the whole period allows. Reliability work comes first there.")
-        .size(5, 4)
-        .q(&format!("sum({} <= bool 0)", recorded("slo:error_budget_remaining:ratio", "@C")), "gone")
-        .levels(&[(0.0, "green", ""), (1.0, "purple", "")])
+    Panel::stat(
+        "Budgets gone",
+        "Objectives that are broken: more was bad than the whole period allows. \
+        Reliability work comes first there.",
+    )
+    .size(5, 4)
+    .q(&format!("sum({} <= bool 0)", recorded("slo:error_budget_remaining:ratio", "@C")), "gone")
+    .levels(&[(0.0, "green", ""), (1.0, "purple", "")])
 }
 
 fn stat_young() -> Panel {
     Panel::stat(
         "Least coverage",
-        "The share of the period that the youngest objective has data of. Below 100% a budget speaks for that part of the period only.",
+        "The share of the period that the youngest objective has data of. Below 100% a budget speaks for that \
+            part of the period only.",
     )
     .size(5, 4)
     .unit("percentunit")
@@ -139,25 +156,28 @@ fn stat_young() -> Panel {
 }
 
 fn stat_quiet() -> Panel {
-    Panel::stat("Without requests", "Objectives that had requests in their period and have none in five minutes. At night that is normal, at noon it is SLOTrafficVanished.")
-        .q(
-            &format!(
-                "count({} unless on (cluster, slo_id) ({} > 0))",
-                recorded("slo:error_budget_remaining:ratio", "@C"),
-                recorded("slo:sli_events:increase5m", "@C")
-            ),
-            "without requests",
-        )
-        .quiet()
-        .none("none")
-        .levels(&[(0.0, "green", ""), (1.0, "yellow", "")])
+    Panel::stat(
+        "Without requests",
+        "Objectives that had requests in their period and have none in five \
+        minutes. At night that is normal, at noon it is SLOTrafficVanished.",
+    )
+    .q(
+        &format!(
+            "count({} unless on (cluster, slo_id) ({} > 0))",
+            recorded("slo:error_budget_remaining:ratio", "@C"),
+            recorded("slo:sli_events:increase5m", "@C")
+        ),
+        "without requests",
+    )
+    .quiet()
+    .none("none")
+    .levels(&[(0.0, "green", ""), (1.0, "yellow", "")])
 }
 
 fn table() -> Panel {
     let good = "1 - max by (cluster, slo_id) ({__name__=~\"slo:sli_error:ratio_rate(7|28|30|90)d\",@C})";
-    let days = format!(
-        "max by (cluster, slo_id) ({{__name__=~\"slo:window_coverage:ratio(7|28|30|90)d\",@C}}) * on (slo_id) group_left () max by (slo_id) (slo:time_period:days)"
-    );
+    let days = "max by (cluster, slo_id) ({__name__=~\"slo:window_coverage:ratio(7|28|30|90)d\",@C}) \
+                * on (slo_id) group_left () max by (slo_id) (slo:time_period:days)";
     Panel::table(
         "Objectives by state",
         "The worst at the top. Page and ticket say that both ranges of a rule are above its factor; \"Pages at\" is that factor for this \
@@ -171,7 +191,7 @@ fn table() -> Panel {
     .value(good, "SLI", "percentunit")
     .value(&recorded("slo:error_budget_remaining:ratio", "@C"), "Budget left", "percentunit")
     .column_levels(LEFT)
-    .value(&days, "Days covered", "none")
+    .value(days, "Days covered", "none")
     .value(&recorded("slo:burn_rate:ratio_rate5m", "@C"), "Burn 5m", "suffix:×")
     .column_levels(BURN)
     .value(&recorded("slo:burn_rate:ratio_rate1h", "@C"), "Burn 1h", "suffix:×")

@@ -11,10 +11,12 @@ const ASKED: &str = "cluster=~\"$cluster\",namespace=\"$namespace\",route!~\"/he
 fn own(sli: &str) -> [String; 2] {
     [
         format!(
-            "on (namespace, workload) (max by (namespace, workload) (slo:info{{@I,sli=\"{sli}\",workload!=\"\"}}))"
+            "on (namespace, workload) (max by (namespace, workload) \
+                (slo:info{{@I,sli=\"{sli}\",workload!=\"\"}}))"
         ),
         format!(
-            "on (namespace, service) (max by (namespace, service) (slo:info{{@I,sli=\"{sli}\",workload=\"\",service!=\"\"}}))"
+            "on (namespace, service) (max by (namespace, service) \
+                (slo:info{{@I,sli=\"{sli}\",workload=\"\",service!=\"\"}}))"
         ),
     ]
 }
@@ -43,7 +45,8 @@ fn bad(by: &str, range: &str) -> String {
         &format!("increase(red_request_duration_seconds_bucket{{{ASKED},le=\"$threshold_seconds\"}}{range})"),
     );
     format!(
-        "label_replace({failed}, \"class\", \"5xx\", \"\", \"\") or label_replace(clamp_min({all} - {fast}, 0), \"class\", \"slow\", \"\", \"\")"
+        "label_replace({failed}, \"class\", \"5xx\", \"\", \"\") or label_replace(clamp_min({all} - {fast}, \
+            0), \"class\", \"slow\", \"\", \"\")"
     )
 }
 
@@ -108,45 +111,72 @@ pub(super) fn board() -> Board {
 
 fn stats() -> Vec<Panel> {
     vec![
-        Panel::stat("State", "Page and ticket: both ranges of a rule burn faster than its factor for this period. The table of rules says which.")
-            .unit("none")
-            .levels(STATES)
-            .q(&format!("max({})", state("@S")), "state"),
-        Panel::stat("Objective", "What is promised. To change it, change the declaration and render the rules anew.")
-            .size(3, 4)
-            .unit("percentunit")
-            .q("max(slo:objective:ratio{@I})", "objective"),
+        Panel::stat(
+            "State",
+            "Page and ticket: both ranges of a rule burn faster than its factor for this \
+            period. The table of rules says which.",
+        )
+        .unit("none")
+        .levels(STATES)
+        .q(&format!("max({})", state("@S")), "state"),
+        Panel::stat(
+            "Objective",
+            "What is promised. To change it, change the declaration and render the rules \
+            anew.",
+        )
+        .size(3, 4)
+        .unit("percentunit")
+        .q("max(slo:objective:ratio{@I})", "objective"),
         Panel::stat("SLI", "The share of good requests over the whole period, weighed by traffic.")
             .size(3, 4)
             .unit("percentunit")
             .q(&format!("1 - max({{__name__=~\"slo:sli_error:ratio_rate{PERIOD}\",@S}})"), "good"),
-        Panel::stat("Budget left", "Of the whole period; negative when more was bad than is allowed. Below a tenth, hold back risky deploys.")
-            .unit("percentunit")
-            .levels(LEFT)
-            .q("min(slo:error_budget_remaining:ratio{@S})", "left"),
-        Panel::stat("Burn now", "Times the allowed rate over five minutes. At the \"Pages at\" of this period and beyond it is an incident.")
-            .unit("suffix:×")
-            .levels(BURN)
-            .q("max(slo:burn_rate:ratio_rate5m{@S})", "5m"),
-        Panel::stat("Pages at", "The burn rate over an hour and five minutes that pages: 14.4 for 30 days, less for shorter periods.")
-            .size(3, 4)
-            .unit("suffix:×")
-            .q("0.48 * max(slo:time_period:days{@I})", "factor"),
-        Panel::stat("Days covered", "Days of the period with data. A young objective has spent what it spent, not what a month of it would be.")
-            .size(3, 4)
-            .unit("d")
-            .q(
-                &format!(
-                    "max({{__name__=~\"slo:window_coverage:ratio{PERIOD}\",@S}}) * scalar(max(slo:time_period:days{{@I}}))"
-                ),
-                "days",
+        Panel::stat(
+            "Budget left",
+            "Of the whole period; negative when more was bad than is allowed. Below a \
+            tenth, hold back risky deploys.",
+        )
+        .unit("percentunit")
+        .levels(LEFT)
+        .q("min(slo:error_budget_remaining:ratio{@S})", "left"),
+        Panel::stat(
+            "Burn now",
+            "Times the allowed rate over five minutes. At the \"Pages at\" of this period \
+            and beyond it is an incident.",
+        )
+        .unit("suffix:×")
+        .levels(BURN)
+        .q("max(slo:burn_rate:ratio_rate5m{@S})", "5m"),
+        Panel::stat(
+            "Pages at",
+            "The burn rate over an hour and five minutes that pages: 14.4 for 30 days, \
+            less for shorter periods.",
+        )
+        .size(3, 4)
+        .unit("suffix:×")
+        .q("0.48 * max(slo:time_period:days{@I})", "factor"),
+        Panel::stat(
+            "Days covered",
+            "Days of the period with data. A young objective has spent what it spent, \
+            not what a month of it would be.",
+        )
+        .size(3, 4)
+        .unit("d")
+        .q(
+            &format!(
+                "max({{__name__=~\"slo:window_coverage:ratio{PERIOD}\",@S}}) * \
+                        scalar(max(slo:time_period:days{{@I}}))"
             ),
+            "days",
+        ),
     ]
 }
 
 fn burn_down() -> Panel {
-    let errors = "sum_over_time((max by (slo_id) (slo:sli_errors:increase5m{@S}) * (time() > bool ($__from / 1000)))[$__range:5m])";
-    let events = "sum_over_time((max by (slo_id) (slo:sli_events:increase5m{@S}) * (time() > bool ($__from / 1000)))[$__range:5m] @ end())";
+    let errors = "sum_over_time((max by (slo_id) (slo:sli_errors:increase5m{@S}) * (time() > bool ($__from / \
+        1000)))[$__range:5m])";
+    let events = "sum_over_time((max by (slo_id) (slo:sli_events:increase5m{@S}) * (time() > bool ($__from / \
+        1000)))[$__range:5m] @ end())";
     Panel::series(
         "Burn-down in the time shown",
         "What the objective allows for the requests of the time shown, less what went bad since its left edge. Below the ideal line the \
@@ -156,7 +186,8 @@ fn burn_down() -> Panel {
     .max(1.0)
     .signed()
     .q(
-        &format!("1 - {errors} / on (slo_id) (max by (slo_id) (slo:error_budget:ratio{{@I}}) * ({events} > 0))"),
+        &format!("1 - {errors} / on (slo_id) (max by (slo_id) (slo:error_budget:ratio{{@I}}) * ({events} > \
+            0))"),
         "left",
     )
     .q("vector(1 - (time() - $__from / 1000) / (($__to - $__from) / 1000))", "ideal")
@@ -206,13 +237,15 @@ fn windows() -> Panel {
     .join(" or ");
     Panel::table(
         "Every rule with its threshold",
-        "A rule fires while both of its ranges burn faster than its factor. Long alone: it is over or just began. Short alone: a blip so far.",
+        "A rule fires while both of its ranges burn faster than its factor. Long alone: it is over or just \
+            began. Short alone: a blip so far.",
     )
     .size(24, 6)
     .label("rule", "Rule")
     .value(
         &format!(
-            "(max by (rule) ({}) > bool max by (rule) ({factors})) + 2 * (max by (rule) ({}) > bool max by (rule) ({factors}))",
+            "(max by (rule) ({}) > bool max by (rule) ({factors})) + 2 * (max by (rule) ({}) > bool max by \
+                (rule) ({factors}))",
             both(0),
             both(1)
         ),
@@ -234,26 +267,40 @@ fn windows() -> Panel {
 }
 
 fn fast() -> Panel {
-    Panel::series("Burn rates of pages", "The dashed level of each pair is its factor, which scales with the period. Both ranges above it: page.")
-        .unit("suffix:×")
-        .q(&burn("5m", "@S"), "5m {{cluster}}")
-        .q(&burn("1h", "@S"), "1h {{cluster}}")
-        .q(&burn("30m", "@S"), "30m {{cluster}}")
-        .q(&burn("6h", "@S"), "6h {{cluster}}")
-        .q("0.48 * max(slo:time_period:days{@I})", "pages at: 1h and 5m")
-        .q("0.2 * max(slo:time_period:days{@I})", "pages at: 6h and 30m")
+    Panel::series(
+        "Burn rates of pages",
+        "The dashed level of each pair is its factor, which scales with the \
+        period. Both ranges above it: page.",
+    )
+    .unit("suffix:×")
+    .q(&burn("5m", "@S"), "5m {{cluster}}")
+    .q(&burn("1h", "@S"), "1h {{cluster}}")
+    .q(&burn("30m", "@S"), "30m {{cluster}}")
+    .q(&burn("6h", "@S"), "6h {{cluster}}")
+    .q("0.48 * max(slo:time_period:days{@I})", "pages at: 1h and 5m")
+    .q("0.2 * max(slo:time_period:days{@I})", "pages at: 6h and 30m")
 }
 
 fn slow() -> Panel {
-    Panel::series("Burn rates of tickets", "Slow burns: nobody is woken, and the budget goes all the same. Both ranges above their factor: ticket.")
-        .unit("suffix:×")
-        .q(&burn("2h", "@S"), "2h {{cluster}}")
-        .q(&burn("1d", "@S"), "1d {{cluster}}")
-        .q(&burn("6h", "@S"), "6h {{cluster}}")
-        .q(&burn("3d", "@S"), "3d {{cluster}}")
-        .q(&format!("max by (slo_id) ({{__name__=~\"slo:sli_error:ratio_rate{PERIOD}\",@S}}) / on (slo_id) max by (slo_id) (slo:error_budget:ratio{{@I}})"), "whole period")
-        .q("0.1 * max(slo:time_period:days{@I})", "tickets at: 1d and 2h")
-        .q("0.1 / 3 * max(slo:time_period:days{@I})", "tickets at: 3d and 6h")
+    Panel::series(
+        "Burn rates of tickets",
+        "Slow burns: nobody is woken, and the budget goes all the same. \
+        Both ranges above their factor: ticket.",
+    )
+    .unit("suffix:×")
+    .q(&burn("2h", "@S"), "2h {{cluster}}")
+    .q(&burn("1d", "@S"), "1d {{cluster}}")
+    .q(&burn("6h", "@S"), "6h {{cluster}}")
+    .q(&burn("3d", "@S"), "3d {{cluster}}")
+    .q(
+        &format!(
+            "max by (slo_id) ({{__name__=~\"slo:sli_error:ratio_rate{PERIOD}\",@S}}) / on (slo_id) \
+            max by (slo_id) (slo:error_budget:ratio{{@I}})"
+        ),
+        "whole period",
+    )
+    .q("0.1 * max(slo:time_period:days{@I})", "tickets at: 1d and 2h")
+    .q("0.1 / 3 * max(slo:time_period:days{@I})", "tickets at: 3d and 6h")
 }
 
 fn burners() -> Panel {
@@ -275,18 +322,15 @@ fn burners() -> Panel {
 }
 
 fn pods() -> Panel {
-    Panel::series("SLI by pod", "The share of good requests of each pod. One pod below the others: restart it or look at its node. All: the release or a dependency.")
-        .unit("percentunit")
-        .max(1.0)
-        .signed()
-        .q(
-            &format!(
-                "1 - sum by (pod) ({}) / on (pod) (({}) > 0)",
-                bad("pod", "@R"),
-                all("pod", "@R")
-            ),
-            "{{pod}}",
-        )
+    Panel::series(
+        "SLI by pod",
+        "The share of good requests of each pod. One pod below the others: restart it \
+        or look at its node. All: the release or a dependency.",
+    )
+    .unit("percentunit")
+    .max(1.0)
+    .signed()
+    .q(&format!("1 - sum by (pod) ({}) / on (pod) (({}) > 0)", bad("pod", "@R"), all("pod", "@R")), "{{pod}}")
 }
 
 fn alerts() -> Panel {
@@ -317,18 +361,30 @@ fn what_if() -> Vec<Panel> {
     let ratio = format!("max by (slo_id) ({{__name__=~\"slo:sli_error:ratio_rate{PERIOD}\",@S}})");
     let seen = format!("max by (slo_id) ({{__name__=~\"slo:window_coverage:ratio{PERIOD}\",@S}})");
     vec![
-        Panel::stat("Budget left, what if", "What would be left of the period with the objective chosen above. Choose one that leaves some in a usual month.")
-            .size(6, 8)
-            .unit("percentunit")
-            .levels(LEFT)
-            .q(&format!("1 - {ratio} * {seen} / {budget}"), "left"),
-        Panel::stat("Bad requests allowed, what if", "Bad requests that the chosen objective allows for the requests seen in the period.")
-            .size(6, 8)
-            .q(&format!("max({{__name__=~\"slo:sli_events:increase{PERIOD}\",@S}}) * {budget}"), "allowed"),
-        Panel::series("Burn, what if", "The burn rates that the chosen objective would have had, with the factor that pages. Every crossing of both is a page that you would have had.")
-            .unit("suffix:×")
-            .q(&format!("max by (slo_id) (slo:sli_error:ratio_rate5m{{@S}}) / {budget}"), "5m")
-            .q(&format!("max by (slo_id) (slo:sli_error:ratio_rate1h{{@S}}) / {budget}"), "1h")
-            .q("0.48 * max(slo:time_period:days{@I})", "pages at"),
+        Panel::stat(
+            "Budget left, what if",
+            "What would be left of the period with the objective chosen \
+            above. Choose one that leaves some in a usual month.",
+        )
+        .size(6, 8)
+        .unit("percentunit")
+        .levels(LEFT)
+        .q(&format!("1 - {ratio} * {seen} / {budget}"), "left"),
+        Panel::stat(
+            "Bad requests allowed, what if",
+            "Bad requests that the chosen objective allows for the \
+            requests seen in the period.",
+        )
+        .size(6, 8)
+        .q(&format!("max({{__name__=~\"slo:sli_events:increase{PERIOD}\",@S}}) * {budget}"), "allowed"),
+        Panel::series(
+            "Burn, what if",
+            "The burn rates that the chosen objective would have had, with the \
+            factor that pages. Every crossing of both is a page that you would have had.",
+        )
+        .unit("suffix:×")
+        .q(&format!("max by (slo_id) (slo:sli_error:ratio_rate5m{{@S}}) / {budget}"), "5m")
+        .q(&format!("max by (slo_id) (slo:sli_error:ratio_rate1h{{@S}}) / {budget}"), "1h")
+        .q("0.48 * max(slo:time_period:days{@I})", "pages at"),
     ]
 }

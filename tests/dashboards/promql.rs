@@ -59,11 +59,9 @@ pub(crate) fn metrics(query: &str) -> Vec<String> {
                     found.extend(alternatives(names));
                 }
             }
-            Token::Word(word) if LISTS.contains(&word.as_str()) => {
-                if next == Some(&Token::Other('(')) {
-                    while tokens.get(at) != Some(&Token::Other(')')) {
-                        at += 1;
-                    }
+            Token::Word(word) if LISTS.contains(&word.as_str()) && next == Some(&Token::Other('(')) => {
+                while tokens.get(at) != Some(&Token::Other(')')) {
+                    at += 1;
                 }
             }
             Token::Word(word) if brackets == 0 && !is_operator(next) => {
