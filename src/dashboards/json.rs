@@ -416,7 +416,9 @@ fn options(of: &Panel) -> Value {
     match of.kind {
         Kind::Stat => json!({
             "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false}, "textMode": "auto",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
+            // Several series are several tiles, each with its name.
+            "textMode": if of.queries.iter().any(|query| query.legend.contains("{{")) { "value_and_name" } else { "auto" },
             "wideLayout": true,
         }),
         Kind::Series | Kind::Stacked => json!({

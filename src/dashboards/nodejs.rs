@@ -108,7 +108,8 @@ fn memory() -> Vec<Panel> {
         .size(8, 8)
         .unit("bytes")
         .q("sum by (pod) (nodejs_heap_size_used_bytes{@W,pod=~\"$pod\"})", "used {{pod}}")
-        .q("sum by (pod) (nodejs_heap_size_total_bytes{@W,pod=~\"$pod\"})", "taken {{pod}}"),
+        .q("sum by (pod) (nodejs_heap_size_total_bytes{@W,pod=~\"$pod\"})", "taken {{pod}}")
+        .q("max(kube_pod_container_resource_limits{@P,resource=\"memory\"})", "limit of the container"),
         Panel::series(
             "Resident and external memory",
             "Resident memory far above the heap is buffers and \

@@ -37,7 +37,7 @@ pub(super) fn board() -> Board {
         variables: variables(),
         rows: vec![
             Row { title: "", panels: stats() },
-            Row { title: "Workloads", panels: vec![table()] },
+            Row { title: "Workloads", panels: [sparklines(), vec![table()]].concat() },
             Row { title: "Over time", panels: over_time() },
             Row { title: "What is not seen", panels: vec![unmeasured(), late()] },
         ],
@@ -82,6 +82,42 @@ fn stats() -> Vec<Panel> {
         )
         .size(6, 4)
         .q("count(count by (cluster, namespace, workload) (red_source_info{@N}))", "workloads"),
+    ]
+}
+
+/// The six series with the largest values at the end of the time shown, so that each keeps its tile.
+fn leaders(expr: &str) -> String {
+    format!("({expr}) and on (namespace, workload) topk(6, {})", expr.replace("@R", "@R @ end()"))
+}
+
+/// A tile with a sparkline for each of the workloads that matter most.
+fn sparklines() -> Vec<Panel> {
+    let by = "namespace, workload";
+    let rate = "sum by (namespace, workload) (rate(red_requests_total{@N}@R))";
+    vec![
+        Panel::stat(
+            "Busiest",
+            "The six workloads with the most requests, with their course. A click opens the service.",
+        )
+        .size(8, 6)
+        .unit("reqps")
+        .q(&leaders(rate), "{{namespace}}/{{workload}}")
+        .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
+        Panel::stat("Failing most", "The six workloads with the largest share of 5xx. Start with the first.")
+            .size(8, 6)
+            .unit("percentunit")
+            .levels(ERRORS)
+            .q(&leaders(&error_ratio(by, "@N")), "{{namespace}}/{{workload}}")
+            .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
+        Panel::stat(
+            "Slowest",
+            "The six workloads with the longest p99. One that is always here needs an objective of its own.",
+        )
+        .size(8, 6)
+        .unit("s")
+        .levels(SECONDS)
+        .q(&leaders(&quantile("0.99", by, "@N")), "{{namespace}}/{{workload}}")
+        .link(SERVICE_OF_SERIES.0, SERVICE_OF_SERIES.1),
     ]
 }
 
