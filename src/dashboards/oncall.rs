@@ -134,7 +134,7 @@ fn tables() -> Vec<Panel> {
     vec![
         Panel::table("Firing alerts", "What fires, the longest first. A click on the objective opens its page \
             with what burned it.")
-            .size(12, 8)
+            .size(12, 7)
             .none("nothing fires")
             .label("severity", "Severity")
             .label("alertname", "Alert")
@@ -157,7 +157,7 @@ fn tables() -> Vec<Panel> {
             "The objectives that burn fastest: how many times the allowed rate over five minutes and an hour, \
                 and from where on it pages.",
         )
-        .size(12, 8)
+        .size(12, 7)
         .label_link("slo_id", "SLO", DETAIL)
         .value(&state("@C"), "State", "none")
         .column_levels(STATES)
@@ -180,7 +180,7 @@ fn changes() -> Vec<Panel> {
             "Answers of class 5xx a second. What climbs here together has one cause: look for the service \
                 that the others call.",
         )
-        .size(8, 8)
+        .size(8, 7)
         .unit("reqps")
         .q(
             "topk(5, sum by (namespace, workload) (rate(red_requests_total{@C,code_class=\"5xx\"}@R)))",
@@ -195,7 +195,7 @@ fn changes() -> Vec<Panel> {
             "Lines of level error and fatal by workload. A leader here without 5xx fails in the background: \
                 jobs, consumers, retries.",
         )
-        .size(8, 8)
+        .size(8, 7)
         .unit("cps")
         .q(
             &format!(
@@ -213,7 +213,7 @@ fn changes() -> Vec<Panel> {
             "The newest ReplicaSets. If an objective began to burn within minutes of one, undo it before you \
                 search.",
         )
-        .size(8, 8)
+        .size(8, 7)
         .label("namespace", "Namespace")
         .label_link("owner_name", "Deployment", SERVICE)
         .value(&format!("topk(10, {})", super::json::DEPLOYS), "Since", "dateTimeFromNow")
@@ -224,7 +224,7 @@ fn changes() -> Vec<Panel> {
             "Objectives that had requests within the hour and have none now, with how many there were in five \
                 minutes at most.",
         )
-        .size(12, 6)
+        .size(12, 5)
         .none("all traffic is there")
         .label_link("slo_id", "SLO", DETAIL)
         .value(&vanished(), "Requests in 5m before", "short")
@@ -232,7 +232,7 @@ fn changes() -> Vec<Panel> {
         .label("cluster", "Cluster")
         .most("Requests in 5m before"),
         Panel::table("Agent trouble by node", "Which node's agent has which trouble. A click opens its page.")
-            .size(12, 6)
+            .size(12, 5)
             .none("every agent is well")
             .label_link("node", "Node", AGENT)
             .label("trouble", "Trouble")
