@@ -3,11 +3,13 @@
 //! In: arguments. Out: text on stdout (data) and stderr (notices), and an exit code: 0 done, 1 a failure at run time,
 //! 2 usage, 78 a bad config.
 
+mod alerts;
 mod config_verbs;
 mod dashboards;
 mod doctor;
 mod exec;
 mod explain;
+mod files;
 mod migrate;
 mod shell;
 mod slo;
@@ -38,6 +40,7 @@ const MORE: &str = "\
 More verbs (`nodewick <verb> --help`):
   exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
+  alerts       Render alerts about the agent and workloads, their tests and runbooks
   slo          Objectives: lint, render rules and runbooks, simulate a fault
   dashboards   Grafana dashboards and provisioning: render
   config       Show the effective config, its JSON schema, or write a first one
@@ -79,6 +82,9 @@ enum Verb {
     /// Run unit tests of processing rules.
     #[command(hide = true)]
     Test(test::Args),
+    /// Alerts about the agent and about what workloads log: render rules, their unit tests and runbooks.
+    #[command(subcommand, hide = true)]
+    Alerts(alerts::Verb),
     /// Objectives: check them, render rules and runbooks, simulate a fault.
     #[command(subcommand, hide = true)]
     Slo(slo::Verb),
@@ -151,6 +157,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Explain(args) => explain::run(&args),
         Verb::Config(verb) => config_verbs::run(&verb),
         Verb::Test(args) => test::run(&args),
+        Verb::Alerts(verb) => alerts::run(&verb),
         Verb::Slo(verb) => slo::run(&verb),
         Verb::Dashboards(verb) => dashboards::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),

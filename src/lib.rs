@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod agent;
+pub mod alerts;
 pub mod config;
 pub mod dashboards;
 pub mod data;

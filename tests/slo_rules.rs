@@ -306,11 +306,18 @@ fn a_page_inhibits_the_ticket_of_its_own_objective_only() {
         {"labels": {"alertname": "NodewickDownOnNode", "severity": "ticket", "cluster": "c", "node": "n1"}},
         {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n1"}},
         {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n2"}},
+        {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n3"}},
+        {"labels": {"alertname": "NodewickReadLag", "severity": "page", "cluster": "c", "node": "n3"}},
+        {"labels": {"alertname": "NodewickExportFailing", "severity": "ticket", "cluster": "c", "node": "n3"}},
         {"labels": {"alertname": "NodewickAbsent", "severity": "page", "cluster": "c"}},
     ]);
     alertmanager.ask("POST", "/api/v2/alerts", &alerts.to_string());
-    let expected =
-        ["NodewickReadLag - n1", "SLOErrorBudgetBurn shop/web/a -", "SLOErrorBudgetBurnSlow shop/api/a -"];
+    let expected = [
+        "NodewickReadLag - n1",
+        "NodewickReadLag - n3",
+        "SLOErrorBudgetBurn shop/web/a -",
+        "SLOErrorBudgetBurnSlow shop/api/a -",
+    ];
     // The answer is worked out when it is asked for, once the alerts have reached the inhibitor.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while alertmanager.inhibited() != expected && std::time::Instant::now() < end {

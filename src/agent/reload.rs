@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::harden::Sandbox;
 use super::keys;
 use crate::config::memory::cgroup_limit;
-use crate::config::tree::{self, Step, Table, Value};
+use crate::config::tree::{self, Place, Step, Table, Value};
 use crate::config::{self, Config, Diagnostics, Loaded, Sources};
 use crate::data::clock;
 use crate::health::Health;
@@ -305,6 +305,9 @@ fn shown(tree: &Table) -> String {
 
 /// Puts where values were taken from in their place.
 fn veil(node: &mut tree::Node) {
+    if let Place::Env(name) = &node.place {
+        node.value = Value::Text(name.clone());
+    }
     if let Some(from) = &node.taken_from {
         node.value = Value::Text(from.clone());
     }
@@ -348,4 +351,30 @@ fn content(path: &Path) -> Option<u128> {
 
 fn unix_secs() -> i64 {
     clock::since_epoch().as_secs() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(text: &str, env: &[(&str, &str)]) -> String {
+        let file = Some(("agent.toml".to_owned(), text.to_owned()));
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let loaded = config::load(&Sources { file, env, ..Sources::default() });
+        shown(&loaded.unwrap_or_else(|bad| panic!("{bad}")).tree)
+    }
+
+    #[test]
+    fn the_shown_hash_is_that_of_what_is_written_for_all_nodes() {
+        let text = "[agent]\ncluster = \"${env:CLUSTER}\"\nnode = \"n1\"\n";
+        let one = hash(text, &[("CLUSTER", "a"), ("NODEWICK_LOGS_MAX_LINE", "64KiB")]);
+        assert!(one.len() == 8 && one.bytes().all(|byte| byte.is_ascii_hexdigit()), "{one}");
+        let same = text.replace("n1", "n2");
+        assert_eq!(hash(&same, &[("CLUSTER", "b"), ("NODEWICK_LOGS_MAX_LINE", "32KiB")]), one);
+        assert_ne!(
+            hash(&text.replace("CLUSTER", "OTHER"), &[("OTHER", "a"), ("NODEWICK_LOGS_MAX_LINE", "64KiB")]),
+            one
+        );
+        assert_ne!(hash(&format!("{text}[logs]\nmax_line = \"32KiB\"\n"), &[("CLUSTER", "a")]), one);
+    }
 }

@@ -1,19 +1,18 @@
 //! `nodewick slo`: objectives checked, rendered and tried out.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use nodewick::config::Config;
 use nodewick::data::units::{Percent, Rate, Span};
 use nodewick::slo::burn::Fault;
-use nodewick::slo::render::{self, File};
+use nodewick::slo::render;
 use nodewick::slo::simulate::simulate;
 use nodewick::slo::{Mode, Spec, number};
 
-use super::{ConfigArgs, print};
+use super::{ConfigArgs, files, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -153,34 +152,14 @@ fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
     let specs = declared(&config)?;
     let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
-    let files = render::files(&specs, &config.slo.defaults, &parts);
+    let rendered = render::files(&specs, &config.slo.defaults, &parts);
     if args.check {
-        let differs = |file: &&File| {
-            std::fs::read_to_string(args.out.join(&file.path)).ok().as_ref() != Some(&file.text)
-        };
-        let differing: Vec<&File> = files.iter().filter(differs).collect();
-        for file in &differing {
-            eprintln!("{} differs from what the config says", args.out.join(&file.path).display());
-        }
-        return Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
-    let mut out = String::new();
-    for file in &files {
-        let path = args.out.join(&file.path);
-        write(&path, &file.text).with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(out, "{}", path.display())?;
+        return Ok(files::check(&rendered, &args.out));
     }
     if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
         eprintln!("notice: every objective is observed and none alerts; mode = \"alert\" makes it page");
     }
-    print(&out)
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(path, text)
+    files::write(&rendered, &args.out)
 }
 
 fn simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {

@@ -246,6 +246,20 @@ fn rules_and_dashboards_are_taken_from_files_as_they_are() {
     assert_eq!(off.objects.iter().filter(is_ours).count(), 0);
 }
 
+/// The chart's own alerts come as they are in `alerts/`.
+#[test]
+fn the_chart_brings_the_alerts_of_the_repository() {
+    let on = json!({"values": {"prometheusRule": {"enabled": true}}});
+    let rendered = render_cases(&deploy("helm/nodewick"), &[on]);
+    let [Ok(on)] = &rendered[..] else { panic!("it renders") };
+    for (name, file) in [("nodewick-agent", "nodewick.yaml"), ("nodewick-workloads", "workloads.yaml")] {
+        let rule = on.objects.iter().find(|object| object["metadata"]["name"] == name).expect("the rules");
+        let kept = objects(&Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts").join(file)).remove(0);
+        assert_eq!(rule["kind"], "PrometheusRule");
+        assert_eq!(rule["spec"]["groups"], kept["groups"], "{name}");
+    }
+}
+
 #[test]
 fn wrong_values_are_refused_where_they_are() {
     let cases = [

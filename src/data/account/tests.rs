@@ -40,6 +40,7 @@ fn an_account_balances_and_says_how_long_there_is() {
             spilled_bytes: 200,
             headroom_bytes: 11_200,
             newest_ordinal: 3,
+            ..Look::default()
         },
     );
     ledger.count_dropped(&drops(Dropping::Sample, 2, 100));

@@ -7,8 +7,10 @@
 use super::super::config::Defaults;
 use super::{HEADER, Urgency};
 
-fn inhibition() -> &'static str {
-    "\
+fn inhibition(defaults: &Defaults) -> String {
+    let name = |urgency: Urgency| urgency.name(defaults.severities);
+    format!(
+        "\
 inhibit_rules:
 # A page says what the ticket of the same objective would say.
 - source_matchers: ['alertname=\"SLOErrorBudgetBurn\"']
@@ -22,7 +24,14 @@ inhibit_rules:
 - source_matchers: ['alertname=\"NodewickDownOnNode\"']
   target_matchers: ['alertname=~\"Nodewick.+\"', 'alertname!=\"NodewickDownOnNode\"', 'node!=\"\"']
   equal: [cluster, node]
-"
+# A page about an agent says what the ticket of the same name would say.
+- source_matchers: ['alertname=~\"Nodewick.+\"', 'severity=\"{}\"']
+  target_matchers: ['alertname=~\"Nodewick.+\"', 'severity=\"{}\"', 'node!=\"\"']
+  equal: [cluster, alertname, node]
+",
+        name(Urgency::Page),
+        name(Urgency::Ticket)
+    )
 }
 
 fn routes(defaults: &Defaults) -> String {
@@ -57,7 +66,7 @@ pub(super) fn snippet(defaults: &Defaults) -> String {
         "{HEADER}# Merge into alertmanager.yml; the receivers are yours.\n{}receivers:\n- name: pages\n- name: tickets\n- name: \
          nobody\n{}",
         routes(defaults),
-        inhibition()
+        inhibition(defaults)
     )
 }
 
@@ -105,6 +114,6 @@ global:
 - name: nobody
 {}",
         routes(defaults),
-        inhibition()
+        inhibition(defaults)
     )
 }

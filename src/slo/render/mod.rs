@@ -13,7 +13,7 @@ mod runbooks;
 
 use super::config::{Defaults, Severities};
 use super::spec::{Mode, Spec};
-use crate::data::yaml;
+use crate::data::yaml_text as yaml;
 
 pub use rules::{Group, Kind, Rule, text};
 
