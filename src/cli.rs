@@ -5,6 +5,7 @@
 
 mod alerts;
 mod config_verbs;
+mod dashboards;
 mod doctor;
 mod exec;
 mod explain;
@@ -41,6 +42,7 @@ More verbs (`nodewick <verb> --help`):
   test         Run unit tests of processing rules
   alerts       Render alerts about the agent and workloads, their tests and runbooks
   slo          Objectives: lint, render, simulate, import, suggest, backtest
+  dashboards   Grafana dashboards and provisioning: render
   config       Show the effective config, its JSON schema, or write a first one
   migrate      Translate a Promtail or Fluent Bit config
   support      Collect one archive for those who help: `support bundle`
@@ -86,6 +88,9 @@ enum Verb {
     /// Objectives: check and render them, simulate a fault, import, suggest, backtest.
     #[command(subcommand, hide = true)]
     Slo(slo::Verb),
+    /// Grafana dashboards.
+    #[command(subcommand, hide = true)]
+    Dashboards(dashboards::Verb),
     /// Translate another agent's config; exit code 3 when something could not be translated.
     #[command(subcommand, hide = true)]
     Migrate(migrate::Verb),
@@ -154,6 +159,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Alerts(verb) => alerts::run(&verb),
         Verb::Slo(verb) => slo::run(&verb),
+        Verb::Dashboards(verb) => dashboards::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man => shell::man(),

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod agent;
 pub mod alerts;
 pub mod config;
+pub mod dashboards;
 pub mod data;
 pub mod demo;
 pub mod doctor;

@@ -112,6 +112,17 @@ fn committed_rules_of_the_deployments_equal_their_rendering() {
     committed("deploy/kustomize/components/alerts/prometheusrule.yaml", text("nodewick-prometheusrule.yaml"));
 }
 
+#[test]
+fn committed_dashboards_equal_their_rendering() {
+    for file in nodewick::dashboards::files() {
+        committed(&format!("dashboards/{}", file.path), &file.text);
+        // The chart has a copy: Helm reads files below its own directory only.
+        if let Some(name) = file.path.strip_prefix("grafana/") {
+            committed(&format!("deploy/helm/nodewick/files/dashboards/{name}"), &file.text);
+        }
+    }
+}
+
 fn loaded(text: &str) -> Config {
     let file = Some(("config/agent.toml".to_owned(), text.to_owned()));
     load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config

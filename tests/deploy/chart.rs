@@ -233,7 +233,16 @@ fn rules_and_dashboards_are_taken_from_files_as_they_are() {
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
     assert_eq!(dashboard["metadata"]["annotations"]["folder"], "Logs");
     assert_eq!(dashboard["data"]["extra.json"], "{\"title\": \"{{node}}\"}\n");
-    let is_ours = |object: &&Value| object["kind"] == "PrometheusRule" || *object == dashboard;
+    let of_grafana = |object: &&Value| object["metadata"]["labels"]["grafana_dashboard"] == "1";
+    let uids =
+        on.objects.iter().filter(of_grafana).flat_map(|object| object["data"].as_object().expect("files"));
+    let uids: Vec<String> = uids
+        .filter_map(|(_, text)| {
+            serde_json::from_str::<Value>(text.as_str()?).ok()?["uid"].as_str().map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(uids.len(), 9, "the chart's own: {uids:?}");
+    let is_ours = |object: &&Value| object["kind"] == "PrometheusRule" || of_grafana(object);
     assert_eq!(off.objects.iter().filter(is_ours).count(), 0);
 }
 
