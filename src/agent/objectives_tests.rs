@@ -60,7 +60,7 @@ const fn secs(n: u64) -> Duration {
 fn the_newest_pod_of_a_workload_decides() {
     let mut state = state();
     let old = pod(OLD, 100, &[("availability", "99.9%/30d"), ("latency", "99% < 200ms")]);
-    let declared = state.look(&[old.clone()], true, secs(0)).expect("news");
+    let declared = state.look(std::slice::from_ref(&old), true, secs(0)).expect("news");
     let fast = red::Kind::Latency { threshold_nano: 200_000_000 };
     let before =
         [("shop/till/availability", "0.999", red::Kind::Availability), ("shop/till/latency", "0.99", fast)];
@@ -69,11 +69,11 @@ fn the_newest_pod_of_a_workload_decides() {
     let present: Vec<&str> = declared.present.iter().map(|of| of.workload.as_str()).collect();
     assert_eq!(present, ["till"], "no pod of shop/api is on this node");
     assert_eq!(declared.observed.as_ref().map(|of| of.objective.as_str()), Some("0.999"));
-    assert!(state.look(&[old.clone()], true, secs(1)).is_none(), "nothing new");
+    assert!(state.look(std::slice::from_ref(&old), true, secs(1)).is_none(), "nothing new");
     let new = pod(NEW, 200, &[("availability", "99.95%/28d"), ("mode", "alert")]);
     let declared = state.look(&[new.clone(), old.clone()], true, secs(2)).expect("news");
     assert_eq!(said(&declared), [("shop/till/availability", "0.9995", red::Kind::Availability)]);
-    assert!(state.look(&[new.clone()], true, secs(3)).is_none(), "the old one is gone");
+    assert!(state.look(std::slice::from_ref(&new), true, secs(3)).is_none(), "the old one is gone");
     let bare = pod("till-5c9d8b7f4d-zxcvb", 300, &[]);
     let declared = state.look(&[new, bare], true, secs(4)).expect("news");
     assert_eq!(said(&declared), []);
@@ -84,7 +84,7 @@ fn the_newest_pod_of_a_workload_decides() {
 fn objectives_hold_for_a_while_after_the_last_pod() {
     let mut state = state();
     let only = pod(OLD, 100, &[("availability", "99.9%")]);
-    state.look(&[only.clone()], true, secs(0)).expect("news");
+    state.look(std::slice::from_ref(&only), true, secs(0)).expect("news");
     let declared = state.look(&[], true, secs(10)).expect("news: it is not present");
     assert_eq!((said(&declared).len(), declared.present.len()), (1, 0));
     assert!(state.look(&[], true, secs(600)).is_none());
@@ -107,7 +107,7 @@ fn what_an_earlier_life_knew_holds_until_all_pods_are_known() {
     let name = ("shop".to_owned(), "till".to_owned());
     state.known.insert(name, Known { slos: vec![spec("99.95%")], gone: None });
     let old = pod(OLD, 100, &[("availability", "99.9%")]);
-    let declared = state.look(&[old.clone()], false, secs(0)).expect("news");
+    let declared = state.look(std::slice::from_ref(&old), false, secs(0)).expect("news");
     assert_eq!(said(&declared)[0].1, "0.9995");
     let declared = state.look(&[old], true, secs(1)).expect("news");
     assert_eq!(said(&declared)[0].1, "0.999");

@@ -188,7 +188,7 @@ fn what_pods_declared_is_known_after_a_restart_with_its_counts() {
     rig.page();
     drop(rig);
     let mut rig = Rig::new(Red::new(&Config::default(), Some(dir.path())));
-    assert_eq!(rig.red.declared_by_pods(), [mine.clone()]);
+    assert_eq!(rig.red.declared_by_pods(), std::slice::from_ref(&mine));
     // The config is known first, the pods' word later: what was counted waits for it.
     rig.red.declarer().declare(declared(vec![configured.clone()]));
     assert_eq!(events(&rig.page(), "api", "availability"), Some((2.0, 1.0)));

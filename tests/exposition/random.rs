@@ -232,8 +232,11 @@ fn similar() -> impl Strategy<Value = String> {
     })
 }
 
-/// Name, labels and value of each sample.
-fn told(page: &Page) -> Vec<(String, Vec<(String, String)>, u64)> {
+/// Name, labels and the bits of the value.
+type Told = (String, Vec<(String, String)>, u64);
+
+/// All samples of a page.
+fn told(page: &Page) -> Vec<Told> {
     let text = |span| page.text(span).to_owned();
     let labels = |sample: &Sample| {
         page.labels_of(sample).iter().map(|label| (text(label.name), text(label.value))).collect()
