@@ -12,6 +12,7 @@
 pub mod annotations;
 pub mod burn;
 pub mod config;
+pub mod eval;
 pub mod number;
 pub mod objective;
 pub mod render;

@@ -102,6 +102,11 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     found
 }
 
+/// The rules of one objective, for who evaluates them here.
+pub fn groups(spec: &Spec, defaults: &Defaults) -> Vec<Group> {
+    rules::groups(spec, defaults)
+}
+
 /// Severities by the names that the site uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Urgency {
