@@ -122,12 +122,21 @@ struct Pod {
 
 impl Shape {
     pub fn new(seed: u64) -> Self {
+        Self::within(seed, i64::MAX)
+    }
+
+    /// The same, of at most so many milliseconds.
+    pub fn within(seed: u64, longest: i64) -> Self {
         let mut chance = Chance::new(seed);
         let kind = Kind::ALL[seed as usize % Kind::ALL.len()];
         let source = chance.one(&[Source::Classes, Source::Counted, Source::Buckets]);
         let objective = chance.one(&["99%", "99.5%", "99.9%", "99.95%"]);
         let window = chance.one(&["7d", "28d", "30d", "30d", "90d"]);
-        let subject = if source == Source::Counted { "workload" } else { chance.one(&["workload", "workload", "service"]) };
+        let subject = if source == Source::Counted {
+            "workload"
+        } else {
+            chance.one(&["workload", "workload", "service"])
+        };
         let sli = match source {
             Source::Classes => "sli = \"availability\"".to_owned(),
             _ => "sli = \"latency\"\nthreshold = \"250ms\"".to_owned(),
@@ -141,6 +150,7 @@ impl Shape {
             Kind::LowTraffic | Kind::QuietNights => chance.between(9 * H, 13 * H) / M * M,
             _ => chance.between(3 * H, 9 * H) / M * M,
         };
+        let length = length.min(longest);
         let mut own = Self { seed, kind, source, declared, length, samples: Vec::new(), series: Vec::new() };
         own.fill(&mut chance);
         own.samples.sort_by_key(|(at, series, _)| (*at, *series));
@@ -177,7 +187,8 @@ impl Shape {
         let mut at = phase;
         while at <= self.length {
             let busy = self.busy(at, chance);
-            let errors = faults.iter().filter(|f| at >= f.from && at < f.to).fold(base, |all, f| all.max(f.share));
+            let errors =
+                faults.iter().filter(|f| at >= f.from && at < f.to).fold(base, |all, f| all.max(f.share));
             let lost = losses.iter().any(|(from, to)| at >= *from && at < *to);
             // What is not watched in a gap happens all the same; a lost target counts on, too. A service without a process
             // does not.
@@ -262,7 +273,8 @@ impl Shape {
 
     fn series(&mut self, name: &str, pod: &str, own: &[(&str, &str)]) -> usize {
         let namespace = format!("s{}", self.seed);
-        let mut labels = vec![("cluster", "c"), ("node", "n"), ("namespace", &namespace), ("workload", "api")];
+        let mut labels =
+            vec![("cluster", "c"), ("node", "n"), ("namespace", &namespace), ("workload", "api")];
         if !pod.is_empty() {
             labels.extend([("pod", pod), ("service", "api"), ("method", "GET")]);
         }
@@ -286,7 +298,8 @@ impl Shape {
             for (result, good) in [("good", true), ("bad", false)] {
                 // The agent counts a workload as a whole, over all of its pods.
                 let all = pods.iter().flat_map(|pod| &pod.counts);
-                let total = all.filter(|((route, own), _)| *route != 2 && *own == good).map(|(_, count)| count).sum();
+                let total =
+                    all.filter(|((route, own), _)| *route != 2 && *own == good).map(|(_, count)| count).sum();
                 let series = self.series("slo_events_total", "", &[("slo_id", &id), ("result", result)]);
                 self.samples.push((unix_ms, series, total));
             }
@@ -297,7 +310,10 @@ impl Shape {
                 let good = pod.counts.get(&(at_route, true)).copied().unwrap_or_default();
                 let bad = pod.counts.get(&(at_route, false)).copied().unwrap_or_default();
                 let pairs = match self.source {
-                    Source::Classes => [("red_requests_total", "code_class", "2xx", good), ("red_requests_total", "code_class", "5xx", bad)],
+                    Source::Classes => [
+                        ("red_requests_total", "code_class", "2xx", good),
+                        ("red_requests_total", "code_class", "5xx", bad),
+                    ],
                     _ => [
                         ("red_request_duration_seconds_bucket", "le", "0.25", good),
                         ("red_request_duration_seconds_bucket", "le", "+Inf", good + bad),

@@ -38,7 +38,7 @@ impl State {
 
 /// One alert.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Alert {
+pub(super) struct Alert {
     /// Where it is.
     pub state: State,
     /// When its expression began to hold, milliseconds since the epoch.
@@ -55,14 +55,14 @@ pub struct Alert {
 
 /// All alerts of one rule, by their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Alerts {
+pub(super) struct Alerts {
     /// The alerts.
     pub all: BTreeMap<Labels, Alert>,
 }
 
 impl Alerts {
     /// Takes what the expression yields at `at_ms`. True when something began to fire or ended.
-    pub fn step(
+    pub(super) fn step(
         &mut self,
         found: &[(Labels, f64)],
         at_ms: i64,
@@ -71,12 +71,8 @@ impl Alerts {
     ) -> bool {
         let mut changed = false;
         for (labels, value) in found {
-            let annotations = annotate(labels, *value);
             match self.all.get_mut(labels) {
-                Some(alert) if alert.state != State::Resolved => {
-                    alert.value = *value;
-                    alert.annotations = annotations;
-                }
+                Some(alert) if alert.state != State::Resolved => alert.value = *value,
                 _ => {
                     let alert = Alert {
                         state: State::Pending,
@@ -84,7 +80,7 @@ impl Alerts {
                         fired_unix_ms: 0,
                         resolved_unix_ms: 0,
                         value: *value,
-                        annotations,
+                        annotations: BTreeMap::new(),
                     };
                     self.all.insert(Arc::clone(labels), alert);
                 }
@@ -100,9 +96,15 @@ impl Alerts {
                     }
                     State::Resolved => return at_ms - alert.resolved_unix_ms <= KEEP_RESOLVED_MS,
                 }
-            } else if alert.state == State::Pending && at_ms - alert.active_unix_ms >= hold_ms {
+                return true;
+            }
+            if alert.state == State::Pending && at_ms - alert.active_unix_ms >= hold_ms {
                 (alert.state, alert.fired_unix_ms) = (State::Firing, at_ms);
                 changed = true;
+            }
+            if alert.state == State::Firing {
+                // Nobody hears of one that is pending.
+                alert.annotations = annotate(labels, alert.value);
             }
             true
         });
@@ -110,7 +112,7 @@ impl Alerts {
     }
 
     /// The clock was set back to `now_ms`: nothing began later than that.
-    pub fn cut(&mut self, now_ms: i64) {
+    pub(super) fn cut(&mut self, now_ms: i64) {
         for alert in self.all.values_mut() {
             for time in [&mut alert.active_unix_ms, &mut alert.fired_unix_ms, &mut alert.resolved_unix_ms] {
                 *time = (*time).min(now_ms);
@@ -140,9 +142,16 @@ mod tests {
         assert_eq!(step(&mut alerts, true, 5), Some(State::Firing));
         assert_eq!(step(&mut alerts, true, 90), Some(State::Firing));
         let alert = alerts.all.values().next().expect("it fires").clone();
-        assert_eq!((alert.active_unix_ms, alert.fired_unix_ms, alert.annotations["v"].as_str()), (0, 5 * M, "2"));
+        assert_eq!(
+            (alert.active_unix_ms, alert.fired_unix_ms, alert.annotations["v"].as_str()),
+            (0, 5 * M, "2")
+        );
         assert_eq!(step(&mut alerts, false, 91), Some(State::Resolved));
-        assert_eq!(step(&mut alerts, false, 106), Some(State::Resolved), "its end is told for fifteen minutes");
+        assert_eq!(
+            step(&mut alerts, false, 106),
+            Some(State::Resolved),
+            "its end is told for fifteen minutes"
+        );
         assert_eq!(step(&mut alerts, false, 107), None);
     }
 

@@ -61,10 +61,10 @@ impl Config {
         match self.mode {
             Mode::Off => Err("[evaluator] mode is \"off\""),
             _ if objectives == 0 => Err("no objectives are declared; write [slo.<name>]"),
-            Mode::Auto if sent => {
-                Err("a sink takes metrics, so whoever receives them evaluates the rendered rules; [evaluator] mode = \"on\" \
-                     evaluates here as well")
-            }
+            Mode::Auto if sent => Err(
+                "a sink takes metrics, so whoever receives them evaluates the rendered rules; [evaluator] mode = \"on\" \
+                     evaluates here as well",
+            ),
             _ => Ok(()),
         }
     }

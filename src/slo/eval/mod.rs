@@ -31,9 +31,10 @@ use crate::data::sample::{MetricKind, Page};
 
 pub use alert::{KEEP_RESOLVED_MS, State};
 pub use config::{Config, Mode};
-pub use report::{Report, Row, off};
 use objective::Objective;
 use query::Memo;
+pub use report::{AlertRow, Report, Row, off};
+pub use save::{Damage, MOST_SAVED};
 use store::Store;
 
 /// Bytes of samples that are kept for all objectives together; beyond three quarters no further series are taken.
@@ -97,7 +98,8 @@ impl Evaluator {
                 continue;
             }
             pairs.clear();
-            let labels = page.labels_of(sample).iter().map(|label| (page.text(label.name), page.text(label.value)));
+            let labels =
+                page.labels_of(sample).iter().map(|label| (page.text(label.name), page.text(label.value)));
             pairs.extend(labels.filter(|(name, value)| *name != "__name__" && !value.is_empty()));
             let at = if sample.time_unix_ms > now_ms + TOLERANCE_MS { now_ms } else { sample.time_unix_ms };
             self.store.take(name, &pairs, at, sample.value);

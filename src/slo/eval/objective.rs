@@ -4,7 +4,8 @@
 //! rendered for Prometheus, so thresholds, gates and words are the same because they are the same.
 //! Invariant: a rule that is not understood is left out and named, never run as something else.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ struct Group {
 struct Rule {
     expr: Expr,
     labels: Vec<(Arc<str>, Arc<str>)>,
+    /// What they made of the labels of the last result.
+    labelled: Option<(Labels, Labels)>,
     makes: Makes,
 }
 
@@ -61,8 +64,13 @@ pub(super) struct Alerting {
     pub(super) name: &'static str,
     hold_ms: i64,
     annotations: Vec<(&'static str, String)>,
+    /// Queries that its templates have asked, parsed.
+    asked: RefCell<HashMap<String, Option<Expr>>>,
     pub(super) alerts: Alerts,
 }
+
+/// Queries of one alert that stay parsed.
+const MOST_ASKED: usize = 64;
 
 impl Objective {
     pub(super) fn new(spec: &Spec, defaults: &Defaults, store: &mut Store) -> Self {
@@ -88,7 +96,9 @@ impl Objective {
                 }
                 match own.compile(&rule, store) {
                     Ok(rule) => rules.push(rule),
-                    Err(problem) => own.problems.push(format!("the rule {name} is not understood: {problem}")),
+                    Err(problem) => {
+                        own.problems.push(format!("the rule {name} is not understood: {problem}"))
+                    }
                 }
             }
             own.groups.push(Group { interval_ms, rules });
@@ -115,11 +125,12 @@ impl Objective {
                     name,
                     hold_ms: hold.map_or(Some(0), promql::duration).ok_or("its hold is no duration")?,
                     annotations: rule.annotations.clone(),
+                    asked: RefCell::default(),
                     alerts: Alerts::default(),
                 }))
             }
         };
-        Ok(Rule { expr, labels: rule.labels.iter().map(label).collect(), makes })
+        Ok(Rule { expr, labels: rule.labels.iter().map(label).collect(), labelled: None, makes })
     }
 
     fn follow(&mut self, expr: &mut Expr, store: &mut Store) -> Result<(), String> {
@@ -154,7 +165,7 @@ impl Objective {
                 let scope = Scope { store, records, memo, at_ms };
                 let found = scope.eval(&rule.expr).into_vector();
                 let found: Vector =
-                    found.into_iter().map(|(labels, value)| (with(&labels, &rule.labels), value)).collect();
+                    found.into_iter().map(|(labels, value)| (rule.label(labels), value)).collect();
                 match &mut rule.makes {
                     Makes::Record(name) => records.record(name, &found, at_ms, |_| true),
                     Makes::Alert(alerting) => {
@@ -196,17 +207,45 @@ impl Objective {
     }
 }
 
+impl Rule {
+    /// Labels of a result with the rule's own.
+    fn label(&mut self, found: Labels) -> Labels {
+        if self.labels.is_empty() {
+            return found;
+        }
+        match &self.labelled {
+            Some((from, made)) if *from == found => Arc::clone(made),
+            _ => {
+                let made = with(&found, &self.labels);
+                self.labelled = Some((found, Arc::clone(&made)));
+                made
+            }
+        }
+    }
+}
+
 impl Alerting {
     /// Steps its alerts; whether one changed, and `ALERTS` of them.
     fn step(&mut self, scope: &Scope<'_>, found: &Vector) -> (bool, Vector) {
         let name = [(Arc::from("alertname"), Arc::from(self.name))];
         let found: Vector = found.iter().map(|(labels, value)| (with(labels, &name), *value)).collect();
-        let query = |text: &str| promql::parse(text).map(|expr| scope.eval(&expr).into_vector()).unwrap_or_default();
+        let asked = &self.asked;
+        let query = |text: &str| {
+            let mut asked = asked.borrow_mut();
+            if asked.len() >= MOST_ASKED && !asked.contains_key(text) {
+                asked.clear();
+            }
+            let expr = asked.entry(text.to_owned()).or_insert_with(|| promql::parse(text).ok());
+            expr.as_ref().map(|expr| scope.eval(expr).into_vector()).unwrap_or_default()
+        };
         let annotations = &self.annotations;
         let annotate = |labels: &Labels, value: f64| {
             let said = annotations.iter().map(|(name, text)| {
                 let text = template::expand(text, labels, value, &query);
-                ((*name).to_owned(), text.unwrap_or_else(|error| format!("<error expanding template: {error}>")))
+                (
+                    (*name).to_owned(),
+                    text.unwrap_or_else(|error| format!("<error expanding template: {error}>")),
+                )
             });
             said.collect::<BTreeMap<_, _>>()
         };
@@ -235,8 +274,8 @@ fn with(labels: &Labels, further: &[(Arc<str>, Arc<str>)]) -> Labels {
 /// What a label of the alert will be is not known before: anything may stand there.
 fn without_placeholders(expr: &mut Expr) {
     expr.selectors(&mut |selector, _| {
-        selector.matchers.retain(
-            |matcher| !matches!(&matcher.test, promql::Test::Text(_, text) if text == PLACEHOLDER),
-        );
+        selector
+            .matchers
+            .retain(|matcher| !matches!(&matcher.test, promql::Test::Text(_, text) if text == PLACEHOLDER));
     });
 }

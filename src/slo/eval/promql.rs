@@ -603,9 +603,27 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for text in [
-            "", "(", "a{", "a{b}", "a[5m]", "rate(a[5m])", "increase(a)", "a offset 5m", "a @ 5", "sum(a[5m])",
-            "clamp_min(a)", "a{b=~\"(\"}", "a + ignoring(b) c", "sum without (a) (b)", "1 2", "\"a", "5x", "a > bool 1",
-            "increase((a + b)[5m:1m])", "a{b=1}", "topk(a, b)",
+            "",
+            "(",
+            "a{",
+            "a{b}",
+            "a[5m]",
+            "rate(a[5m])",
+            "increase(a)",
+            "a offset 5m",
+            "a @ 5",
+            "sum(a[5m])",
+            "clamp_min(a)",
+            "a{b=~\"(\"}",
+            "a + ignoring(b) c",
+            "sum without (a) (b)",
+            "1 2",
+            "\"a",
+            "5x",
+            "a > bool 1",
+            "increase((a + b)[5m:1m])",
+            "a{b=1}",
+            "topk(a, b)",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -12,11 +12,11 @@ use super::records::{Records, is_recorded, sum};
 use super::store::{Labels, Store, label};
 
 /// Samples at one time, without names.
-pub type Vector = Vec<(Labels, f64)>;
+pub(super) type Vector = Vec<(Labels, f64)>;
 
 /// What an expression yields.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub(super) enum Value {
     /// A number.
     Scalar(f64),
     /// Samples.
@@ -25,7 +25,7 @@ pub enum Value {
 
 impl Value {
     /// Its samples; a number has one without labels.
-    pub fn into_vector(self) -> Vector {
+    pub(super) fn into_vector(self) -> Vector {
         match self {
             Self::Scalar(value) => vec![(Arc::from([]), value)],
             Self::Vector(vector) => vector,
@@ -34,11 +34,11 @@ impl Value {
 }
 
 /// What was computed already at one time: growth by selector and range.
-pub type Memo = RefCell<HashMap<(usize, i64), Arc<Vector>>>;
+pub(super) type Memo = RefCell<HashMap<(usize, i64), Arc<Vector>>>;
 
 /// Where and when an expression is looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
+pub(super) struct Scope<'a> {
     /// Samples.
     pub store: &'a Store,
     /// What the rules of the objective recorded.
@@ -50,7 +50,7 @@ pub struct Scope<'a> {
 }
 
 /// One step of a sum with what its rounding lost. Source: Prometheus 2.42, `kahanSumInc`, with Neumaier's improvement.
-pub fn kahan(value: f64, sum: f64, carried: f64) -> (f64, f64) {
+pub(super) fn kahan(value: f64, sum: f64, carried: f64) -> (f64, f64) {
     let total = sum + value;
     let lost = if sum.abs() >= value.abs() { (sum - total) + value } else { (value - total) + sum };
     (total, carried + lost)
@@ -58,7 +58,7 @@ pub fn kahan(value: f64, sum: f64, carried: f64) -> (f64, f64) {
 
 impl Scope<'_> {
     /// The value of `expr`.
-    pub fn eval(&self, expr: &Expr) -> Value {
+    pub(super) fn eval(&self, expr: &Expr) -> Value {
         match expr {
             Expr::Number(number) => Value::Scalar(*number),
             Expr::Select(selector) if is_recorded(&selector.name) => {
@@ -119,7 +119,8 @@ impl Scope<'_> {
             _ => f64::NAN,
         };
         let each = |change: &dyn Fn(f64) -> f64| {
-            let vector = arguments.first().map(|argument| self.eval(argument).into_vector()).unwrap_or_default();
+            let vector =
+                arguments.first().map(|argument| self.eval(argument).into_vector()).unwrap_or_default();
             Value::Vector(vector.into_iter().map(|(labels, value)| (labels, change(value))).collect())
         };
         match function {
@@ -147,7 +148,11 @@ impl Scope<'_> {
             return Value::Vector(combine(op, left, right, on.as_deref()));
         }
         let keeps = |left: f64, right: f64, kept: f64| {
-            if op.compares() { compare(op, left, right).then_some(kept) } else { Some(compute(op, left, right)) }
+            if op.compares() {
+                compare(op, left, right).then_some(kept)
+            } else {
+                Some(compute(op, left, right))
+            }
         };
         match (left, right) {
             (Value::Scalar(left), Value::Scalar(right)) if op.compares() => {
@@ -155,11 +160,15 @@ impl Scope<'_> {
             }
             (Value::Scalar(left), Value::Scalar(right)) => Value::Scalar(compute(op, left, right)),
             (Value::Vector(left), Value::Scalar(right)) => {
-                let found = left.into_iter().filter_map(|(labels, value)| Some((labels, keeps(value, right, value)?)));
+                let found = left
+                    .into_iter()
+                    .filter_map(|(labels, value)| Some((labels, keeps(value, right, value)?)));
                 Value::Vector(found.collect())
             }
             (Value::Scalar(left), Value::Vector(right)) => {
-                let found = right.into_iter().filter_map(|(labels, value)| Some((labels, keeps(left, value, value)?)));
+                let found = right
+                    .into_iter()
+                    .filter_map(|(labels, value)| Some((labels, keeps(left, value, value)?)));
                 Value::Vector(found.collect())
             }
             (Value::Vector(left), Value::Vector(right)) => {
@@ -230,7 +239,9 @@ fn combine(op: Op, left: Vector, right: Vector, on: Option<&[String]>) -> Vector
     match op {
         Op::And | Op::Unless => left
             .into_iter()
-            .filter(|(labels, _)| right.iter().any(|(other, _)| match_on(labels, other, on)) == (op == Op::And))
+            .filter(|(labels, _)| {
+                right.iter().any(|(other, _)| match_on(labels, other, on)) == (op == Op::And)
+            })
             .collect(),
         _ => {
             let mut all = left;
@@ -323,10 +334,10 @@ mod tests {
         assert_eq!(one("sum by (namespace) (increase(r{class=\"5xx\"}[5m]))"), Some(30.0));
         assert_eq!(one("sum by (namespace) (increase(r{class=\"4xx\"}[5m]))"), None);
         let by_pod = ask("sum by (pod) (increase(r[5m]))").into_vector();
-        assert_eq!(by_pod.iter().map(|(labels, value)| (label(labels, "pod"), *value)).collect::<Vec<_>>(), [
-            ("p", 300.0),
-            ("q", 300.0)
-        ]);
+        assert_eq!(
+            by_pod.iter().map(|(labels, value)| (label(labels, "pod"), *value)).collect::<Vec<_>>(),
+            [("p", 300.0), ("q", 300.0)]
+        );
         assert_eq!(one("count(r)"), Some(3.0));
         assert_eq!(one("max by (namespace) (r)"), Some(600.0));
     }

@@ -16,7 +16,7 @@ const MOST_SETS: usize = 16;
 const MOST_RECENT: usize = 4_096;
 
 /// True for names that rules make.
-pub fn is_recorded(name: &str) -> bool {
+pub(super) fn is_recorded(name: &str) -> bool {
     name.contains(':') || name == "ALERTS"
 }
 
@@ -85,14 +85,14 @@ struct Reach {
 
 /// All series of one objective.
 #[derive(Debug, Default)]
-pub struct Records {
+pub(super) struct Records {
     reaches: BTreeMap<String, Reach>,
     pub(super) series: BTreeMap<String, Vec<One>>,
 }
 
 impl Records {
     /// A rule selects `name` so.
-    pub fn follow(&mut self, name: &str, need: Need) -> Result<(), String> {
+    pub(super) fn follow(&mut self, name: &str, need: Need) -> Result<(), String> {
         let reach = self.reaches.entry(name.to_owned()).or_default();
         match need {
             Need::Newest => {}
@@ -121,7 +121,7 @@ impl Records {
     }
 
     /// Takes note of what was true at the steps before `at_ms`. To be called before anything is recorded at `at_ms`.
-    pub fn advance(&mut self, at_ms: i64) {
+    pub(super) fn advance(&mut self, at_ms: i64) {
         for (name, series) in &mut self.series {
             let recent_ms = self.reaches.get(name).map_or(0, |reach| reach.recent_ms);
             for one in &mut *series {
@@ -146,7 +146,8 @@ impl Records {
             }
             series.retain(|one| {
                 let held = |steps: &Steps| {
-                    at_ms.div_euclid(steps.step_ms) - steps.newest < steps.most as i64 && !steps.values.is_empty()
+                    at_ms.div_euclid(steps.step_ms) - steps.newest < steps.most as i64
+                        && !steps.values.is_empty()
                 };
                 one.newest.is_some_and(|(at, _)| at_ms - at < LOOKBACK_MS)
                     || !one.recent.is_empty()
@@ -156,22 +157,31 @@ impl Records {
     }
 
     /// Takes what the rule of `name` yields at `at_ms`; `is_its` tells its series from those of other rules.
-    pub fn record(&mut self, name: &str, found: &Vector, at_ms: i64, is_its: impl Fn(&Labels) -> bool) {
+    pub(super) fn record(
+        &mut self,
+        name: &str,
+        found: &Vector,
+        at_ms: i64,
+        is_its: impl Fn(&Labels) -> bool,
+    ) {
         let keeps = self.reaches.get(name).is_some_and(|reach| reach.recent_ms > 0);
-        let mut series = self.series.remove(name).unwrap_or_default();
+        if !self.series.contains_key(name) {
+            self.series.insert(name.to_owned(), Vec::new());
+        }
+        let begun: Vec<One> = {
+            let known = self.series.get(name).map(Vec::as_slice).unwrap_or_default();
+            let room = MOST_SETS.saturating_sub(known.len());
+            let is_new = |labels: &Labels| !known.iter().any(|one| one.labels == *labels);
+            let new = found.iter().filter(|(labels, _)| is_new(labels)).take(room);
+            new.map(|(labels, _)| self.begin(name, labels.clone())).collect()
+        };
+        let Some(series) = self.series.get_mut(name) else { return };
         for one in series.iter_mut().filter(|one| is_its(&one.labels)) {
             one.newest = None;
         }
+        series.extend(begun);
         for (labels, value) in found {
-            let at = match series.iter().position(|one| one.labels == *labels) {
-                Some(at) => at,
-                None if series.len() >= MOST_SETS => continue,
-                None => {
-                    series.push(self.begin(name, labels.clone()));
-                    series.len() - 1
-                }
-            };
-            let one = &mut series[at];
+            let Some(one) = series.iter_mut().find(|one| one.labels == *labels) else { continue };
             one.newest = Some((at_ms, *value));
             if keeps {
                 one.recent.push_back((at_ms, *value));
@@ -180,7 +190,6 @@ impl Records {
                 }
             }
         }
-        self.series.insert(name.to_owned(), series);
     }
 
     fn found<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a One> {
@@ -189,13 +198,13 @@ impl Records {
     }
 
     /// The newest values.
-    pub fn newest(&self, selector: &Selector, at_ms: i64) -> Vector {
+    pub(super) fn newest(&self, selector: &Selector, at_ms: i64) -> Vector {
         let fresh = |one: &One| one.newest.filter(|(at, _)| *at <= at_ms && at_ms - at < LOOKBACK_MS);
         self.found(selector).filter_map(|one| Some((one.labels.clone(), fresh(one)?.1))).collect()
     }
 
     /// What `fold` makes of the values of a range that ends at `end_ms`.
-    pub fn range(
+    pub(super) fn range(
         &self,
         selector: &Selector,
         range_ms: i64,
@@ -203,12 +212,13 @@ impl Records {
         fold: impl Fn(&mut dyn Iterator<Item = f64>) -> Option<f64>,
     ) -> Vector {
         let inside = |at: i64| at >= end_ms - range_ms && at <= end_ms;
-        let of = |one: &One| fold(&mut one.recent.iter().filter(|(at, _)| inside(*at)).map(|(_, value)| *value));
+        let of =
+            |one: &One| fold(&mut one.recent.iter().filter(|(at, _)| inside(*at)).map(|(_, value)| *value));
         self.found(selector).filter_map(|one| Some((one.labels.clone(), of(one)?))).collect()
     }
 
     /// What `fold` makes of the values at the steps of a range that ends at `end_ms`.
-    pub fn steps(
+    pub(super) fn steps(
         &self,
         selector: &Selector,
         range_ms: i64,
@@ -230,7 +240,7 @@ impl Records {
     }
 
     /// Forgets what lies after `now_ms`: the clock was set back.
-    pub fn cut(&mut self, now_ms: i64) {
+    pub(super) fn cut(&mut self, now_ms: i64) {
         for one in self.series.values_mut().flatten() {
             one.newest = one.newest.filter(|(at, _)| *at <= now_ms);
             one.recent.retain(|(at, _)| *at <= now_ms);
@@ -241,14 +251,14 @@ impl Records {
     }
 
     /// Moves the newest values of `name` to `at_ms`: nobody could tell their end while nothing ran.
-    pub fn renew(&mut self, name: &str, at_ms: i64) {
+    pub(super) fn renew(&mut self, name: &str, at_ms: i64) {
         for one in self.series.get_mut(name).map(Vec::as_mut_slice).unwrap_or_default() {
             one.newest = one.newest.map(|(_, value)| (at_ms, value));
         }
     }
 
     /// Every series with a value, by name.
-    pub fn all(&self) -> impl Iterator<Item = (&str, &Labels, i64, f64)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Labels, i64, f64)> {
         self.series.iter().flat_map(|(name, series)| {
             let newest = |one: &One| one.newest;
             series.iter().filter_map(move |one| {
@@ -259,7 +269,7 @@ impl Records {
     }
 
     /// Bytes of memory, about.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let of = |one: &One| {
             let steps = one.steps.as_ref().map_or(0, |steps| 8 * steps.values.capacity());
             size_of::<One>() + 16 * one.recent.capacity() + steps
@@ -269,7 +279,7 @@ impl Records {
 }
 
 /// The sum as Prometheus adds it up.
-pub fn sum(values: &mut dyn Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn sum(values: &mut dyn Iterator<Item = f64>) -> Option<f64> {
     let (mut total, mut carried, mut any) = (0.0, 0.0, false);
     for value in values {
         (total, carried) = kahan(value, total, carried);

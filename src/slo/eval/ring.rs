@@ -19,7 +19,7 @@ const LITERAL: u64 = 3;
 
 /// A series.
 #[derive(Debug, Default, Clone)]
-pub struct Ring {
+pub(super) struct Ring {
     chunks: VecDeque<Chunk>,
 }
 
@@ -150,7 +150,7 @@ impl Iterator for Steps<'_> {
 
 impl Ring {
     /// Appends a sample. `false`: it is not newer than the last one, and is not taken.
-    pub fn push(&mut self, tick: u64, value: f64) -> bool {
+    pub(super) fn push(&mut self, tick: u64, value: f64) -> bool {
         match self.chunks.back_mut() {
             Some(chunk) if tick <= chunk.last.0 => return false,
             Some(chunk) if chunk.steps.len() < CHUNK => chunk.push(tick, value),
@@ -160,25 +160,25 @@ impl Ring {
     }
 
     /// The samples from tick `from` on.
-    pub fn since(&self, from: u64) -> impl Iterator<Item = (u64, f64)> {
+    pub(super) fn since(&self, from: u64) -> impl Iterator<Item = (u64, f64)> {
         let chunks = self.chunks.iter().skip_while(move |chunk| chunk.last.0 < from);
         chunks.flat_map(Chunk::iter).skip_while(move |(tick, _)| *tick < from)
     }
 
     /// The newest sample.
-    pub fn last(&self) -> Option<(u64, f64)> {
+    pub(super) fn last(&self) -> Option<(u64, f64)> {
         self.chunks.back().map(|chunk| chunk.last)
     }
 
     /// Forgets chunks that end before tick `from`.
-    pub fn forget(&mut self, from: u64) {
+    pub(super) fn forget(&mut self, from: u64) {
         while self.chunks.front().is_some_and(|chunk| chunk.last.0 < from) {
             self.chunks.pop_front();
         }
     }
 
     /// True when there is nothing.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
@@ -210,7 +210,7 @@ impl Ring {
     }
 
     /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| size_of::<Chunk>() + chunk.steps.capacity()).sum()
     }
 }

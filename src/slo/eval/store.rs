@@ -14,22 +14,22 @@ use super::ring::Ring;
 use crate::data::sample::is_stale;
 
 /// Series that one selector of a rule may find; more are refused and counted.
-pub const MOST_SERIES: usize = 2_000;
+pub(super) const MOST_SERIES: usize = 2_000;
 /// How far back the newest sample of a series may lie, as Prometheus has it by default.
-pub const LOOKBACK_MS: i64 = 300_000;
+pub(super) const LOOKBACK_MS: i64 = 300_000;
 /// Ticks of the clock that are kept: six hours at one a second.
 const MOST_TICKS: usize = 25_000;
 
 /// Labels sorted by name, without the metric's own.
-pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+pub(super) type Labels = Arc<[(Arc<str>, Arc<str>)]>;
 
 /// The value of a label; empty where there is none.
-pub fn label<'a>(labels: &'a [(Arc<str>, Arc<str>)], name: &str) -> &'a str {
+pub(super) fn label<'a>(labels: &'a [(Arc<str>, Arc<str>)], name: &str) -> &'a str {
     labels.iter().find(|(own, _)| &**own == name).map_or("", |(_, value)| value)
 }
 
 /// Labels from texts. Empty values are the same as none.
-pub fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
+pub(super) fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
     let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
     let mut all: Vec<(Arc<str>, Arc<str>)> =
         pairs.map(|(name, value)| (Arc::from(name), Arc::from(value))).collect();
@@ -56,7 +56,7 @@ struct Slot {
 
 /// What is kept.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(super) struct Store {
     /// Times of ticks; the first one has the number `base`.
     clock: VecDeque<i64>,
     base: u64,
@@ -74,12 +74,13 @@ pub struct Store {
 
 impl Store {
     /// Keeps what `selector` finds, so far back; gives it its slot.
-    pub fn follow(&mut self, selector: &mut Selector, need: Need) {
+    pub(super) fn follow(&mut self, selector: &mut Selector, need: Need) {
         let reach_ms = match need {
             Need::Newest => LOOKBACK_MS,
             Need::Samples { reach_ms } | Need::Steps { reach_ms, .. } => reach_ms,
         };
-        let same = |slot: &Slot| format!("{:?}", Unslotted(&slot.selector)) == format!("{:?}", Unslotted(selector));
+        let same =
+            |slot: &Slot| format!("{:?}", Unslotted(&slot.selector)) == format!("{:?}", Unslotted(selector));
         let at = match self.slots.iter().position(same) {
             Some(at) => at,
             None => {
@@ -95,12 +96,12 @@ impl Store {
     }
 
     /// True for families that some rule selects.
-    pub fn wants(&self, name: &str) -> bool {
+    pub(super) fn wants(&self, name: &str) -> bool {
         self.families.iter().any(|own| own == name)
     }
 
     /// Takes a sample of a family that is wanted. `pairs` are its labels, sorted, without its name.
-    pub fn take(&mut self, name: &str, pairs: &[(&str, &str)], unix_ms: i64, value: f64) {
+    pub(super) fn take(&mut self, name: &str, pairs: &[(&str, &str)], unix_ms: i64, value: f64) {
         let Some(tick) = self.tick(unix_ms) else { return };
         let hash = self.hasher.hash_one((name, pairs));
         if let Some(&at) = self.known.get(&hash) {
@@ -195,7 +196,10 @@ impl Store {
         let all = if slot.is_none() { self.series.as_slice() } else { &[] };
         let finds = |series: &&Series| {
             *series.name == *selector.name
-                && selector.matchers.iter().all(|matcher| matcher.is_met(label(&series.labels, &matcher.label)))
+                && selector
+                    .matchers
+                    .iter()
+                    .all(|matcher| matcher.is_met(label(&series.labels, &matcher.label)))
         };
         known.chain(all.iter().flatten().filter(finds))
     }
@@ -210,14 +214,19 @@ impl Store {
     }
 
     /// Samples of a range that ends at `end_ms`, both ends in it, without marks of staleness.
-    fn range<'a>(&'a self, series: &'a Series, range_ms: i64, end_ms: i64) -> impl Iterator<Item = (i64, f64)> {
+    fn range<'a>(
+        &'a self,
+        series: &'a Series,
+        range_ms: i64,
+        end_ms: i64,
+    ) -> impl Iterator<Item = (i64, f64)> {
         let from = self.first_tick(end_ms - range_ms).max(self.base);
         let samples = series.ring.since(from).filter(|(_, value)| !is_stale(*value));
         samples.map_while(move |(tick, value)| Some((self.time(tick).filter(|at| *at <= end_ms)?, value)))
     }
 
     /// Growth of each series over a range.
-    pub fn increase(
+    pub(super) fn increase(
         &self,
         selector: &Selector,
         range_ms: i64,
@@ -234,7 +243,13 @@ impl Store {
     }
 
     /// The values of each series in a range, where it has any.
-    pub fn values(&self, selector: &Selector, range_ms: i64, end_ms: i64, mut each: impl FnMut(&Labels, &[f64])) {
+    pub(super) fn values(
+        &self,
+        selector: &Selector,
+        range_ms: i64,
+        end_ms: i64,
+        mut each: impl FnMut(&Labels, &[f64]),
+    ) {
         let mut values = Vec::new();
         for series in self.found(selector) {
             values.clear();
@@ -246,11 +261,12 @@ impl Store {
     }
 
     /// The newest value of each series that has not ended.
-    pub fn newest(&self, selector: &Selector, at_ms: i64, mut each: impl FnMut(&Labels, f64)) {
+    pub(super) fn newest(&self, selector: &Selector, at_ms: i64, mut each: impl FnMut(&Labels, f64)) {
         for series in self.found(selector) {
             let from = self.first_tick(at_ms - LOOKBACK_MS + 1).max(self.base);
             let samples = series.ring.since(from);
-            let newest = samples.take_while(|(tick, _)| self.time(*tick).is_some_and(|at| at <= at_ms)).last();
+            let newest =
+                samples.take_while(|(tick, _)| self.time(*tick).is_some_and(|at| at <= at_ms)).last();
             if let Some((_, value)) = newest.filter(|(_, value)| !is_stale(*value)) {
                 each(&series.labels, value);
             }
@@ -258,7 +274,7 @@ impl Store {
     }
 
     /// Forgets what lies too far back at `now_ms`.
-    pub fn sweep(&mut self, now_ms: i64) {
+    pub(super) fn sweep(&mut self, now_ms: i64) {
         for at in 0..self.series.len() {
             let Some(series) = &self.series[at] else { continue };
             let from = self.first_tick(now_ms - series.reach_ms);
@@ -285,7 +301,7 @@ impl Store {
     }
 
     /// Forgets everything that is kept, not what is followed.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.base += self.clock.len() as u64;
         self.clock.clear();
         self.is_full = false;
@@ -325,22 +341,22 @@ impl Store {
     }
 
     /// Series that are kept.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 
     /// True when nothing is kept.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
     /// Samples that were refused because their selector had too many series.
-    pub fn refused(&self) -> u64 {
+    pub(super) fn refused(&self) -> u64 {
         self.refused
     }
 
     /// Bytes of memory, about.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let series = self.series.iter().flatten();
         let of = |series: &Series| size_of::<Series>() + 64 + 32 * series.labels.len() + series.ring.bytes();
         series.map(of).sum::<usize>() + 8 * self.clock.len()
@@ -375,7 +391,9 @@ mod tests {
 
     fn grown(store: &Store, slot: &Selector, end_ms: i64) -> Vec<(String, f64)> {
         let mut found = Vec::new();
-        store.increase(slot, 300_000, end_ms, |labels, value| found.push((label(labels, "pod").to_owned(), value)));
+        store.increase(slot, 300_000, end_ms, |labels, value| {
+            found.push((label(labels, "pod").to_owned(), value))
+        });
         found
     }
 
@@ -428,6 +446,10 @@ mod tests {
         store.take("a", &[("pod", "p")], 120_000, 5.0);
         store.take("a", &[("pod", "p")], 90_000, 900.0);
         store.take("a", &[("pod", "p")], 60_000, 900.0);
-        assert_eq!(grown(&store, &slot, 120_000), [("p".to_owned(), 5.0)], "4 in 60 s from 1 at 60 s: 0 at 45 s");
+        assert_eq!(
+            grown(&store, &slot, 120_000),
+            [("p".to_owned(), 5.0)],
+            "4 in 60 s from 1 at 60 s: 0 at 45 s"
+        );
     }
 }

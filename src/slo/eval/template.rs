@@ -15,7 +15,7 @@ const MOST_TEXT: usize = 8_192;
 const DEPTH: usize = 16;
 
 /// Runs `template`.
-pub fn expand(
+pub(super) fn expand(
     template: &str,
     labels: &Labels,
     value: f64,
@@ -32,7 +32,7 @@ pub fn expand(
 }
 
 /// The queries that a template asks, as PromQL with `placeholder` where a label of the alert will stand.
-pub fn queries(template: &str, placeholder: &str) -> Vec<String> {
+pub(super) fn queries(template: &str, placeholder: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = template;
     while let Some(at) = rest.find("query (printf `") {
@@ -327,7 +327,8 @@ fn printf(format: &str, arguments: &[Data]) -> Result<String, String> {
             continue;
         }
         let argument = arguments.next().ok_or("printf lacks an argument")?;
-        let digits = shape.strip_prefix('.').and_then(|digits| digits.parse::<usize>().ok()).map(|d| d.min(20));
+        let digits =
+            shape.strip_prefix('.').and_then(|digits| digits.parse::<usize>().ok()).map(|d| d.min(20));
         match verb {
             'q' => out.push_str(&serde_json::to_string(&argument.show()).unwrap_or_default()),
             's' | 'v' => out.push_str(&argument.show()),
@@ -362,11 +363,8 @@ fn general(number: f64, digits: Option<usize>) -> String {
     };
     let (mantissa, exponent) = written.split_once('e').unwrap_or((&written, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let mantissa = if mantissa.contains('.') {
-        mantissa.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        mantissa
-    };
+    let mantissa =
+        if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
     if exponent < -4 || exponent >= digits.map_or(21, |digits| digits as i32) {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", exponent.abs());
@@ -382,8 +380,7 @@ fn duration(seconds: f64) -> String {
     let (sign, all) = if seconds < 0.0 { ("-", -seconds) } else { ("", seconds) };
     if all >= 1.0 {
         let whole = all as i64;
-        let (days, hours, minutes, rest) =
-            (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60);
+        let (days, hours, minutes, rest) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60);
         return if days != 0 {
             format!("{sign}{days}d {hours}h {minutes}m {rest}s")
         } else if hours != 0 {
@@ -454,8 +451,12 @@ mod tests {
         assert_eq!(said(with).as_deref(), Ok("Of it 53.7% is left. !"));
         let time = "{{ with query (printf `a{cluster=%q,x=\"50%%\"}` $labels.cluster) }}{{ . | first | value | humanizeDuration }}{{ end }}";
         assert_eq!(said(time).as_deref(), Ok("1d 1h 1m 1s"));
-        assert_eq!(said("{{ $value }} {{ $labels.slo_id }} {{ $labels.none }}.").as_deref(), Ok("12.5 n/w/x ."));
-        let service = "{a=\"b\"{{ range query (printf `top` ) }}, s={{ printf `%q` .Labels.route }}{{ end }}}";
+        assert_eq!(
+            said("{{ $value }} {{ $labels.slo_id }} {{ $labels.none }}.").as_deref(),
+            Ok("12.5 n/w/x .")
+        );
+        let service =
+            "{a=\"b\"{{ range query (printf `top` ) }}, s={{ printf `%q` .Labels.route }}{{ end }}}";
         assert_eq!(said(service).as_deref(), Ok("{a=\"b\", s=\"/checkout\", s=\"/login\"}"));
     }
 
@@ -469,7 +470,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        for template in ["{{ x", "{{ end }}", "{{ with query `one` }}", "{{ reReplaceAll `a` }}", "{{ }}", "{{ ( }}"] {
+        for template in
+            ["{{ x", "{{ end }}", "{{ with query `one` }}", "{{ reReplaceAll `a` }}", "{{ }}", "{{ ( }}"]
+        {
             assert!(said(template).is_err(), "{template}");
         }
     }
@@ -477,14 +480,18 @@ mod tests {
     #[test]
     fn numbers_for_people() {
         let percent = |share: f64| format!("{}%", general(share * 100.0, Some(4)));
-        assert_eq!((percent(0.5), percent(1.0), percent(-35.7), percent(0.000123456)), (
-            "50%".into(),
-            "100%".into(),
-            "-3570%".into(),
-            "0.01235%".into()
-        ));
-        assert_eq!((general(123_456.0, Some(4)), general(0.00001, Some(4))), ("1.235e+05".into(), "1e-05".into()));
-        assert_eq!((duration(0.0), duration(59.5), duration(3_600.0)), ("0s".into(), "59.5s".into(), "1h 0m 0s".into()));
+        assert_eq!(
+            (percent(0.5), percent(1.0), percent(-35.7), percent(0.000123456)),
+            ("50%".into(), "100%".into(), "-3570%".into(), "0.01235%".into())
+        );
+        assert_eq!(
+            (general(123_456.0, Some(4)), general(0.00001, Some(4))),
+            ("1.235e+05".into(), "1e-05".into())
+        );
+        assert_eq!(
+            (duration(0.0), duration(59.5), duration(3_600.0)),
+            ("0s".into(), "59.5s".into(), "1h 0m 0s".into())
+        );
         assert_eq!((duration(0.0123), duration(-90.0)), ("12.3ms".into(), "-1m 30s".into()));
         assert_eq!((humanize(1_234_567.0), humanize(0.0)), ("1.235M".into(), "0".into()));
     }

@@ -99,7 +99,9 @@ fn turns(
 fn an_outage_of_ten_minutes_pages_and_clears_as_the_rules_do() {
     let begin = 1_700_000_100_000 / (5 * M) * 5 * M;
     // A day is summed up from slices of five minutes: a ticket waits for the first of them to end.
-    for (alert, fires, clears) in [("SLOErrorBudgetBurn", 0.5, 10.0 + 29.0), ("SLOErrorBudgetBurnSlow", 5.0, 10.0 + 359.0)] {
+    for (alert, fires, clears) in
+        [("SLOErrorBudgetBurn", 0.5, 10.0 + 29.0), ("SLOErrorBudgetBurnSlow", 5.0, 10.0 + 359.0)]
+    {
         let (mut evaluator, mut service) = (evaluator(ONE), Service::new(begin));
         service.run(&mut evaluator, 360, 12_000.0, 0.0, |_, _| {});
         let stretches = [(10, 12_000.0, 1.0), (400, 12_000.0, 0.0)];
@@ -160,20 +162,27 @@ fn an_alert_says_what_burns() {
     let told = evaluator.told();
     let page = told.iter().find(|told| told.labels["alertname"] == "SLOErrorBudgetBurn").expect("it pages");
     let labels: Vec<String> = page.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(labels, [
-        "alertname=SLOErrorBudgetBurn",
-        "cluster=c",
-        "namespace=shop",
-        "owner=shop",
-        "severity=page",
-        "slo=up",
-        "slo_id=shop/api/up",
-        "workload=api"
-    ]);
+    assert_eq!(
+        labels,
+        [
+            "alertname=SLOErrorBudgetBurn",
+            "cluster=c",
+            "namespace=shop",
+            "owner=shop",
+            "severity=page",
+            "slo=up",
+            "slo_id=shop/api/up",
+            "workload=api"
+        ]
+    );
     let said = |name: &str| page.annotations.get(name).map(String::as_str).unwrap_or_default();
     assert_eq!(said("summary"), "shop/api: availability SLO 99.95% is burning");
     // 5 % of the last hour failed: a hundred times the 0.05 % that is allowed.
-    assert!(said("description").starts_with("Over 1h the error budget burns 100.0 times as fast as allowed. "), "{}", said("description"));
+    assert!(
+        said("description").starts_with("Over 1h the error budget burns 100.0 times as fast as allowed. "),
+        "{}",
+        said("description")
+    );
     assert!(said("description").contains("Of the 30d budget ") && said("description").contains("is left"));
     assert_eq!(said("top_routes"), "/pay 1800; ");
     assert_eq!(said("worst_pods"), "api-1 1800; ");
