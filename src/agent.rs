@@ -494,6 +494,9 @@ fn forget_sinks(before: &Config, after: &Config) {
         let local = sink.stores().into_iter().map(|(name, _)| format!("local.{name}")).collect::<Vec<_>>();
         loki.chain(otlp).chain(samples).chain(remote).chain(stdout).chain(local).collect::<Vec<_>>()
     };
+    for name in before.alertmanager.keys().filter(|name| !after.alertmanager.contains_key(*name)) {
+        let _ = figures::ALERTMANAGER_UP.remove_label_values(&[&format!("alertmanager.{name}")]);
+    }
     let still = labels(after);
     for label in labels(before).iter().filter(|label| !still.contains(label)) {
         let gauges = [

@@ -166,6 +166,7 @@ impl Ring {
     }
 
     /// The newest sample.
+    #[cfg(test)]
     pub(super) fn last(&self) -> Option<(u64, f64)> {
         self.chunks.back().map(|chunk| chunk.last)
     }

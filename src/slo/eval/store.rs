@@ -29,6 +29,7 @@ pub(super) fn label<'a>(labels: &'a [(Arc<str>, Arc<str>)], name: &str) -> &'a s
 }
 
 /// Labels from texts. Empty values are the same as none.
+#[cfg(test)]
 pub(super) fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
     let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
     let mut all: Vec<(Arc<str>, Arc<str>)> =
@@ -343,11 +344,6 @@ impl Store {
     /// Series that are kept.
     pub(super) fn len(&self) -> usize {
         self.known.len()
-    }
-
-    /// True when nothing is kept.
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
     }
 
     /// Samples that were refused because their selector had too many series.
