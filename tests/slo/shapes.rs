@@ -193,8 +193,7 @@ impl Shape {
             // What is not watched in a gap happens all the same; a lost target counts on, too. A service without a process
             // does not.
             let up = pods.iter().filter(|pod| at >= pod.from && at < pod.to).count();
-            for at_pod in 0..pods.len() {
-                let pod = &mut pods[at_pod];
+            for pod in &mut pods {
                 if at < pod.from || at >= pod.to {
                     continue;
                 }

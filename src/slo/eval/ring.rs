@@ -36,7 +36,7 @@ struct Chunk {
 
 /// A whole number that a double holds exactly, and that a step can hold.
 fn whole(value: f64) -> Option<u64> {
-    (value >= 0.0 && value < 9e15 && value.fract() == 0.0 && !(value == 0.0 && value.is_sign_negative()))
+    ((0.0..9e15).contains(&value) && value.fract() == 0.0 && !(value == 0.0 && value.is_sign_negative()))
         .then_some(value as u64)
 }
 
