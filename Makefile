@@ -55,7 +55,7 @@ sbom: ## What the image is made of: CycloneDX, target/image/sbom.cdx.json
 	@deploy/image/sbom.py >target/image/sbom.cdx.json
 	@echo target/image/sbom.cdx.json
 
-render: ## Write the generated files anew: config/agent.toml, docs/reference, runbooks, the chart's schema, the kustomize base
+render: ## Write the generated files anew: config/agent.toml, docs/reference, alerts, dashboards, runbooks, the chart's schema, the kustomize base
 	@NODEWICK_RENDER=1 cargo test --locked --quiet --test render >/dev/null
 	@cp deploy/daemonset.yaml deploy/kustomize/base/daemonset.yaml
 

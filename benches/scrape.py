@@ -135,9 +135,12 @@ def scrape(part, agent, work, samples, options):
             # On the way out the agent sends what waits: then all that was ever scraped has come.
             agent.agent.terminate()
             agent.agent.wait(30)
-            missing = targets.ask("/stats")["total"] * samples - agent.ask("/stats")["samples"]
-    # A scrape that the end cuts off was answered and is nobody's loss.
-    lost = 0 if missing == samples else missing
+            told = targets.ask("/stats")
+            # Of a target that hangs there is what the agent says of it.
+            expected = told["total"] * samples + told["hanging"] * OWN
+            missing = expected - agent.ask("/stats")["samples"]
+    # A scrape that the end cuts off is nobody's loss, whether it was answered or hung.
+    lost = 0 if missing in (samples, OWN, samples + OWN) else missing
     scrapes = asked["requests"]
     came = stats["samples"] - began_with["samples"]
     return {

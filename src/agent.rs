@@ -254,6 +254,7 @@ async fn run_known(
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
     let limit = cgroup_limit();
+    figures::MEMORY_LIMIT_BYTES.set(limit.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
     if let Some(memory) = config.fit(limit) {
         info!(%memory, "[agent] memory is lowered, so that all that is configured fits the container's memory limit");
     }
@@ -409,6 +410,7 @@ impl Pipeline {
             board: lasting.board.clone(),
             health: lasting.health.clone(),
             reading_ended: quiet.clone(),
+            registry: Arc::clone(&lasting.registry),
         };
         let (metrics, tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())

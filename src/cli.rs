@@ -3,10 +3,13 @@
 //! In: arguments. Out: text on stdout (data) and stderr (notices), and an exit code: 0 done, 1 a failure at run time,
 //! 2 usage, 78 a bad config.
 
+mod alerts;
 mod config_verbs;
+mod dashboards;
 mod doctor;
 mod exec;
 mod explain;
+mod files;
 mod migrate;
 mod shell;
 mod slo;
@@ -37,7 +40,9 @@ const MORE: &str = "\
 More verbs (`nodewick <verb> --help`):
   exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
-  slo          Objectives: lint, render rules and runbooks, simulate a fault
+  alerts       Render alerts about the agent and workloads, their tests and runbooks
+  slo          Objectives: lint, render, simulate, import, suggest, backtest
+  dashboards   Grafana dashboards and provisioning: render
   config       Show the effective config, its JSON schema, or write a first one
   migrate      Translate a Promtail or Fluent Bit config
   support      Collect one archive for those who help: `support bundle`
@@ -77,9 +82,15 @@ enum Verb {
     /// Run unit tests of processing rules.
     #[command(hide = true)]
     Test(test::Args),
-    /// Objectives: check them, render rules and runbooks, simulate a fault.
+    /// Alerts about the agent and about what workloads log: render rules, their unit tests and runbooks.
+    #[command(subcommand, hide = true)]
+    Alerts(alerts::Verb),
+    /// Objectives: check and render them, simulate a fault, import, suggest, backtest.
     #[command(subcommand, hide = true)]
     Slo(slo::Verb),
+    /// Grafana dashboards.
+    #[command(subcommand, hide = true)]
+    Dashboards(dashboards::Verb),
     /// Translate another agent's config; exit code 3 when something could not be translated.
     #[command(subcommand, hide = true)]
     Migrate(migrate::Verb),
@@ -146,7 +157,9 @@ pub(crate) fn main() -> ExitCode {
         Verb::Explain(args) => explain::run(&args),
         Verb::Config(verb) => config_verbs::run(&verb),
         Verb::Test(args) => test::run(&args),
+        Verb::Alerts(verb) => alerts::run(&verb),
         Verb::Slo(verb) => slo::run(&verb),
+        Verb::Dashboards(verb) => dashboards::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man => shell::man(),

@@ -13,12 +13,15 @@
 
 pub mod admin;
 pub mod agent;
+pub mod alerts;
 pub mod config;
+pub mod dashboards;
 pub mod data;
 pub mod demo;
 pub mod doctor;
 pub mod exec;
 pub mod health;
+pub mod history;
 pub mod host;
 pub mod inspect;
 pub mod kube;

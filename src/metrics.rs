@@ -126,6 +126,22 @@ table! {
         "Records framed from container log files.";
     counter WORKLOAD_RECORDS = "nodewick_workload_records_total" ["namespace", "service", "trace"],
         "Records by workload and by how they came to a trace id (own, inherited, none): which services log no trace ids.";
+    counter WORKLOAD_LINES = "nodewick_workload_lines_total" ["namespace", "workload", "level"],
+        "Records of a workload by level (trace, debug, info, warn, error, fatal, unknown), after configured dropping. At most 250 workloads have series of their own, later ones share (other).";
+    counter WORKLOAD_BYTES = "nodewick_workload_log_bytes_total" ["namespace", "workload"],
+        "Bytes of a workload's lines, after configured dropping.";
+    gauge WORKLOAD_LOGS = "nodewick_workload_logs" ["namespace", "workload"],
+        "Container logs of a workload that are followed on this node.";
+    counter WORKLOAD_PANICS = "nodewick_workload_panics_total" ["namespace", "workload"],
+        "Lines of a workload that tell of a panic or of an exception that nobody caught.";
+    counter WORKLOAD_NEW_ERROR_PATTERNS = "nodewick_workload_new_error_patterns_total" ["namespace", "workload"],
+        "Patterns of error lines (their message without what looks like an id or a number) that a workload had not written before. The first ten minutes teach; 64 patterns a workload are kept, and none is new after that.";
+    counter WORKLOAD_SECRETS = "nodewick_workload_secret_records_total" ["namespace", "workload"],
+        "Records of a workload from which a secret was removed by a built-in rule (a key, a token, a password; addresses are none).";
+    counter WORKLOAD_UNPARSED = "nodewick_workload_unparsed_records_total" ["namespace", "workload"],
+        "Records of a workload in which nothing was recognised: no level, time, trace id or request.";
+    gauge LOG_OLDEST_UNREAD = "nodewick_log_oldest_unread_age_seconds" [],
+        "How long the oldest unread line of any container log has waited at most, 0 when all is read.";
     gauge LOG_LAG_BYTES = "nodewick_log_lag_bytes" [],
         "Bytes on disk that are not yet read, over all container logs.";
     gauge LOG_WATCHES_MISSING = "nodewick_log_watches_missing" [],
@@ -150,6 +166,8 @@ table! {
         "Bytes of deleted log files that are held open because they are neither delivered nor spilled.";
     gauge SPILL_BYTES = "nodewick_spill_bytes" [],
         "Bytes on disk that the spill holds.";
+    gauge SPILL_LIMIT_BYTES = "nodewick_spill_limit_bytes" [],
+        "Bytes on disk that the spill may hold ([logs.spill] budget), 0 when it is off.";
     counter SPILL_WRITTEN_BYTES = "nodewick_spill_written_bytes_total" [],
         "Log bytes that were spilled because the kubelet was about to delete them.";
     counter SPILL_FAILURES = "nodewick_spill_failures_total" [],
@@ -184,6 +202,8 @@ table! {
         "When a config was last found good, at the start or by a reload, seconds since the epoch.";
     gauge CONFIG_RESTART_KEYS = "nodewick_config_keys_awaiting_restart" [],
         "Keys (or whole tables) of the config that were changed since the start and take effect at the next restart only.";
+    gauge CONFIG_INFO = "nodewick_config_info" ["hash"],
+        "Always 1; the hash is of the config in force without the node's name and without what comes from the environment or from files, so that all nodes of one rollout have the same.";
     // Kubernetes
     counter KUBE_EVENTS = "nodewick_kube_watch_events_total" ["resource", "type"],
         "Events of the watches by resource (pods, namespaces) and type (added, modified, deleted, bookmark, error).";
@@ -206,7 +226,11 @@ table! {
         "Series that were marked as ended, because a page lacks them, a scrape failed or a target is no more.";
     gauge SCRAPE_SERIES = "nodewick_scrape_series" [],
         "Series that scraped targets have now, together; [scrape] series_limit bounds them.";
+    gauge SCRAPE_SERIES_LIMIT = "nodewick_scrape_series_limit" [],
+        "Series that scraped targets may have together ([scrape] series_limit).";
     // memory
+    gauge MEMORY_LIMIT_BYTES = "nodewick_memory_limit_bytes" [],
+        "Memory that the agent's container may use, 0 when nothing limits it.";
     gauge BUDGET_HELD_BYTES = "nodewick_budget_held_bytes" [],
         "Bytes of log data held in memory.";
     gauge BUDGET_LIMIT_BYTES = "nodewick_budget_limit_bytes" [],
@@ -233,7 +257,7 @@ table! {
         "Scrapes that were left out because the one before was still running (running), or because what was scraped is not taken over fast enough (behind).";
     // rate, errors, duration
     counter RED_REFUSED = "nodewick_red_refused_total" ["reason"],
-        "What RED turned away at a limit, by reason: logs, workloads and pods that are too many and the requests in their lines (requests), routes counted as __other__ (cells), open requests that cannot be joined (joins), series of scraped families (series).";
+        "What RED turned away at a limit, by reason: logs, workloads and pods that are too many and the requests in their lines (requests), routes counted as __other__ (cells), open requests that cannot be joined (joins), series of scraped families (series), objectives that are not counted (objectives).";
     counter RED_MISSED = "nodewick_red_missed_total" ["reason"],
         "Times that lines of a log were shipped and were gone before a restart could count their requests, so that RED may show some too few, by reason: rotated (files were deleted before they were read again), deleted (the whole log was), truncated, unreadable.";
     counter RED_STATE_FAILURES = "nodewick_red_state_failures_total" [],
@@ -264,6 +288,10 @@ table! {
         "Bytes that wait in a sink's queue or in flight.";
     gauge SINK_UP = "nodewick_sink_up" ["sink"],
         "1 while the sink's backend answers, 0 while its breaker is open.";
+    gauge SINK_LAST_SUCCESS = "nodewick_sink_last_success_timestamp_seconds" ["sink"],
+        "When the sink's backend last took something, seconds since the epoch; before that, when the sink was started.";
+    gauge CLOCK_SKEW = "nodewick_clock_skew_seconds" ["peer"],
+        "This node's clock less that of who answered (a backend's host, or kubernetes), by the Date header of the last answer.";
     counter SINK_SAMPLES = "nodewick_sink_samples_total" ["sink", "outcome"],
         "Samples of metrics by sink and outcome (delivered, refused, dropped); retried counts those that were sent once more. A native histogram is one sample, over OTLP every histogram.";
     counter SINK_SAMPLES_LOST = "nodewick_sink_samples_lost_total" ["sink", "reason"],

@@ -312,3 +312,21 @@ fn a_tls_handshake_that_hangs_ends_at_the_connect_timeout() {
     let text = error(post(&Client::new(&format!("https://{address}"), &config).expect("valid")));
     assert!(text.contains("no connection within 300ms"), "{text}");
 }
+
+/// What it says the time is tells how far this machine's clock is off.
+#[test]
+fn the_date_of_an_answer_becomes_the_clock_skew() {
+    use nodewick::metrics::CLOCK_SKEW;
+    let address = serve(|mut socket| {
+        read_request(&mut socket);
+        let hour_ahead = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let date = hour_ahead.strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let _ = write!(socket, "HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n");
+    });
+    // Another name than other tests of this process use.
+    let url = format!("http://localhost:{}/push", address.port());
+    let client = Client::new(&url, &Config::default()).expect("usable");
+    assert_eq!(status(&post(&client)), 204);
+    let found = CLOCK_SKEW.with_label_values(&["localhost"]).get();
+    assert!((-3602..=-3590).contains(&found), "{found}");
+}

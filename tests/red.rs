@@ -232,6 +232,7 @@ fn an_objective_counts_exactly_and_goes_on_after_a_restart() {
             matcher: matcher.clone(),
             kind,
             exclude_routes: exclude_routes.clone(),
+            about: nodewick::red::About::default(),
         };
         vec![slo("available", Kind::Availability), slo("fast", Kind::Latency { threshold_nano: 180 * MS })]
     };

@@ -44,9 +44,82 @@ fn committed_doctor_reference_equals_its_rendering() {
 fn committed_runbooks_equal_their_rendering() {
     use nodewick::slo::{config::Defaults, render};
     let files = render::files(&[], &Defaults::default(), &[render::Part::Runbooks]);
-    assert_eq!(files.len(), 6);
+    assert_eq!(files.len(), 8);
     for file in files {
         committed(&format!("docs/{}", file.path), &file.text);
+    }
+}
+
+/// The objectives that `config/agent.toml` has as examples.
+fn example() -> Config {
+    loaded(&uncommented())
+}
+
+/// Every file below `alerts/`, by its path there.
+fn alert_files() -> Vec<(String, String)> {
+    use nodewick::alerts;
+    use nodewick::slo::render::{File, Part, files};
+    let config = example();
+    let specs = config.slo.specs();
+    assert_eq!(specs.len(), 2);
+    let parts = [Part::Rules, Part::PrometheusRule, Part::Loki, Part::Tests, Part::Alertmanager];
+    let own = [alerts::Part::Rules, alerts::Part::PrometheusRule, alerts::Part::Loki, alerts::Part::Tests];
+    let all =
+        [files(&specs, &config.slo.defaults, &parts), alerts::files(&config.slo.defaults, &own)].concat();
+    all.into_iter().map(|File { path, text }| (path, text)).collect()
+}
+
+#[test]
+fn committed_alerts_equal_their_rendering() {
+    let all = alert_files();
+    for (path, text) in &all {
+        committed(&format!("alerts/{path}"), text);
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
+    for place in ["", "rules/", "tests/"] {
+        for entry in std::fs::read_dir(directory.join(place)).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let name = format!("{place}{}", entry.file_name().to_string_lossy());
+            if !name.ends_with(".yaml") || all.iter().any(|(path, _)| *path == name) {
+                continue;
+            }
+            if std::env::var_os("NODEWICK_RENDER").is_some() {
+                std::fs::remove_file(entry.path()).expect("removed");
+            } else {
+                panic!("alerts/{name} is rendered no more; run `make render`");
+            }
+        }
+    }
+}
+
+#[test]
+fn committed_pages_about_alerts_equal_their_rendering() {
+    use nodewick::alerts::{self, Part};
+    use nodewick::slo::config::Defaults;
+    for file in alerts::files(&Defaults::default(), &[Part::Runbooks]) {
+        committed(&format!("docs/{}", file.path), &file.text);
+    }
+    committed("docs/reference/alerts.md", &alerts::reference());
+}
+
+/// The chart and the kustomize component bring the alerts that need no declaration.
+#[test]
+fn committed_rules_of_the_deployments_equal_their_rendering() {
+    let all = alert_files();
+    let text = |name: &str| &all.iter().find(|(path, _)| path == name).expect("rendered").1;
+    committed("deploy/helm/nodewick/files/rules/agent.yaml", text("nodewick.yaml"));
+    committed("deploy/helm/nodewick/files/rules/workloads.yaml", text("workloads.yaml"));
+    committed("deploy/kustomize/components/alerts/prometheusrule.yaml", text("nodewick-prometheusrule.yaml"));
+}
+
+#[test]
+fn committed_dashboards_equal_their_rendering() {
+    for file in nodewick::dashboards::files() {
+        committed(&format!("dashboards/{}", file.path), &file.text);
+        // The chart has a copy: Helm reads files below its own directory only.
+        if let Some(name) = file.path.strip_prefix("grafana/") {
+            committed(&format!("deploy/helm/nodewick/files/dashboards/{name}"), &file.text);
+        }
     }
 }
 
@@ -60,9 +133,9 @@ fn rendered_config_loads_to_the_defaults() {
     assert_eq!(format!("{:?}", loaded(&render::agent_toml())), format!("{:?}", loaded("")));
 }
 
-#[test]
-fn rendered_examples_are_valid_once_uncommented() {
-    let text: String = render::agent_toml()
+/// `config/agent.toml` with its examples in force.
+fn uncommented() -> String {
+    render::agent_toml()
         .lines()
         .skip_while(|line| !line.starts_with('['))
         .filter_map(|line| match line.strip_prefix("# ") {
@@ -74,7 +147,12 @@ fn rendered_examples_are_valid_once_uncommented() {
             None => Some(line),
         })
         .map(|line| format!("{line}\n"))
-        .collect();
+        .collect()
+}
+
+#[test]
+fn rendered_examples_are_valid_once_uncommented() {
+    let text = uncommented();
     let config = loaded(&text);
     assert!(config.sink.loki.contains_key("main") && config.sink.otlp.contains_key("main"), "{text}");
 }

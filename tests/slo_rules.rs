@@ -17,32 +17,58 @@ fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slo").join(name)
 }
 
-fn config() -> Config {
-    let text = std::fs::read_to_string(beside("agent.toml")).expect("the config");
-    let file = Some(("agent.toml".to_owned(), text));
+fn config_of(name: &str) -> Config {
+    let text = std::fs::read_to_string(beside(name)).expect("the config");
+    let file = Some((name.to_owned(), text));
     load(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}")).config
 }
 
-fn files() -> Vec<File> {
-    let config = config();
+fn config() -> Config {
+    config_of("agent.toml")
+}
+
+fn files_of(name: &str) -> Vec<File> {
+    let config = config_of(name);
     render::files(&config.slo.specs(), &config.slo.defaults, &[])
+}
+
+fn files() -> Vec<File> {
+    files_of("agent.toml")
 }
 
 fn text(path: &str) -> String {
     files().into_iter().find(|file| file.path == path).unwrap_or_else(|| panic!("{path} is rendered")).text
 }
 
-/// All rendered files and the unit tests of `tests/slo` in a directory.
-fn rendered() -> TempDir {
+/// All files rendered of a config and the unit tests of `tests/slo` in a directory.
+fn rendered_of(name: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a directory");
-    for file in files() {
+    for file in files_of(name) {
         let path = dir.path().join(&file.path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         std::fs::write(path, file.text).expect("written");
     }
-    for name in ["availability.test.yaml", "latency.test.yaml"] {
-        std::fs::copy(beside(name), dir.path().join(name)).expect("copied");
+    for test in std::fs::read_dir(beside("")).expect("tests/slo") {
+        let path = test.expect("an entry").path();
+        std::fs::copy(&path, dir.path().join(path.file_name().expect("a name"))).expect("copied");
     }
+    dir
+}
+
+fn rendered() -> TempDir {
+    rendered_of("agent.toml")
+}
+
+/// The same with `rules/page.yaml`, the rules of an objective less the sums over days, which no page reads and which are most of
+/// the work.
+fn rendered_for_pages() -> TempDir {
+    let dir = rendered();
+    let text = text("rules/shop.api.availability.yaml");
+    let groups: Vec<&str> = text.split("\n- name: ").collect();
+    assert_eq!(groups.len(), 4, "a head and three groups");
+    let kept = [groups[0], groups[1], groups[3]].join("\n- name: ");
+    assert!(kept.contains(":alerts\n") && !kept.contains(":long\n"), "{kept}");
+    std::fs::write(dir.path().join("rules/page.yaml"), kept).expect("written");
     dir
 }
 
@@ -55,9 +81,10 @@ fn holds(program: &str, arguments: &[&str], dir: &TempDir) -> String {
     said
 }
 
-const RULES: [&str; 6] = [
+const RULES: [&str; 7] = [
     "rules/bank.api.payments.yaml",
     "rules/bank.api.quarter.yaml",
+    "rules/generic.yaml",
     "rules/shop.api.availability.yaml",
     "rules/shop.api.latency.yaml",
     "rules/shop.web.watched.yaml",
@@ -84,6 +111,62 @@ fn availability_behaves_as_checked_by_hand() {
 #[test]
 fn latency_behaves_as_checked_by_hand() {
     holds("promtool", &["test", "rules", "latency.test.yaml"], &rendered());
+}
+
+#[test]
+fn neighbours_of_a_threshold_behave_as_checked_by_hand() {
+    holds("promtool", &["test", "rules", "bracket.test.yaml"], &rendered());
+}
+
+#[test]
+fn silence_behaves_as_checked_by_hand() {
+    holds("promtool", &["test", "rules", "vanished.test.yaml"], &rendered_for_pages());
+}
+
+#[test]
+fn pages_come_when_the_table_says() {
+    holds("promtool", &["test", "rules", "detection.test.yaml"], &rendered_for_pages());
+}
+
+#[test]
+fn slow_pages_come_and_alerts_end_when_the_table_says() {
+    holds("promtool", &["test", "rules", "slow.test.yaml"], &rendered());
+}
+
+#[test]
+fn objectives_without_rules_of_their_own_behave_as_checked_by_hand() {
+    holds("promtool", &["test", "rules", "generic.test.yaml"], &rendered());
+}
+
+#[test]
+fn a_short_memory_is_told() {
+    holds("promtool", &["test", "rules", "retention.test.yaml"], &rendered());
+}
+
+#[test]
+fn options_behave_as_checked_by_hand() {
+    let dir = rendered_of("options.toml");
+    holds("promtool", &["check", "rules", "rules/shop.api.errors.yaml", "rules/generic.yaml"], &dir);
+    holds("promtool", &["test", "rules", "options.test.yaml"], &dir);
+}
+
+#[test]
+fn the_bound_for_little_traffic_stands_in_shortest_decimals() {
+    let rules = files_of("options.toml").into_iter().find(|file| file.path == "rules/shop.api.errors.yaml");
+    let rules = rules.expect("rendered").text;
+    // z = 1.96: half its square, a quarter, and the square itself.
+    for part in ["+ 1.9208\n", "- 1.96 * sqrt(", "+ 0.9604))\n", "+ 3.8416)\n"] {
+        assert!(rules.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn what_is_off_leaves_no_trace() {
+    for file in files() {
+        for word in ["sloth", "kube_deployment", "slo_sample_trace_info", "1.9208"] {
+            assert!(!file.path.starts_with("rules/") || !file.text.contains(word), "{}: {word}", file.path);
+        }
+    }
 }
 
 // One test a window: each takes promtool many seconds.
@@ -143,9 +226,12 @@ fn rules_read_the_canonical_families_only() {
         "red_request_duration_seconds_bucket",
         "red_source_lag_seconds",
         "slo_events_total",
+        "slo_bracket_events_total",
+        "slo_bracket_info",
+        "slo_confidence_ratio",
         "ALERTS",
     ];
-    let selector = regex::Regex::new(r"([A-Za-z_:][A-Za-z0-9_:]*)\{").expect("a regex");
+    let selector = regex::Regex::new(r"([A-Za-z_:][A-Za-z0-9_:]*)\{[^{]").expect("a regex");
     let mut count = 0;
     for file in files().iter().filter(|file| file.path.starts_with("rules/")) {
         for name in selector.captures_iter(&file.text).map(|found| found[1].to_owned()) {
@@ -168,6 +254,9 @@ fn rules_over_lines_never_look_at_their_text() {
         (rules.matches("count_over_time(").count(), rules.matches("({namespace=\"").count());
     assert!(lines > 0 && lines == streams, "{lines} and {streams}");
     assert!(rules.contains("{namespace=\"shop\", service_name=\"api\"} | http_status =~ \"5..\""), "{rules}");
+    // A duration that is no number must not fail the query.
+    let compared = rules.matches("duration_ms >").count();
+    assert!(compared > 0 && compared == rules.matches("| __error__ = \"\"").count(), "{rules}");
 }
 
 #[test]
@@ -214,8 +303,8 @@ fn every_alert_has_a_runbook_to_link_to() {
             assert!(file.text.contains(&link), "{name}");
         }
     }
-    // Four of each of the four that alert, one more of each latency objective, one of all together.
-    assert_eq!(count, 4 * 4 + 2 + 1);
+    // Five of each of the four that alert, one more of each latency objective, two of all together, five generic ones.
+    assert_eq!(count, 4 * 5 + 2 + 2 + 5);
 }
 
 #[test]
@@ -306,11 +395,18 @@ fn a_page_inhibits_the_ticket_of_its_own_objective_only() {
         {"labels": {"alertname": "NodewickDownOnNode", "severity": "ticket", "cluster": "c", "node": "n1"}},
         {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n1"}},
         {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n2"}},
+        {"labels": {"alertname": "NodewickReadLag", "severity": "ticket", "cluster": "c", "node": "n3"}},
+        {"labels": {"alertname": "NodewickReadLag", "severity": "page", "cluster": "c", "node": "n3"}},
+        {"labels": {"alertname": "NodewickExportFailing", "severity": "ticket", "cluster": "c", "node": "n3"}},
         {"labels": {"alertname": "NodewickAbsent", "severity": "page", "cluster": "c"}},
     ]);
     alertmanager.ask("POST", "/api/v2/alerts", &alerts.to_string());
-    let expected =
-        ["NodewickReadLag - n1", "SLOErrorBudgetBurn shop/web/a -", "SLOErrorBudgetBurnSlow shop/api/a -"];
+    let expected = [
+        "NodewickReadLag - n1",
+        "NodewickReadLag - n3",
+        "SLOErrorBudgetBurn shop/web/a -",
+        "SLOErrorBudgetBurnSlow shop/api/a -",
+    ];
     // The answer is worked out when it is asked for, once the alerts have reached the inhibitor.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while alertmanager.inhibited() != expected && std::time::Instant::now() < end {

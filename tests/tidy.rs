@@ -20,6 +20,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("supervise", 1),
     ("tls", 1),
     ("admin", 2),
+    ("dashboards", 2),
     ("host", 2),
     ("kube", 2),
     ("logs", 2),
@@ -29,6 +30,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("slo", 2),
     // Its exporters use sink's HTTP client.
     ("telemetry", 3),
+    // It asks by sink's HTTP client.
+    ("history", 3),
+    // It links and names severities as `slo` does.
+    ("alerts", 3),
     // It reads what the local sink stores.
     ("tail", 3),
     ("config", 4),
@@ -46,7 +51,7 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Modules that must build without an async runtime: bytes on disk and arithmetic, tested without a clock.
-const WITHOUT_TOKIO: &[&str] = &["data", "logs", "slo"];
+const WITHOUT_TOKIO: &[&str] = &["alerts", "dashboards", "data", "logs", "slo"];
 
 /// Crates of which a second version means two of everything: connections, types that do not fit, code size.
 const ONE_VERSION: &[&str] = &["axum", "http", "hyper", "prost", "rustls", "tokio", "tonic", "tower"];

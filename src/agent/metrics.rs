@@ -25,7 +25,7 @@ use crate::data::sample::{Collect, Origin, OriginKind, Page};
 use crate::health::Health;
 use crate::host;
 use crate::metrics;
-use crate::red::Red;
+use crate::red::{self, Red};
 use crate::scrape::fetch::{Buffers, Fetcher};
 use crate::scrape::guard::Guard;
 use crate::scrape::pace;
@@ -37,7 +37,8 @@ use crate::scrape::targets::{Site, Targets};
 use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
 
-use super::{Error, evaluator, objectives};
+use super::{Error, Known, evaluator, objectives};
+use objectives::{Follow, Said, Watching};
 
 /// Name of the note on the health page.
 const NOTE: &str = "red";
@@ -68,6 +69,7 @@ enum Work {
 pub(super) struct Kept {
     book: Option<Book>,
     red: Option<Red>,
+    said: Said,
 }
 
 /// The metrics of one pipeline, running.
@@ -93,6 +95,8 @@ pub(super) struct Start<'a> {
     pub(super) health: Health,
     /// Cancelled when the thread that reads logs has ended.
     pub(super) reading_ended: CancellationToken,
+    /// The logs that are followed, for what became of their lines.
+    pub(super) registry: Known,
 }
 
 impl Metrics {
@@ -101,7 +105,7 @@ impl Metrics {
         start: Start<'_>,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, Option<Box<dyn AccessTap>>), Error> {
-        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended } = start;
+        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended, registry } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
         let samples = Rules::compile(&config.scrape.metric_relabel).map_err(rules)?;
@@ -113,19 +117,27 @@ impl Metrics {
             None => Book::new(&config.scrape, samples),
         };
         let rates = objectives::with_buckets(&config.red, &config.slo);
-        let mut red = config.red.enabled.then(|| match kept.red {
+        let red = config.red.enabled.then(|| match kept.red {
             Some(mut red) => {
                 red.configure(&rates);
                 red
             }
             None => Red::new(&rates, Some(&config.agent.state_dir)),
         });
-        if let Some(red) = &mut red {
-            red.declare(objectives::counted(&config.slo));
-        }
-        let tap = red.as_ref().map(|red| Box::new(red.tap()) as Box<dyn AccessTap>);
         let host = config.host.enabled.then(|| host_figures(config, pods.clone()));
         let pods = pods.unwrap_or_else(|| pods::directory().1);
+        let follow = red.as_ref().map(|red| {
+            Arc::new(Follow::new(
+                config,
+                pods.clone(),
+                red.declarer(),
+                red.declared_by_pods(),
+                kept.said.clone(),
+            ))
+        });
+        let tap = red.as_ref().zip(follow.as_ref()).map(|(red, follow)| {
+            Box::new(Watching { tap: red.tap(), follow: Arc::clone(follow) }) as Box<dyn AccessTap>
+        });
         let buffers = Buffers::default();
         // What waits for the thread waits in the channel of pacing, which knows how much memory it holds.
         let (sender, receiver) = mpsc::channel::<Work>(1);
@@ -171,6 +183,8 @@ impl Metrics {
         let worker = Worker {
             book,
             red,
+            follow,
+            registry,
             host,
             sinks,
             evaluator,
@@ -279,6 +293,10 @@ async fn tick(
 struct Worker {
     book: Book,
     red: Option<Red>,
+    /// What RED counts objectives by.
+    follow: Option<Arc<Follow>>,
+    /// What became of lines.
+    registry: Known,
     host: Option<host::Collector>,
     sinks: Vec<Box<dyn Collect>>,
     evaluator: Option<evaluator::Running>,
@@ -312,7 +330,8 @@ impl Worker {
             evaluator.save();
         }
         self.sinks.iter_mut().for_each(|sink| sink.flush());
-        Kept { book: Some(self.book), red: self.red }
+        let said = self.follow.map(|follow| follow.said()).unwrap_or_default();
+        Kept { book: Some(self.book), red: self.red, said }
     }
 
     fn scrape(&mut self, event: Event) {
@@ -338,6 +357,17 @@ impl Worker {
         let Some(red) = &mut self.red else { return };
         let now = clock::unix_ms().max(self.last_red + 1);
         self.last_red = now;
+        if let Some(follow) = &self.follow {
+            follow.look();
+        }
+        if let Some(registry) = &*self.registry.load() {
+            let lines = registry.flows().into_iter().map(|(key, instance, flow)| red::Lines {
+                key,
+                workload: red::Identity::of_instance(&instance).workload_id(),
+                flow,
+            });
+            red.lines(&lines.collect::<Vec<_>>());
+        }
         red.tick(now, &mut self.page);
         let durable = red.is_durable();
         let note =

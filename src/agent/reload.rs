@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::harden::Sandbox;
 use super::keys;
 use crate::config::memory::cgroup_limit;
-use crate::config::tree::{self, Step, Table, Value};
+use crate::config::tree::{self, Place, Step, Table, Value};
 use crate::config::{self, Config, Diagnostics, Loaded, Sources};
 use crate::data::clock;
 use crate::health::Health;
@@ -77,8 +77,8 @@ struct Looking {
     files: Vec<PathBuf>,
     seen: Fingerprint,
     running: Identity,
-    /// What is handed out and not yet decided on.
-    pending: Option<(Identity, Vec<&'static keys::Row>)>,
+    /// What is handed out and not yet decided on, with how it is shown.
+    pending: Option<(Identity, String, Vec<&'static keys::Row>)>,
 }
 
 /// What tells one config from another: a hash of all values that a reload can change.
@@ -122,6 +122,7 @@ impl Reloads {
         };
         looking.follow(&loaded.tree);
         looking.seen = looking.fingerprint();
+        show(&shown(&loaded.tree));
         metrics::CONFIG_RELOAD_SUCCESSFUL.set(1);
         metrics::CONFIG_RELOAD_TIMESTAMP.set(unix_secs());
         metrics::CONFIG_RESTART_KEYS.set(0);
@@ -161,8 +162,9 @@ impl Reloads {
     /// The config that was handed out runs.
     pub fn applied(&mut self) {
         let Some(looking) = &mut self.looking else { return };
-        let Some((identity, kept)) = looking.pending.take() else { return };
+        let Some((identity, shown, kept)) = looking.pending.take() else { return };
         looking.running = identity;
+        show(&shown);
         let keys: Vec<&str> = kept.iter().map(|row| row.key).collect();
         for row in &kept {
             warn!(
@@ -231,7 +233,7 @@ impl Looking {
         let _ = next.fit(limit);
         next.memory_bound().fits(limit).map_err(|error| error.to_string())?;
         let same = identity == self.running;
-        self.pending = Some((identity, kept));
+        self.pending = Some((identity, shown(&loaded.tree), kept));
         Ok((!same).then(|| Box::new(next)))
     }
 
@@ -290,6 +292,38 @@ impl Identity {
     }
 }
 
+/// What tells rollouts apart from outside: eight digits of a hash of what is written in the config. What is another value on
+/// each node, or secret, is in it only as where it is taken from.
+fn shown(tree: &Table) -> String {
+    let mut tree = tree.clone();
+    let node = ["agent", "node"].map(|key| Step::Key(key.to_owned()));
+    tree::remove(&mut tree, &node);
+    tree.values_mut().for_each(|entry| veil(&mut entry.node));
+    let hash = xxhash_rust::xxh3::xxh3_64(tree::to_json(&tree).to_string().as_bytes());
+    format!("{:08x}", hash >> 32)
+}
+
+/// Puts where values were taken from in their place.
+fn veil(node: &mut tree::Node) {
+    if let Place::Env(name) = &node.place {
+        node.value = Value::Text(name.clone());
+    }
+    if let Some(from) = &node.taken_from {
+        node.value = Value::Text(from.clone());
+    }
+    match &mut node.value {
+        Value::Table(table) => table.values_mut().for_each(|entry| veil(&mut entry.node)),
+        Value::Array(items) => items.iter_mut().for_each(veil),
+        _ => {}
+    }
+}
+
+/// Shows the hash of the config in force, and no other.
+fn show(hash: &str) {
+    metrics::CONFIG_INFO.reset();
+    metrics::CONFIG_INFO.with_label_values(&[hash]).set(1);
+}
+
 /// The files that values were taken from.
 pub(super) fn references(table: &Table) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -317,4 +351,30 @@ fn content(path: &Path) -> Option<u128> {
 
 fn unix_secs() -> i64 {
     clock::since_epoch().as_secs() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(text: &str, env: &[(&str, &str)]) -> String {
+        let file = Some(("agent.toml".to_owned(), text.to_owned()));
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let loaded = config::load(&Sources { file, env, ..Sources::default() });
+        shown(&loaded.unwrap_or_else(|bad| panic!("{bad}")).tree)
+    }
+
+    #[test]
+    fn the_shown_hash_is_that_of_what_is_written_for_all_nodes() {
+        let text = "[agent]\ncluster = \"${env:CLUSTER}\"\nnode = \"n1\"\n";
+        let one = hash(text, &[("CLUSTER", "a"), ("NODEWICK_LOGS_MAX_LINE", "64KiB")]);
+        assert!(one.len() == 8 && one.bytes().all(|byte| byte.is_ascii_hexdigit()), "{one}");
+        let same = text.replace("n1", "n2");
+        assert_eq!(hash(&same, &[("CLUSTER", "b"), ("NODEWICK_LOGS_MAX_LINE", "32KiB")]), one);
+        assert_ne!(
+            hash(&text.replace("CLUSTER", "OTHER"), &[("OTHER", "a"), ("NODEWICK_LOGS_MAX_LINE", "64KiB")]),
+            one
+        );
+        assert_ne!(hash(&format!("{text}[logs]\nmax_line = \"32KiB\"\n"), &[("CLUSTER", "a")]), one);
+    }
 }

@@ -30,6 +30,19 @@ pub const SECTIONS: &[&str] = &[
     "telemetry",
 ];
 
+/// A second example of a named table, as short as people write it.
+const SHORT_EXAMPLES: &[(&str, &str)] = &[(
+    "slo",
+    "
+# # An objective as short as it can be.
+# [slo.checkout-availability]
+# match = { namespace = \"shop\", workload = \"checkout\" }
+# sli = \"availability\"
+# objective = \"99.95%\"
+# mode = \"alert\"
+",
+)];
+
 /// Values and names for the commented examples, by path: what an operator would write there. A path that is not in
 /// the schema is never looked up.
 const EXAMPLES: &[(&str, &str)] = &[
@@ -66,6 +79,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("slo.checkout-latency.match.namespace", "\"shop\""),
     ("slo.checkout-latency.match.workload", "\"checkout\""),
     ("slo.checkout-latency.sli", "\"latency\""),
+    ("slo.checkout-latency.mode", "\"alert\""),
     ("slo.checkout-latency.objective", "\"99%\""),
     ("slo.checkout-latency.threshold", "\"200ms\""),
     ("logs.files.app.paths", "[\"/var/log/app/*.log\"]"),
@@ -162,6 +176,7 @@ fn write_table(
         let doc = if depth == 0 { inner.doc() } else { doc.to_owned() };
         let name = known(EXAMPLE_NAMES, path).unwrap_or("main");
         write_table(out, &format!("{path}.{name}"), inner, &doc, None, true, depth + 1);
+        out.push_str(known(SHORT_EXAMPLES, path).unwrap_or_default());
     }
     for (key, inner, value) in inner_tables {
         let mut name = path.to_owned();

@@ -35,6 +35,8 @@ pub struct Look {
     pub headroom_bytes: u64,
     /// Ordinal of the newest generation.
     pub newest_ordinal: u64,
+    /// Stamp of the newest line that was read, nanoseconds since the epoch; 0 before the first.
+    pub read_unix_nano: u64,
 }
 
 /// What the reading thread sees of one log's files. One writer, any number of readers; cheap on both sides.
@@ -47,6 +49,10 @@ pub struct Sight {
     spilled: AtomicU64,
     headroom: AtomicU64,
     newest: AtomicU64,
+    read_unix_nano: AtomicU64,
+    /// When all was last found read, in milliseconds and plus one; 0 before that, and when it was first looked at.
+    clear_at: AtomicU64,
+    first_at: AtomicU64,
     unexplained: AtomicI64,
     /// Bytes a second, as the bits of an `f64`; negative while unknown.
     rate: AtomicU64,
@@ -58,7 +64,22 @@ pub struct Sight {
 impl Sight {
     /// Takes note of a look at `now`, on any clock that only goes on. Called by the reading thread alone.
     pub fn look(&self, now: Duration, look: Look) {
-        let Look { written_bytes, waiting_bytes, spilled_bytes, headroom_bytes, newest_ordinal } = look;
+        let Look {
+            written_bytes,
+            waiting_bytes,
+            spilled_bytes,
+            headroom_bytes,
+            newest_ordinal,
+            read_unix_nano,
+        } = look;
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        if waiting_bytes == 0 {
+            self.clear_at.store(millis, Ordering::Relaxed);
+        }
+        if !self.seen.load(Ordering::Relaxed) {
+            self.first_at.store(millis, Ordering::Relaxed);
+        }
+        self.read_unix_nano.store(read_unix_nano, Ordering::Relaxed);
         self.written.store(written_bytes, Ordering::Relaxed);
         self.waiting.store(waiting_bytes, Ordering::Relaxed);
         self.spilled.store(spilled_bytes, Ordering::Relaxed);
@@ -106,6 +127,23 @@ impl Sight {
         self.gone.store(true, Ordering::Relaxed);
     }
 
+    /// How long the oldest unread line has waited at most at `now`, on the clock of [`look`](Self::look), with the wall clock
+    /// at `unix_nano`; `None` when all is read. It came after all was last read, and after the newest line that was read.
+    pub fn oldest_unread(&self, now: Duration, unix_nano: u64) -> Option<Duration> {
+        if !self.seen.load(Ordering::Acquire)
+            || self.gone.load(Ordering::Relaxed)
+            || self.waiting.load(Ordering::Relaxed) == 0
+        {
+            return None;
+        }
+        let since = |at: u64| now.saturating_sub(Duration::from_millis(at.saturating_sub(1)));
+        let clear = Some(self.clear_at.load(Ordering::Relaxed)).filter(|at| *at > 0).map(since);
+        let read = Some(self.read_unix_nano.load(Ordering::Relaxed)).filter(|at| *at > 0);
+        let read = read.map(|at| Duration::from_nanos(unix_nano.saturating_sub(at)));
+        let first = || since(self.first_at.load(Ordering::Relaxed));
+        Some(clear.into_iter().chain(read).min().unwrap_or_else(first))
+    }
+
     /// Bytes written a second; `None` before it can be told.
     pub fn write_rate(&self) -> Option<f64> {
         if !self.seen.load(Ordering::Acquire) {
@@ -115,6 +153,46 @@ impl Sight {
             return Some(0.0);
         }
         Some(f64::from_bits(self.rate.load(Ordering::Relaxed))).filter(|rate| *rate >= 0.0)
+    }
+}
+
+/// Bytes of lines since a log's beginning: those that were handled, lost ones included, and those that were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flow {
+    /// Read, or lost before they were.
+    pub seen_bytes: u64,
+    /// Lost, for any reason.
+    pub lost_bytes: u64,
+}
+
+impl Flow {
+    /// The flow of one log as of now.
+    pub fn of(ledger: &Ledger) -> Self {
+        let totals = ledger.totals();
+        let lost = |unread: bool| {
+            let of = Loss::ALL.iter().zip(&totals.lost).filter(|(loss, _)| loss.is_unread() || !unread);
+            of.map(|(_, tally)| tally.bytes).sum::<u64>()
+        };
+        Self { seen_bytes: totals.read_bytes + lost(true), lost_bytes: lost(false) }
+    }
+
+    /// What came since `before`; all of it when the log was begun anew meanwhile.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        if self.seen_bytes < before.seen_bytes || self.lost_bytes < before.lost_bytes {
+            return *self;
+        }
+        Self {
+            seen_bytes: self.seen_bytes - before.seen_bytes,
+            lost_bytes: self.lost_bytes - before.lost_bytes,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Flow {
+    fn add_assign(&mut self, other: Self) {
+        self.seen_bytes += other.seen_bytes;
+        self.lost_bytes += other.lost_bytes;
     }
 }
 

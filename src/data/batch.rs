@@ -81,6 +81,8 @@ impl Marks {
     pub const LOSSY: Self = Self(4);
     /// Something in the line was redacted.
     pub const REDACTED: Self = Self(8);
+    /// What was redacted is a secret by a built-in rule: a key, a token, a password.
+    pub const SECRET: Self = Self(16);
 
     /// Adds the marks of `other`.
     pub fn insert(&mut self, other: Self) {

@@ -18,3 +18,5 @@ pub mod tally;
 pub mod trace;
 pub mod units;
 pub mod workload;
+pub mod yaml;
+pub mod yaml_text;

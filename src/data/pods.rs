@@ -46,6 +46,8 @@ pub struct Pod {
     pub annotations: Vec<(String, String)>,
     /// All labels of the pod, for selectors; sorted by name.
     pub labels: Vec<(String, String)>,
+    /// `metadata.creationTimestamp`, seconds since the epoch; 0 where it is not known.
+    pub created_unix: i64,
 }
 
 /// A container of a pod.

@@ -19,10 +19,12 @@ use serde_json::Value as Json;
 use super::probe::{Endpoint, Trouble};
 use super::report::several;
 use super::{Check, Finding, Site, Stage};
-use crate::data::workload::ContainerRef;
+use crate::data::pods;
+use crate::data::workload::{ContainerRef, owner_of};
 use crate::kube::Mode;
-use crate::kube::resolve::{NamespaceMeta, Place, Problem, Resolved, Resolver, Settings};
+use crate::kube::resolve::{MAX_PROBLEMS, NamespaceMeta, Place, Problem, Resolved, Resolver, Settings};
 use crate::sink::http::Tls;
+use crate::slo;
 
 pub(super) const API: Check = Check {
     name: "kube-api",
@@ -134,6 +136,8 @@ pub(super) struct Survey {
     /// Namespace and name.
     pods: BTreeSet<(String, String)>,
     problems: Vec<Problem>,
+    /// About objectives, told whole.
+    objectives: BTreeSet<String>,
 }
 
 impl Site {
@@ -486,6 +490,7 @@ impl Site {
             let told = list::<Pod>(self, api, "pods", &selector, |pod| {
                 let namespace = pod.metadata.namespace.as_ref().and_then(|name| namespaces.get(name));
                 let Resolved { pod, problems } = resolver.pod(&pod, namespace);
+                survey.objectives.extend(about_objectives(&pod, &self.config().slo.defaults));
                 survey.pods.insert((pod.namespace, pod.name));
                 survey.problems.extend(problems);
             });
@@ -574,6 +579,7 @@ impl Site {
                 return;
             }
             said.notes.extend(problems.iter().map(Problem::to_string));
+            said.notes.extend(about_objectives(&pod, &self.config().slo.defaults));
             let (why, fix) = if switches.is_empty() {
                 (
                     format!("by an annotation of namespace {namespace}"),
@@ -594,6 +600,19 @@ impl Site {
     }
 }
 
+/// What is wrong with the annotations about objectives of a pod, its namespace's included.
+fn about_objectives(pod: &pods::Pod, defaults: &slo::config::Defaults) -> Vec<String> {
+    let pairs = || pod.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let attributes = pod.containers.first().map_or(&[][..], |container| &container.traits.attributes);
+    let workload = owner_of(attributes, &pod.name).name;
+    let (_, problems) = slo::annotations::read(pairs(), &pod.namespace, workload, defaults);
+    let told = problems.iter().take(MAX_PROBLEMS).map(|problem| {
+        let value = pairs().find(|(name, _)| *name == problem.annotation()).map(|(_, value)| value);
+        slo::annotations::told(&pod.namespace, &pod.name, value.unwrap_or_default(), problem)
+    });
+    told.collect()
+}
+
 /// The pod's own annotations that can switch logs off, as they are written.
 fn switches(annotations: Option<&BTreeMap<String, String>>) -> String {
     let of = annotations.into_iter().flatten();
@@ -604,7 +623,7 @@ fn switches(annotations: Option<&BTreeMap<String, String>>) -> String {
 
 fn annotations(site: &Site) -> Vec<Finding> {
     let Some(survey) = site.survey() else { return Vec::new() };
-    if survey.problems.is_empty() {
+    if survey.problems.is_empty() && survey.objectives.is_empty() {
         return vec![Finding::ok(format!("those of {} are understood", several(survey.pods.len(), "pod")))];
     }
     // A namespace's comes again with each of its pods.
@@ -618,6 +637,11 @@ fn annotations(site: &Site) -> Vec<Finding> {
         let text = format!("{whose}: {} = \"{}\" {}", problem.annotation, problem.value, problem.what);
         if told.insert(text.clone()) && told.len() <= SHOWN {
             findings.push(Finding::warning(text, &problem.fix));
+        }
+    }
+    for text in &survey.objectives {
+        if told.insert(text.clone()) && told.len() <= SHOWN {
+            findings.push(Finding::warning(text, "until then what it says does not hold"));
         }
     }
     if told.len() > SHOWN {

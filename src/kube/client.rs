@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::kube::client::{AuthError, Body, ClientBuilder, ConfigExt as _};
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
@@ -23,6 +23,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use tower_service::Service;
+
+use crate::data::clock;
+use crate::metrics;
 
 /// Time for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -220,12 +223,17 @@ impl Api {
             .header(header::USER_AGENT, concat!("nodewick/", env!("CARGO_PKG_VERSION")))
             .body(Body::empty())
             .map_err(|error| Failure::new(Reason::Malformed, error.to_string()))?;
+        let begun = Instant::now();
         let answer = match tokio::time::timeout(HEAD_WITHIN, self.client.send(request)).await {
             Err(_) => return Err(Failure::new(Reason::Silent, "no answer within a minute")),
             Ok(Err(error)) => return Err(Failure::new(unreachable_or(&error), chain(&error))),
             Ok(Ok(answer)) => answer,
         };
         let (head, body) = answer.into_parts();
+        let date = head.headers.get(header::DATE).and_then(|date| date.to_str().ok());
+        if let Some(ahead) = date.and_then(|date| clock::ahead_of(date, begun.elapsed())) {
+            metrics::CLOCK_SKEW.with_label_values(&["kubernetes"]).set(ahead);
+        }
         let broken = |error: ::kube::Error| Failure::new(Reason::Unreachable, chain(&error));
         let mut pieces = body.into_data_stream().map(move |piece| piece.map_err(broken));
         if head.status == StatusCode::OK {

@@ -91,6 +91,11 @@ impl Following {
             return std::future::pending().await;
         }
         let namespaces = self.config.namespace_annotations && mode == Mode::Api;
+        // 0 until all is listed: one that is never reached must not look like one that nobody asks.
+        metrics::KUBE_SYNCED.with_label_values(&["pods"]);
+        if namespaces {
+            metrics::KUBE_SYNCED.with_label_values(&["namespaces"]);
+        }
         let settings = resolve::Settings {
             labels: self.config.pod_labels.clone(),
             tenants: self.config.tenants.clone(),

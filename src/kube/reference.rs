@@ -57,7 +57,17 @@ pub fn annotations_reference() -> String {
     );
     let _ = writeln!(
         out,
-        "## Kept for others\n\n\
+        "## Objectives\n\n\
+         | annotation | values | default | what |\n|---|---|---|---|\n\
+         | `slo.nodewick.dev/availability` | `99.95%/30d`, `99.95%` | none | Share of requests that are answered without a 5xx. |\n\
+         | `slo.nodewick.dev/latency` | `99% < 200ms / 30d`, `99% < 200ms` | none | Share of requests that take no longer. |\n\
+         | `slo.nodewick.dev/mode` | `observe`, `alert` | `[slo.defaults] mode` | Whether rules that are rendered of it call somebody. |\n\
+         | `slo.nodewick.dev/owner` | text | `[slo.defaults] owner` | Team that alerts name. |\n\
+         | `slo.nodewick.dev/runbook` | an address | the alert's page | Its own runbook. |\n\n\
+         Windows are 7d, 28d, 30d and 90d; without one that of `[slo.defaults]` holds. The newest pod of a workload decides, and\n\
+         the config's word stands before it ([how they are counted](../explanation/objectives.md)). What cannot be honoured is\n\
+         no objective: `nodewick why <pod>` says what is wrong with it.\n\n\
+         ## Kept for others\n\n\
          Annotations that begin with {} are kept as they are, for scraping and SLOs: up to {} bytes each, {} of one pod.",
         KEPT[1..].iter().map(|prefix| format!("`{prefix}`")).collect::<Vec<_>>().join(" or "),
         annotations::MAX_KEPT_VALUE,

@@ -169,6 +169,7 @@ impl Resolver {
             containers,
             annotations: said.kept.into_iter().collect(),
             labels: labels(meta).collect(),
+            created_unix: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         };
         Resolved { pod, problems: problems.into_vec() }
     }

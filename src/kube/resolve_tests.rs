@@ -14,6 +14,9 @@ const CRASHING: &str = include_str!("../../tests/corpus/kube/pod-web-crashloop.j
 const AGENT: &str = include_str!("../../tests/corpus/kube/pod-agent-daemonset.json");
 const SHOP: &str = include_str!("../../tests/corpus/kube/namespace-shop.json");
 
+/// 2026-11-22T14:48:30Z, as the pod has it.
+const CREATED: i64 = 1_795_358_910;
+
 fn object(json: &str) -> Pod {
     serde_json::from_str(json).expect("a pod")
 }
@@ -96,6 +99,7 @@ fn a_pod_of_a_deployment_is_resolved() {
             ("app.kubernetes.io/version", "1.4.2"),
             ("pod-template-hash", "d994d45d6"),
         ]),
+        created_unix: CREATED,
     };
     assert_eq!(pod, expected);
 }

@@ -27,7 +27,7 @@ use super::{Config, ingest::Settings};
 use crate::data::access::AccessTap;
 use crate::data::budget::{Budget, Signal};
 use crate::data::clock;
-use crate::data::delivery::Fanout;
+use crate::data::delivery::{Fanout, Loss};
 use crate::data::workload::Identify;
 use crate::metrics;
 
@@ -191,6 +191,13 @@ pub fn spawn(
     let os = Os::new(config.root.clone(), config.symlink_roots.clone(), Arc::clone(&signal))
         .with_file_roots(sources.roots());
     metrics::BUDGET_LIMIT_BYTES.set(budget.limit() as i64);
+    // Counters that are born with the first loss would show no growth by it.
+    for loss in Loss::ALL {
+        match loss {
+            Loss::Refused(reason) => drop(metrics::RECORDS_LOST.with_label_values(&[reason.name()])),
+            unread => drop(metrics::LOG_LOST_BYTES.with_label_values(&[unread.name()])),
+        }
+    }
     let keeper = Keeper::new(Arc::clone(&registry), Arc::clone(&spill), settings.warm_up_reach(), store);
     let tail = Tail::new(
         os,

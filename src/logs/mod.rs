@@ -35,6 +35,7 @@ pub mod source;
 pub mod spill;
 pub mod stamp;
 pub mod tail;
+pub mod vitals;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::registry::Registry;
 use crate::data::account::{Account, Sums};
+use crate::data::clock;
 use crate::metrics;
 
 /// Containers with series of their own.
@@ -36,6 +37,8 @@ impl Publisher {
     pub fn publish(&mut self, registry: &Registry) {
         let (accounts, node) = registry.accounts();
         publish_sums(&node);
+        let unread = registry.oldest_unread(clock::now(), clock::since_epoch().as_nanos() as u64);
+        metrics::LOG_OLDEST_UNREAD.set(gauge(unread.as_secs()));
         let backlogs = backlogs(&accounts);
         metrics::LOG_GENERATION_LAG_MAX
             .set(gauge(backlogs.iter().map(|(_, b)| b.generation_lag).max().unwrap_or(0)));

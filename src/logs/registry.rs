@@ -3,18 +3,22 @@
 //! The tail enters and removes logs; everyone else only reads. Marks of logs that have not been found again since
 //! the start are kept, so that a log root which is late to appear costs no position.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::checkpoint::{Mark, Marks, Seen};
 use super::frozen;
-use crate::data::account::{Account, Sight, Sums};
+use crate::data::account::{Account, Flow, Sight, Sums};
 use crate::data::delivery::Ledger;
 use crate::data::pods::Traits;
 use crate::data::position::Position;
 use crate::data::workload::{ContainerRef, Workload};
+
+/// Logs that were closed and whose flow nobody has asked for yet.
+const MOST_CLOSED: usize = 1_024;
 
 /// Bytes of a log that were not acknowledged which make a checkpoint tell the size of its file.
 pub(super) const BACKLOG: u64 = 64 << 10;
@@ -43,6 +47,8 @@ struct State {
     version: u64,
     /// What became of logs that are followed no more.
     closed: Sums,
+    /// Their flows, until somebody asks.
+    ended: VecDeque<(Arc<str>, Arc<Workload>, Flow)>,
 }
 
 /// The logs being followed.
@@ -130,8 +136,8 @@ impl Registry {
         let traits = Arc::new(frozen::traits(&workload));
         let files = Vec::new();
         let tracked = Tracked { workload, ledger, files, last_words_told, excluded: false, traits, sight };
-        if let Some(before) = state.logs.insert(key, tracked) {
-            state.close(&before);
+        if let Some(before) = state.logs.insert(Arc::clone(&key), tracked) {
+            state.close(key, &before);
         }
         state.version += 1;
     }
@@ -159,7 +165,7 @@ impl Registry {
     pub(super) fn remove(&self, key: &str) {
         let mut state = self.state.lock();
         if let Some((key, tracked)) = state.logs.remove_entry(key) {
-            state.close(&tracked);
+            state.close(Arc::clone(&key), &tracked);
             state.removed.push(key);
         }
         state.version += 1;
@@ -175,6 +181,13 @@ impl Registry {
         let mut state = self.state.lock();
         let gone: Vec<_> = keys.into_iter().filter(|key| !state.logs.contains_key(&**key)).collect();
         state.removed.extend(gone);
+    }
+
+    /// How long the oldest unread line of all logs has waited at most, see [`Sight::oldest_unread`]; nothing when all is read.
+    pub fn oldest_unread(&self, now: Duration, unix_nano: u64) -> Duration {
+        let state = self.state.lock();
+        let waited = state.logs.values().filter_map(|tracked| tracked.sight.oldest_unread(now, unix_nano));
+        waited.max().unwrap_or_default()
     }
 
     /// The accounts of all logs being followed, in no order, and the sums over all logs since the start, those that
@@ -195,6 +208,15 @@ impl Registry {
             node += &account.sums;
         }
         (accounts, node)
+    }
+
+    /// What became of the lines of each log: first those that have ended since this was last asked, then the others.
+    pub fn flows(&self) -> Vec<(Arc<str>, Arc<Workload>, Flow)> {
+        let mut state = self.state.lock();
+        let mut flows: Vec<_> = std::mem::take(&mut state.ended).into();
+        let live = state.logs.iter();
+        flows.extend(live.map(|(key, of)| (Arc::clone(key), Arc::clone(&of.workload), Flow::of(&of.ledger))));
+        flows
     }
 
     /// Up to where a log is acknowledged, while it is followed.
@@ -243,7 +265,11 @@ impl Registry {
 }
 
 impl State {
-    fn close(&mut self, tracked: &Tracked) {
+    fn close(&mut self, key: Arc<str>, tracked: &Tracked) {
+        if self.ended.len() >= MOST_CLOSED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((key, Arc::clone(&tracked.workload), Flow::of(&tracked.ledger)));
         self.closed += &Sums::of(&tracked.ledger, &tracked.sight).closed();
     }
 }

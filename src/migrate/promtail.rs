@@ -25,14 +25,14 @@ const OTHER_LABELS: [(&str, &str); 6] = [
 pub(super) fn of_helm_values(root: &Node, draft: &mut Draft) -> Option<Node> {
     let config = root.get("config").filter(|_| root.get("scrape_configs").is_none())?;
     draft.note(config.line, "these are values of the Helm chart: its own scrape_configs are assumed", "");
-    let map = |line: usize, entries: Vec<(&str, Node)>| Node {
-        line,
-        value: Value::Map(entries.into_iter().map(|(key, node)| (key.to_owned(), node)).collect()),
+    let map = |line: usize, entries: Vec<(&str, Node)>| {
+        let entries = entries.into_iter().map(|(key, node)| (key.to_owned(), node)).collect();
+        Node::in_line(line, Value::Map(entries))
     };
     let mut entries: Vec<(&str, Node)> =
         ["clients", "positions"].iter().filter_map(|key| Some((*key, config.get(key)?.clone()))).collect();
-    let role = Node { line: config.line, value: Value::List(Vec::new()) };
-    let name = Node { line: config.line, value: Value::Text("kubernetes-pods".to_owned()) };
+    let role = Node::in_line(config.line, Value::List(Vec::new()));
+    let name = Node::in_line(config.line, Value::Text("kubernetes-pods".to_owned()));
     let mut job = vec![("job_name", name), ("kubernetes_sd_configs", role)];
     for (key, node) in config.get("snippets").map(Node::entries).unwrap_or_default() {
         match key.as_str() {
@@ -44,7 +44,7 @@ pub(super) fn of_helm_values(root: &Node, draft: &mut Draft) -> Option<Node> {
         }
     }
     let job = map(config.line, job);
-    entries.push(("scrape_configs", Node { line: config.line, value: Value::List(vec![job]) }));
+    entries.push(("scrape_configs", Node::in_line(config.line, Value::List(vec![job]))));
     Some(map(config.line, entries))
 }
 

@@ -56,7 +56,7 @@ fn stages(node: &Node, scope: &Conditions, walk: &mut Walk<'_>, draft: &mut Draf
             one(name, stage, scope, walk, draft, depth);
         }
         if let Some(name) = item.text() {
-            one(name, &Node { line: item.line, value: super::yaml::Value::Null }, scope, walk, draft, depth);
+            one(name, &Node::in_line(item.line, super::yaml::Value::Null), scope, walk, draft, depth);
         }
     }
 }

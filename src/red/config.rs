@@ -56,6 +56,10 @@ impl Config {
 
     /// Series that RED publishes at most.
     pub const fn most_series(&self) -> u64 {
-        if self.enabled { super::book::MAX_CELLS as u64 * 20 } else { 0 }
+        if self.enabled {
+            super::book::MAX_CELLS as u64 * 20 + super::book::MAX_OBJECTIVES as u64 * 4
+        } else {
+            0
+        }
     }
 }

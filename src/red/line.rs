@@ -78,6 +78,8 @@ struct Counting<'a> {
     bounds: &'a Arc<Bounds>,
     pod: u64,
     clock_ms: u64,
+    keeps_evidence: bool,
+    now_unix_ms: i64,
 }
 
 impl Book {
@@ -132,16 +134,21 @@ impl Book {
             pod.seen_ms = self.clock_ms;
         }
         workload.seen_ms = self.clock_ms;
+        workload.has_lines = true;
+        workload.lines_ms = self.clock_ms;
         let lines_wanted = self.setting != SourceSetting::Scrape;
         if lines_wanted && matches!(workload.source, Source::None | Source::Partial) {
             workload.source = Source::Log;
             workload.profile = "access_log";
         }
+        let bounds = workload.bounds.clone().unwrap_or_else(|| self.bounds.clone());
         let mut counting = Counting {
             workload,
             pods: &mut self.pods,
             cells: &mut self.cells,
-            bounds: &self.bounds,
+            bounds: &bounds,
+            keeps_evidence: self.keeps_evidence,
+            now_unix_ms: self.now_unix_ms,
             pod: log.pod,
             clock_ms: self.clock_ms,
         };
@@ -204,10 +211,20 @@ impl Counting<'_> {
                 if silent >> index & 1 == 1 {
                     continue;
                 }
-                match slo.is_good(class, request.duration_nano) {
-                    Some(true) => tally.good += 1,
-                    Some(false) => tally.bad += 1,
-                    None => {}
+                if slo.is_observed() && !self.workload.source.is_log() {
+                    continue;
+                }
+                let Some(good) = slo.is_good(class, request.duration_nano) else { continue };
+                tally.count(good, 1);
+                if !good
+                    && self.keeps_evidence
+                    && let Some(trace) = request.trace_id
+                {
+                    let at = match request.time_unix_nano {
+                        0 => self.now_unix_ms,
+                        nano => (nano / 1_000_000) as i64,
+                    };
+                    tally.witness(trace, at);
                 }
             }
         }

@@ -11,10 +11,13 @@
 //! durable together before they are published.
 
 pub mod book;
+pub mod bracket;
 pub mod cell;
+mod confidence;
 pub mod config;
 pub mod joins;
 mod line;
+mod native;
 mod profile;
 mod publish;
 pub mod route;
@@ -23,7 +26,12 @@ pub mod slo;
 mod state;
 pub mod words;
 
+pub use book::{Declared, Identity};
+pub use confidence::Lines;
 pub use config::{Config, SourceSetting};
 pub use line::LogTap;
-pub use scraped::Red;
-pub use slo::{Kind, Matcher, Slo};
+pub use scraped::{Declarer, Red};
+pub use slo::{About, Door, Kind, MAX_SLOS, Matcher, Observed, Slo};
+
+#[cfg(test)]
+mod objectives_tests;

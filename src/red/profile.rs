@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use foldhash::{HashMap, HashMapExt};
 
 use super::words::Class;
-use crate::data::sample::{Page, Sample};
+use crate::data::sample::{NONE, Page, Sample};
 
 /// How a status is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -428,7 +428,7 @@ impl Profile {
     }
 
     /// Whether a family is this one's histogram.
-    fn names(&self, family: &[u8]) -> bool {
+    pub(super) fn names(&self, family: &[u8]) -> bool {
         let own = self.duration.as_bytes();
         family == own
             || self.any_prefix && family.strip_suffix(own).is_some_and(|prefix| prefix.ends_with(b"_"))
@@ -497,10 +497,14 @@ pub(super) fn find(page: &Page, families: &mut Vec<u32>) -> Option<Found> {
         let row = &PROFILES[index];
         let (mut status, mut bucket) = (false, false);
         for sample in page.samples.iter().filter(|sample| families.contains(&sample.family)) {
-            let Some(role) = row.role(page.bytes(sample.name)) else { continue };
+            let name = page.bytes(sample.name);
+            // A native histogram is count, sum and buckets at once.
+            let is_native = sample.histogram != NONE && row.names(name);
+            let Some(role) = row.role(name).or(is_native.then_some(Role::Count)) else { continue };
             if !row.wants(page, sample) {
                 continue;
             }
+            bucket |= is_native;
             match role {
                 Role::Bucket => bucket = true,
                 Role::Requests => status |= row.class(page, sample).is_some(),

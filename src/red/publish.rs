@@ -1,7 +1,9 @@
-//! The page of the canonical families.
+//! The page of the canonical families; what it says of objectives is in `objectives`.
 //!
 //! In: the book. Out: samples with all labels, exemplars with trace ids. Texts that series share stand in the page once.
 //! Invariant: a counter that is new is 0 in its first page and true from the next on; what lags is not in the page.
+
+mod objectives;
 
 use super::book::{Book, Identity, Workload};
 use super::cell::{Cell, Witness};
@@ -68,7 +70,7 @@ pub(super) fn write(book: &mut Book, page: &mut Page) {
         push(page, sum, base, None, seconds, None, names.trace_id);
         push(page, count, base, None, all, None, names.trace_id);
     });
-    objectives(book, page);
+    objectives::write(book, page);
     sources(book, page);
     born(book);
 }
@@ -104,7 +106,12 @@ fn born(book: &mut Book) {
         }
     }
     for workload in book.workloads.values_mut() {
-        for (_, tally) in &mut workload.tallies {
+        let beside: Vec<bool> = workload.tallies.iter().map(|(slo, _)| workload.is_beside(slo)).collect();
+        for ((_, tally), _) in workload.tallies.iter_mut().zip(beside).filter(|(_, beside)| *beside) {
+            tally.scraped.born = true;
+        }
+        let shown: Vec<bool> = workload.tallies.iter().map(|(slo, _)| workload.shows(slo)).collect();
+        for ((_, tally), _) in workload.tallies.iter_mut().zip(shown).filter(|(_, shown)| *shown) {
             book.changed |= !tally.born;
             tally.born = true;
         }
@@ -219,27 +226,6 @@ fn workload_labels(workload: &Workload) -> impl Iterator<Item = (&str, &str)> {
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
-}
-
-fn objectives(book: &Book, page: &mut Page) {
-    if book.slos.is_empty() {
-        return;
-    }
-    const NAME: &str = "slo_events_total";
-    page.begin_family(
-        NAME,
-        MetricKind::Counter,
-        "Requests that were good or bad by a declared objective, counted exactly.",
-    );
-    for workload in book.workloads.values().filter(|workload| !workload.is_lagging()) {
-        for (slo, tally) in &workload.tallies {
-            for (result, value) in [("good", tally.good), ("bad", tally.bad)] {
-                let own = [("slo_id", slo.id.as_str()), ("result", result)];
-                let value = if tally.born { value as f64 } else { 0.0 };
-                page.push_sample(NAME, workload_labels(workload).chain(own), value);
-            }
-        }
-    }
 }
 
 fn sources(book: &Book, page: &mut Page) {

@@ -11,16 +11,19 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::book::{Book, Identity, Source};
+use super::book::{Book, Declared, Identity, Source, Workload, excluded};
+use super::bracket::{Adding, Neighbours};
 use super::cell::{Bound, Bounds, Witness};
+use super::confidence::Lines;
 use super::config::{Config, SourceSetting};
 use super::line::LogTap;
+use super::native;
 use super::profile::{self, Layer, PROFILES, Profile, Role, SERVICE};
 use super::route::{Hint, OTHER_ID, RouteId};
-use super::slo::{Kind, Slo};
+use super::slo::{Door, Kind, Slo};
 use super::state::StateFile;
 use super::words::{Class, Method};
-use crate::data::sample::{NO_TIME, Origin, Page, Sample};
+use crate::data::sample::{Histogram, NO_TIME, Origin, Page, Sample};
 use crate::data::trace::TraceId;
 use crate::metrics;
 
@@ -28,6 +31,8 @@ use crate::metrics;
 const MAX_INPUTS: usize = 40_000;
 /// Bytes that these take.
 pub(super) const MEMORY: u64 = MAX_INPUTS as u64 * 80;
+/// Thresholds of native histograms that a target remembers.
+const MAX_NATIVES: usize = 1_024;
 /// Scrapes that a series may be missing from before it counts as new.
 const MISSED: u32 = 3;
 
@@ -55,15 +60,21 @@ struct Scraped {
     is_full: bool,
     inputs: HashMap<u64, Input>,
     bounds: Arc<Bounds>,
+    /// Of native histograms: what each said last, by series, resolution and threshold.
+    natives: HashMap<u64, [f64; 3]>,
+    /// And the neighbours of thresholds among their buckets.
+    near: Vec<(u64, Neighbours)>,
     scrapes: u32,
     scraped_ms: u64,
+    /// It is the one of its pod that counts.
+    counts: bool,
 }
 
 /// RED in the thread that owns all series.
 pub struct Red {
     book: Arc<Mutex<Book>>,
     state: Option<StateFile>,
-    thresholds: Vec<u64>,
+    thresholds: Arc<Mutex<Vec<u64>>>,
     /// By labels, as a target goes on through a reload, with an origin of its own in each.
     targets: HashMap<u64, Scraped>,
     /// Scrapes of targets without request metrics, so that a first one is known as such.
@@ -77,8 +88,13 @@ pub struct Red {
 impl Red {
     /// Opens RED. `state_dir` keeps the counters over restarts; without one they begin at 0 with each.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Self {
+        // Who asks for their growth finds them at 0 first.
+        for reason in ["logs", "workloads", "pods", "requests", "cells", "joins", "series"] {
+            metrics::RED_REFUSED.with_label_values(&[reason]);
+        }
         let thresholds = thresholds_of(config);
         let bounds = Arc::new(Bounds::of_lines(thresholds.iter().copied()));
+        let thresholds = Arc::new(Mutex::new(thresholds));
         let mut book = Book::new(config.source, bounds);
         let state = state_dir.map(|dir| StateFile::open(dir, &mut book));
         book.choose(config.source);
@@ -102,32 +118,35 @@ impl Red {
 
     /// Goes on with another config, with all counters and all that is known of targets.
     pub fn configure(&mut self, config: &Config) {
-        self.thresholds = thresholds_of(config);
+        *self.thresholds.lock() = thresholds_of(config);
         self.interval_ms = interval_ms(config);
-        let book = self.book.clone();
-        let mut book = book.lock();
+        let mut book = self.book.lock();
         book.choose(config.source);
-        self.bound(&mut book);
+        bound(&mut book, &self.thresholds.lock());
     }
 
     /// Declares objectives, in place of those before. Their thresholds become buckets.
     pub fn declare(&mut self, slos: Vec<Slo>) {
-        let book = self.book.clone();
-        let mut book = book.lock();
-        book.declare_all(slos.into_iter().map(Arc::new).collect());
-        self.bound(&mut book);
+        self.declarer().declare(Declared { slos, ..Declared::default() });
     }
 
-    /// Makes thresholds of the config and of objectives buckets.
-    fn bound(&self, book: &mut Book) {
-        let latencies = book.slos.iter().filter_map(|slo| match slo.kind {
-            Kind::Latency { threshold_nano } => Some(threshold_nano),
-            Kind::Availability => None,
-        });
-        let bounds = Bounds::of_lines(self.thresholds.iter().copied().chain(latencies));
-        if *book.bounds != bounds {
-            book.bounds = Arc::new(bounds);
-        }
+    /// Declares objectives while RED runs.
+    pub fn declarer(&self) -> Declarer {
+        Declarer { book: self.book.clone(), thresholds: self.thresholds.clone() }
+    }
+
+    /// Objectives that pods have declared, as far as they are known: after a restart those of the life before.
+    pub fn declared_by_pods(&self) -> Vec<Slo> {
+        let book = self.book.lock();
+        let of_pods = book.slos.iter().filter(|slo| slo.about.door == Door::Pods);
+        of_pods.map(|slo| Slo::clone(slo)).collect()
+    }
+
+    /// Takes what became of the lines of all logs since their beginning.
+    pub fn lines(&mut self, logs: &[Lines]) {
+        let mut book = self.book.lock();
+        let clock_ms = book.clock_ms;
+        book.confidence.take(logs, clock_ms);
     }
 
     /// Takes what RED needs of a target's raw page.
@@ -175,8 +194,11 @@ impl Red {
                 is_full: found.is_full,
                 inputs: HashMap::new(),
                 bounds: Arc::default(),
+                natives: HashMap::new(),
+                near: Vec::new(),
                 scrapes: earlier,
                 scraped_ms: 0,
+                counts: false,
             }
         });
         target.origin = origin.clone();
@@ -189,6 +211,7 @@ impl Red {
         target.is_full = found.is_full;
         let counts = is_counted(&self.targets, key);
         let Some(target) = self.targets.get_mut(&key) else { return };
+        target.counts = counts;
         let Some((pod, workload)) = book.ensure(&target.identity) else { return };
         let row = &PROFILES[target.row];
         let first = target.scrapes == 0;
@@ -221,9 +244,13 @@ impl Red {
         };
         let limit = MAX_INPUTS - self.inputs.min(MAX_INPUTS) + target.inputs.len();
         let before = target.inputs.len();
-        let mut reading = Reading { book: &mut book, row, raw, workload, pod, counts, adds, limit };
+        let adding = Adding::default();
+        let mut reading = Reading { book: &mut book, row, raw, workload, pod, counts, adds, limit, adding };
+        target.near.clear();
         reading.bounds(target, families);
+        reading.begin(target);
         reading.samples(target, families);
+        reading.finish();
         self.inputs = self.inputs + target.inputs.len() - before.min(self.inputs + target.inputs.len());
     }
 
@@ -248,8 +275,19 @@ impl Red {
         let elapsed = self.last_unix_ms.map_or(0, |last| now_unix_ms.saturating_sub(last).max(0) as u64);
         self.last_unix_ms = Some(now_unix_ms);
         let mut book = self.book.lock();
+        book.now_unix_ms = now_unix_ms;
         // The machine may have slept, or its clock been set: that is no idle time.
         book.advance(elapsed.min((2 * self.interval_ms).max(60_000)));
+        let counting = self.targets.values().filter(|target| target.counts && !book.slos.is_empty());
+        let counting: Vec<&Scraped> = counting.collect();
+        book.beside(counting.into_iter().map(|target| {
+            let own = |threshold: u64| match target.near.iter().find(|(of, _)| *of == threshold) {
+                Some((_, near)) => Some(near.clone()),
+                None if target.bounds.list().is_empty() => None,
+                None => Some(Neighbours::of(&target.bounds, threshold)),
+            };
+            (target.identity.workload_id(), own)
+        }));
         if let Some(state) = &mut self.state {
             state.encode(&mut book);
         }
@@ -264,6 +302,33 @@ impl Red {
     pub fn is_durable(&self) -> bool {
         self.state.as_ref().is_none_or(StateFile::is_good)
     }
+}
+
+/// Declares objectives, from any thread.
+#[derive(Debug, Clone)]
+pub struct Declarer {
+    book: Arc<Mutex<Book>>,
+    thresholds: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Declarer {
+    /// Declares objectives, in place of those before. Thresholds of the config become buckets of all workloads, those of
+    /// pods buckets of their own.
+    pub fn declare(&self, declared: Declared) {
+        let mut book = self.book.lock();
+        book.declare_all(declared);
+        bound(&mut book, &self.thresholds.lock());
+    }
+}
+
+/// Makes thresholds of the config and of its objectives buckets.
+fn bound(book: &mut Book, thresholds: &[u64]) {
+    let latencies = book.slos.iter().filter_map(|slo| match slo.kind {
+        Kind::Latency { threshold_nano } if slo.about.door == Door::Config => Some(threshold_nano),
+        _ => None,
+    });
+    let bounds = Bounds::of_lines(thresholds.iter().copied().chain(latencies));
+    book.set_bounds(bounds);
 }
 
 fn thresholds_of(config: &Config) -> Vec<u64> {
@@ -312,6 +377,16 @@ fn is_counted(targets: &HashMap<u64, Scraped>, key: u64) -> bool {
     })
 }
 
+/// One value of a series: a sample, or a part of a native histogram.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    key: u64,
+    role: Role,
+    /// Upper bound in seconds of a bucket.
+    le: f64,
+    value: f64,
+}
+
 struct Reading<'a> {
     book: &'a mut Book,
     row: &'static Profile,
@@ -321,9 +396,35 @@ struct Reading<'a> {
     counts: bool,
     adds: bool,
     limit: usize,
+    /// For the latency objectives of the workload.
+    adding: Adding,
 }
 
 impl Reading<'_> {
+    /// Makes ready what the page adds to objectives, if it counts for any.
+    fn begin(&mut self, target: &Scraped) {
+        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return };
+        if !self.counts || workload.has_lines || !workload.source.is_scrape() {
+            return;
+        }
+        for (slo, tally) in &mut workload.tallies {
+            if let Kind::Latency { threshold_nano } = slo.kind
+                && !target.bounds.list().is_empty()
+            {
+                tally.scraped.is_seen = true;
+                tally.scraped.note(&Neighbours::of(&target.bounds, threshold_nano));
+            }
+        }
+        self.adding = Adding::new(workload.tallies.iter().map(|(slo, _)| &**slo), &target.bounds);
+    }
+
+    /// Adds it.
+    fn finish(self) {
+        if let Some(workload) = self.book.workloads.get_mut(&self.workload) {
+            self.adding.finish(&mut workload.tallies);
+        }
+    }
+
     fn le(&self, sample: &Sample) -> Option<f64> {
         let text = std::str::from_utf8(self.raw.label(sample, b"le")?).ok()?;
         let value: f64 = text.parse().ok()?;
@@ -356,38 +457,103 @@ impl Reading<'_> {
         let scrape = target.scrapes;
         let mut seen = 0;
         for sample in self.raw.samples.iter().filter(|sample| families.contains(&sample.family)) {
-            let Some(role) = self.row.role(self.raw.bytes(sample.name)) else { continue };
-            if !self.row.wants(self.raw, sample) || sample.value.is_nan() || sample.value < 0.0 {
+            let name = self.raw.bytes(sample.name);
+            if let Some(histogram) = self.raw.histogram_of(sample).filter(|_| self.row.names(name)) {
+                if self.row.wants(self.raw, sample) {
+                    seen += self.native(target, sample, histogram);
+                }
                 continue;
             }
-            let key = self.key(sample);
-            let mut input = match target.inputs.get(&key) {
-                Some(input) => *input,
-                None => {
-                    if target.inputs.len() >= self.limit {
-                        metrics::RED_REFUSED.with_label_values(&["series"]).inc();
-                        continue;
-                    }
-                    let Some(mut input) = self.describe(sample, role, &target.identity) else { continue };
-                    if self.counts && self.adds_or_first(scrape) {
-                        self.place(&mut input, sample, &target.bounds);
-                    }
-                    input
-                }
-            };
-            let increase = if sample.value < input.last { sample.value } else { sample.value - input.last };
-            if self.adds && increase > 0.0 {
-                self.place(&mut input, sample, &target.bounds);
-                self.add(&input, sample, increase);
+            let Some(role) = self.row.role(name) else { continue };
+            if !self.row.wants(self.raw, sample) {
+                continue;
             }
-            input.last = sample.value;
-            input.seen = scrape;
-            seen += 1;
-            target.inputs.insert(key, input);
+            let le = if role == Role::Bucket { self.le(sample) } else { Some(0.0) };
+            let Some(le) = le else { continue };
+            let part = Part { key: self.key(sample), role, le, value: sample.value };
+            seen += usize::from(self.part(target, sample, part).is_some());
         }
         if seen != target.inputs.len() {
             target.inputs.retain(|_, input| input.seen + MISSED >= scrape);
         }
+    }
+
+    /// Takes one value of a series. `None` when it is of no use or there are too many.
+    fn part(&mut self, target: &mut Scraped, sample: &Sample, part: Part) -> Option<Input> {
+        if part.value.is_nan() || part.value < 0.0 {
+            return None;
+        }
+        let scrape = target.scrapes;
+        let mut input = match target.inputs.get(&part.key) {
+            Some(input) => *input,
+            None => {
+                if target.inputs.len() >= self.limit {
+                    metrics::RED_REFUSED.with_label_values(&["series"]).inc();
+                    return None;
+                }
+                let mut input = self.describe(sample, part.role, part.le, &target.identity)?;
+                if self.counts && self.adds_or_first(scrape) {
+                    self.place(&mut input, sample, &target.bounds);
+                }
+                input
+            }
+        };
+        let increase = if part.value < input.last { part.value } else { part.value - input.last };
+        if self.adds && increase > 0.0 {
+            self.place(&mut input, sample, &target.bounds);
+            self.add(&input, sample, increase);
+        }
+        input.last = part.value;
+        input.seen = scrape;
+        target.inputs.insert(part.key, input);
+        Some(input)
+    }
+
+    /// Takes a native histogram: its count, its sum, and for each latency objective what is within the neighbours of the
+    /// threshold. Returns how many values of it are remembered.
+    fn native(&mut self, target: &mut Scraped, sample: &Sample, histogram: &Histogram) -> usize {
+        let key = self.key(sample);
+        let of = |part: u64| xxh3_64_with_seed(&part.to_le_bytes(), key);
+        let all = native::total(histogram);
+        let is_new = !target.inputs.contains_key(&of(0));
+        // The objectives are counted below, by the buckets of this histogram and not by those that the cell has.
+        let adding = std::mem::take(&mut self.adding);
+        let parts = [
+            Part { key: of(0), role: Role::Count, le: 0.0, value: all },
+            Part { key: of(1), role: Role::Bucket, le: f64::INFINITY, value: all },
+            Part { key: of(2), role: Role::Sum, le: 0.0, value: histogram.sum },
+        ];
+        let taken = parts.map(|part| self.part(target, sample, part));
+        self.adding = adding;
+        let Some(workload) = self.book.workloads.get_mut(&self.workload) else { return 0 };
+        let Some(counted) = taken[0].as_ref().filter(|_| self.counts) else { return 0 };
+        let silent = workload.routes.get(counted.route).map_or(0, |route| route.excluded);
+        for (index, (slo, tally)) in workload.tallies.iter_mut().enumerate() {
+            let Kind::Latency { threshold_nano } = slo.kind else { continue };
+            let (near, within) = native::within(histogram, threshold_nano as f64 / 1e9, self.row.per_second);
+            if !workload.has_lines && workload.source.is_scrape() {
+                tally.scraped.is_seen = true;
+                tally.scraped.note(&near);
+            }
+            if !target.near.iter().any(|(of, _)| *of == threshold_nano) {
+                target.near.push((threshold_nano, near));
+            }
+            if target.natives.len() >= MAX_NATIVES {
+                target.natives.clear();
+            }
+            let now = [all, within[0], within[1]];
+            // Another resolution has other buckets, whose counts so far are no increase.
+            let key = of(threshold_nano ^ (histogram.schema as u64) << 56);
+            let last = target.natives.insert(key, now);
+            let last = last.unwrap_or(if is_new { [0.0; 3] } else { now });
+            if !self.adds || silent >> index & 1 == 1 {
+                continue;
+            }
+            let from = if now[0] < last[0] { [0.0; 3] } else { last };
+            let grown: [u64; 3] = std::array::from_fn(|at| (now[at] - from[at]).max(0.0).round() as u64);
+            self.adding.native(index, grown[0], [grown[1], grown[2]]);
+        }
+        taken.iter().flatten().count()
     }
 
     /// A series is shown from 0 on as soon as it is known, if its source counts.
@@ -407,15 +573,11 @@ impl Reading<'_> {
     }
 
     /// What a series is of. `None` for one that RED has no use for.
-    fn describe(&self, sample: &Sample, role: Role, identity: &Identity) -> Option<Input> {
+    fn describe(&self, sample: &Sample, role: Role, le: f64, identity: &Identity) -> Option<Input> {
         let class = match role {
             Role::Requests => Some(self.row.class(self.raw, sample)?),
             Role::Count if self.row.counts_by_histogram() => self.row.class(self.raw, sample),
             _ => None,
-        };
-        let le = match role {
-            Role::Bucket => self.le(sample)?,
-            _ => 0.0,
         };
         let method = match profile::first(self.raw, sample, self.row.method) {
             Some(method) => Method::of(method),
@@ -465,6 +627,10 @@ impl Reading<'_> {
             }
         };
         input.route = resolved.id;
+        if resolved.is_new && !workload.tallies.is_empty() {
+            let tallies = &workload.tallies;
+            workload.routes.exclude_one(resolved.id, |route| excluded(tallies, route));
+        }
         if let Some(pod) = self.book.pods.get_mut(&self.pod) {
             pod.seen_ms = clock_ms;
         }
@@ -486,6 +652,12 @@ impl Reading<'_> {
     }
 
     fn add(&mut self, input: &Input, sample: &Sample, increase: f64) {
+        if input.role == Role::Bucket
+            && let Some(workload) = self.book.workloads.get(&self.workload)
+        {
+            let silent = workload.routes.get(input.route).map_or(0, |route| route.excluded);
+            self.adding.bucket(input.le, increase.round() as u64, silent);
+        }
         let book = &mut *self.book;
         let Some(pod) = book.pods.get_mut(&input.pod) else { return };
         let cell = match pod.cells.get_mut(&(input.route, input.method)) {
@@ -500,6 +672,10 @@ impl Reading<'_> {
         match input.role {
             Role::Requests | Role::Count => {
                 if let Some(class) = input.class {
+                    if let Some(workload) = book.workloads.get_mut(&self.workload) {
+                        let trace = witness.filter(|_| book.keeps_evidence);
+                        observe(workload, input.route, class, requests, trace, book.now_unix_ms);
+                    }
                     cell.classes[class.index()] += requests;
                     if let Some(witness) = witness {
                         cell.class_witness(class, witness);
@@ -520,6 +696,32 @@ impl Reading<'_> {
                 }
             }
             Role::Sum => cell.add_sum(increase / self.row.per_second),
+        }
+    }
+}
+
+/// Counts scraped requests for the objectives that are counted from them.
+fn observe(
+    workload: &mut Workload,
+    route: RouteId,
+    class: Class,
+    requests: u64,
+    witness: Option<Witness>,
+    now_unix_ms: i64,
+) {
+    let silent = workload.routes.get(route).map_or(0, |route| route.excluded);
+    for index in 0..workload.tallies.len() {
+        if silent >> index & 1 == 1 || !workload.takes_scrapes(&workload.tallies[index].0) {
+            continue;
+        }
+        let (slo, tally) = &mut workload.tallies[index];
+        let Some(good) = slo.is_good(class, None) else { continue };
+        tally.count(good, requests);
+        if let Some(witness) = witness.filter(|_| !good) {
+            tally.witness(
+                witness.trace,
+                if witness.time_unix_ms == 0 { now_unix_ms } else { witness.time_unix_ms },
+            );
         }
     }
 }

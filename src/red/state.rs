@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::book::{Book, Identity, Log, MAX_CELLS, MAX_LOGS, MAX_PODS, MAX_WORKLOADS, Pod, Source, Workload};
+use super::book::{
+    Book, Identity, Log, MAX_CELLS, MAX_LOGS, MAX_OBJECTIVES, MAX_PODS, MAX_WORKLOADS, Pod, Source, Workload,
+};
 use super::cell::{Bound, Bounds, Cell, MAX_BOUNDS};
 use super::joins::{Begun, Joins};
 use super::route::{MAX_LENGTH, RouteId};
-use super::slo::{MAX_SLOS, Tally};
+use super::slo::{About, Door, Kind, MAX_SLOS, Matcher, Slo, Tally};
 use super::words::{CLASSES, Method};
 use crate::data::position::{Generation, Position, Skipping};
 use crate::metrics;
@@ -32,6 +34,8 @@ const HEADER: usize = 20;
 const MAX_SIZE: u64 = 32 << 20;
 /// Open requests that are kept.
 const MAX_KEPT_JOINS: usize = 1_000;
+/// Routes without a say of one objective that are read back.
+const MAX_EXCLUDED: usize = 1_000;
 /// Ticks after which positions alone are worth a write: what lies between has no requests.
 const QUIET_TICKS: u32 = 20;
 
@@ -203,7 +207,7 @@ fn encode(book: &Book, out: &mut Vec<u8>) {
     put(out, book.workloads.len() as u64);
     for workload in book.workloads.values() {
         put_identity(out, &workload.identity);
-        out.push(workload.source.letter());
+        out.push(workload.source.letter() | u8::from(workload.has_lines) << 4);
         put(out, workload.from_lines);
         put(out, workload.routes.iter().count() as u64);
         for (id, route) in workload.routes.iter() {
@@ -255,6 +259,34 @@ fn encode(book: &Book, out: &mut Vec<u8>) {
             put_text(out, begun.path());
         }
     }
+    put_declared(book, out);
+}
+
+/// What pods have declared: lines that are read before the pods are known again count by it.
+fn put_declared(book: &Book, out: &mut Vec<u8>) {
+    let of_pods = || book.slos.iter().filter(|slo| slo.about.door == Door::Pods).take(MAX_OBJECTIVES);
+    put(out, of_pods().count() as u64);
+    for slo in of_pods() {
+        let matcher = &slo.matcher;
+        let names =
+            [matcher.namespace.as_deref(), matcher.workload.as_deref()].map(Option::unwrap_or_default);
+        for text in [slo.id.as_str()].into_iter().chain(names) {
+            put_text(out, text.as_bytes());
+        }
+        put(
+            out,
+            match slo.kind {
+                Kind::Availability => 0,
+                Kind::Latency { threshold_nano } => threshold_nano,
+            },
+        );
+        put(out, slo.exclude_routes.len() as u64);
+        slo.exclude_routes.iter().for_each(|route| put_text(out, route.as_bytes()));
+        let about = &slo.about;
+        for text in [&about.objective, &about.window, &about.mode, &about.owner] {
+            put_text(out, text.as_bytes());
+        }
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -296,6 +328,23 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(length)?).ok()
     }
 
+    fn declared(&mut self) -> Option<Slo> {
+        let (id, namespace, workload) =
+            (self.text()?.to_owned(), self.text()?.to_owned(), self.text()?.to_owned());
+        let kind = match self.number()? {
+            0 => Kind::Availability,
+            threshold_nano => Kind::Latency { threshold_nano },
+        };
+        let routes = self.count(MAX_EXCLUDED)?;
+        let exclude_routes =
+            (0..routes).map(|_| self.text().map(str::to_owned)).collect::<Option<Vec<String>>>()?;
+        let mut text = || self.text().map(str::to_owned);
+        let about =
+            About { door: Door::Pods, objective: text()?, window: text()?, mode: text()?, owner: text()? };
+        let matcher = Matcher { namespace: Some(namespace), workload: Some(workload) };
+        Some(Slo { id, matcher, kind, exclude_routes, about })
+    }
+
     fn identity(&mut self) -> Option<Identity> {
         Some(Identity {
             cluster: self.text()?.to_owned(),
@@ -324,7 +373,9 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
     }
     for _ in 0..from.count(MAX_WORKLOADS)? {
         let mut workload = Workload::new(from.identity()?, 0);
-        workload.source = Source::of_letter(from.byte()?);
+        let source = from.byte()?;
+        workload.source = Source::of_letter(source & 0xf);
+        workload.has_lines = source >> 4 & 1 == 1;
         workload.from_lines = from.number()?;
         for _ in 0..from.count(4096)? {
             let id = RouteId(u32::try_from(from.number()?).ok()?);
@@ -334,7 +385,8 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         }
         for _ in 0..from.count(2 * MAX_SLOS)? {
             let id = from.text()?.to_owned();
-            let tally = Tally { id, good: from.number()?, bad: from.number()?, born: from.byte()? != 0 };
+            let (good, bad, born) = (from.number()?, from.number()?, from.byte()? != 0);
+            let tally = Tally { id, good, bad, born, ..Tally::default() };
             workload.kept_tallies.push(tally);
         }
         book.workloads.insert(workload.identity.workload_id(), workload);
@@ -382,6 +434,11 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         let position = Position { generation, ordinal, offset, skipping };
         let log = Log { position, instance: None, pod: 0, workload: 0, lag_nano: 0, joins };
         book.logs.insert(key, log);
+    }
+    // Files of before have no more.
+    let declared = if from.0.is_empty() { 0 } else { from.count(MAX_OBJECTIVES)? };
+    for _ in 0..declared {
+        book.slos.push(Arc::new(from.declared()?));
     }
     from.0.is_empty().then_some(())
 }

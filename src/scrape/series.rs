@@ -135,6 +135,9 @@ struct Manner {
 impl Book {
     /// An empty book. `rules` are those for samples.
     pub fn new(config: &Config, rules: Rules) -> Self {
+        // Who asks for its growth finds it at 0 first.
+        metrics::SCRAPE_SAMPLES.with_label_values(&["series_limit"]);
+        metrics::SCRAPE_SERIES_LIMIT.set(i64::try_from(config.series_limit).unwrap_or(i64::MAX));
         Self {
             limits: Limits::new(config, &rules),
             rules,
@@ -149,6 +152,7 @@ impl Book {
     /// From the next page on other limits and rules hold; what is known of series stays.
     pub fn configure(&mut self, config: &Config, rules: Rules) {
         self.limits = Limits::new(config, &rules);
+        metrics::SCRAPE_SERIES_LIMIT.set(i64::try_from(config.series_limit).unwrap_or(i64::MAX));
         self.rules = rules;
     }
 

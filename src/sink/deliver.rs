@@ -168,7 +168,11 @@ impl<W: Wire, T: Transport> Driver<W, T> {
             let wake = self.lane.wake_at();
             tokio::select! {
                 biased;
-                () = kill.cancelled() => return,
+                () = kill.cancelled() => {
+                    // Nothing waits here any more: it is read again.
+                    self.meter.queue_bytes.set(0);
+                    return;
+                }
                 Some((id, answer, took)) = under_way.next(), if !under_way.is_empty() => {
                     self.meter.seconds.observe(took.as_secs_f64());
                     let outcome = self.lane.answer(id, &answer, start.elapsed());
@@ -223,6 +227,9 @@ fn account(name: &str, meter: &Meter, required: bool, outcome: Outcome) -> Vec<R
         metrics::SINK_REQUESTS.with_label_values(&[name, outcome.kind]).inc();
     }
     meter.delivered.inc_by(outcome.delivered);
+    if outcome.delivered > 0 {
+        meter.last_success.set(clock::unix_ms() / 1000);
+    }
     if let Some((refused, message)) = &outcome.partial {
         lost(meter, required, crate::data::delivery::Reason::PartialSuccess.name(), *refused);
         if *refused > 0 || !message.is_empty() {
@@ -300,6 +307,7 @@ struct Meter {
     sent_bytes: prometheus::IntCounter,
     seconds: prometheus::Histogram,
     queue_bytes: prometheus::IntGauge,
+    last_success: prometheus::IntGauge,
     up: prometheus::IntGauge,
 }
 
@@ -315,6 +323,7 @@ impl Meter {
             sent_bytes: metrics::SINK_SENT_BYTES.with_label_values(&[name]),
             seconds: metrics::SINK_REQUEST_SECONDS.with_label_values(&[name]),
             queue_bytes: metrics::SINK_QUEUE_BYTES.with_label_values(&[name]),
+            last_success: super::last_success(name),
             up,
         }
     }

@@ -25,7 +25,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
-use crate::data::units;
+use crate::data::{clock, units};
+use crate::metrics;
 
 pub mod auth;
 pub mod dial;
@@ -325,7 +326,17 @@ impl Client {
 
     /// The same, with the headers of the response; none when there was no response.
     pub async fn post_with_headers(&self, headers: HeaderMap, body: Bytes) -> (Answer, HeaderMap) {
-        self.post_to(self.url.clone(), headers, body).await
+        self.post_to(self.url.clone(), headers, body, RESPONSE_CAP).await
+    }
+
+    /// Posts to another path of the same endpoint and keeps up to `cap` bytes of the answer: for pages that are data.
+    pub async fn ask(&self, path: &str, headers: HeaderMap, body: Bytes, cap: usize) -> Answer {
+        let mut parts = self.url.clone().into_parts();
+        parts.path_and_query = path.parse().ok();
+        match Uri::from_parts(parts) {
+            Ok(url) => self.post_to(url, headers, body, cap).await.0,
+            Err(error) => Answer::Unreachable { error: error.to_string() },
+        }
     }
 
     /// A dialler for a client of its own over the same endpoint, as gRPC needs one. Reads the TLS files.
@@ -343,9 +354,9 @@ impl Client {
         &self.config.timeouts
     }
 
-    async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes) -> (Answer, HeaderMap) {
+    async fn post_to(&self, url: Uri, headers: HeaderMap, body: Bytes, cap: usize) -> (Answer, HeaderMap) {
         let total = self.config.timeouts.total.0;
-        match tokio::time::timeout(total, self.exchange(url, headers, body)).await {
+        match tokio::time::timeout(total, self.exchange(url, headers, body, cap)).await {
             Ok(Ok((answer, headers))) => {
                 self.judge_credentials(&answer);
                 (answer, headers)
@@ -365,6 +376,7 @@ impl Client {
         url: Uri,
         headers: HeaderMap,
         body: Bytes,
+        cap: usize,
     ) -> Result<(Answer, HeaderMap), String> {
         let connections = self.connections().map_err(|error| error.to_string())?;
         let mut request = Request::new(Full::new(body));
@@ -376,11 +388,13 @@ impl Client {
             request.headers_mut().insert(http::header::PROXY_AUTHORIZATION, auth.clone());
         }
         let secrets = secrets(request.headers());
+        let begun = Instant::now();
         let response = connections.request(request).await.map_err(|error| chain(&error))?;
         let (parts, mut body) = response.into_parts();
+        self.see_clock(&parts.headers, begun.elapsed());
         let mut kept = BytesMut::new();
         let idle = self.config.timeouts.idle.0;
-        while kept.len() < RESPONSE_CAP {
+        while kept.len() < cap {
             match tokio::time::timeout(idle, body.frame()).await {
                 Err(_) => return Err(format!("response stalled for {}", units::Span(idle))),
                 Ok(None) => break,
@@ -389,7 +403,7 @@ impl Client {
                 Ok(Some(Err(_))) => break,
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        let room = RESPONSE_CAP - kept.len();
+                        let room = cap - kept.len();
                         kept.extend_from_slice(&data[..data.len().min(room)]);
                     }
                 }
@@ -401,6 +415,16 @@ impl Client {
             body = without(body, &secrets);
         }
         Ok((Answer::Http { status: parts.status.as_u16(), retry_after, body }, parts.headers))
+    }
+
+    /// Takes note of what the answering side says the time is.
+    fn see_clock(&self, headers: &HeaderMap, took: Duration) {
+        let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        if let (Some(ahead), Some(host)) =
+            (date.and_then(|date| clock::ahead_of(date, took)), self.url.host())
+        {
+            metrics::CLOCK_SKEW.with_label_values(&[host]).set(ahead);
+        }
     }
 
     /// The pool, made on first use, replaced when old or when a certificate file changed.

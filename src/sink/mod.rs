@@ -24,7 +24,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::data::batch::{Batch, Record};
+use crate::data::clock;
 use crate::data::delivery::Reason;
+use crate::metrics;
 
 /// A run of records of one batch: what a request is made of.
 #[derive(Debug, Clone)]
@@ -169,4 +171,13 @@ pub trait Wire: Send + 'static {
     /// True when a success answer to a request of several streams can hide that some were refused, as Loki's
     /// does. Then only streams that cannot be refused share a request.
     fn success_can_mask(&self) -> bool;
+}
+
+/// When the backend of the sink called `name` last took something. A sink that is new has not failed yet: it begins with now.
+fn last_success(name: &str) -> prometheus::IntGauge {
+    let gauge = metrics::SINK_LAST_SUCCESS.with_label_values(&[name]);
+    if gauge.get() == 0 {
+        gauge.set(clock::unix_ms() / 1000);
+    }
+    gauge
 }

@@ -20,6 +20,16 @@ pub const PREFIX: &str = "slo.nodewick.dev/";
 /// The keys after the prefix.
 pub const KEYS: [&str; 5] = ["availability", "latency", "mode", "owner", "runbook"];
 
+/// Characters of a value that a message repeats.
+const SHOWN: usize = 64;
+/// Characters of a message.
+const MOST_MESSAGE: usize = 400;
+
+/// True when there is anything about objectives.
+pub fn any<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    names.into_iter().any(|name| name.starts_with(PREFIX))
+}
+
 /// Reads the objectives of a workload from `annotations`, pairs of full name and value.
 pub fn read<'a>(
     annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -78,9 +88,44 @@ pub fn read<'a>(
         if wrong.is_empty() {
             specs.push(spec);
         }
-        problems.extend(wrong);
+        for mut problem in wrong {
+            // What stands in an annotation of its own is told of that one, and once.
+            if let Some(own) = problem.key.get(1).filter(|key| ["owner", "runbook"].contains(&key.as_str())) {
+                problem.key = vec![format!("{PREFIX}{own}")];
+            }
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
     }
     (specs, problems)
+}
+
+impl Problem {
+    /// The annotation that a problem of [`read`] is about.
+    pub fn annotation(&self) -> &str {
+        self.key.first().map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// A problem as a person is told of it: whose annotation, its value, what is wrong with it and what to write instead.
+pub fn told(namespace: &str, pod: &str, value: &str, problem: &Problem) -> String {
+    let cut = |text: &str, limit: usize| {
+        let mut out: String = text.chars().take(limit).collect();
+        if text.chars().nth(limit).is_some() {
+            out.push('…');
+        }
+        out
+    };
+    let value: String = cut(value, SHOWN).chars().flat_map(char::escape_debug).collect();
+    let what = cut(&problem.message, MOST_MESSAGE);
+    let mut text =
+        format!("pod {namespace}/{pod}: annotation {} = \"{value}\": {what}", problem.annotation());
+    if !problem.help.is_empty() {
+        text.push_str("; ");
+        text.push_str(&problem.help);
+    }
+    text
 }
 
 /// `99.95%/30d`, or `99.95%` with the default window.
@@ -144,6 +189,21 @@ mod tests {
             ("team-shop", "https://wiki.example.com/api")
         );
         assert_eq!(said(&[("slo.nodewick.dev/availability", "99.9%")]).0[0].window, Window::D30);
+    }
+
+    #[test]
+    fn a_problem_names_pod_annotation_value_and_fix() {
+        let name = "slo.nodewick.dev/availability";
+        let (_, problems) = read([(name, "100%/30d")], "shop", "api", &Defaults::default());
+        assert_eq!(
+            told("shop", "api-0", "100%/30d", &problems[0]),
+            "pod shop/api-0: annotation slo.nodewick.dev/availability = \"100%/30d\": an objective of 100% leaves no error \
+             budget to burn; write the failures you accept, like \"99.95%\"; write it like \"99.95%/30d\""
+        );
+        let long = "9\n".repeat(3_000);
+        let (_, problems) = read([(name, long.as_str())], "shop", "api", &Defaults::default());
+        let text = told("shop", "api-0", &long, &problems[0]);
+        assert!(text.len() < 1_000 && !text.contains('\n'), "{text}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::burn::TIERS;
 use super::number::{percent, shortest};
 use super::objective::{Objective, Window};
+use super::observed::Observed;
 use super::spec::{self, Level, MOST_PER_WORKLOAD, Mode, Problem, Selector, Spec};
 use crate::data::units::Span;
 
@@ -53,6 +54,32 @@ pub struct Defaults {
     pub severities: Severities,
     /// How long the Prometheus that evaluates the rules keeps samples, to warn of longer windows. Its own default is 15d.
     pub retention: Option<Span>,
+    /// What keeps a few errors among few requests from alerting: "gate" (the least numbers of bad requests) or "wilson" (these,
+    /// and of the long range the lower end of Wilson's 95 % interval instead of the plain share, so that fewer requests must
+    /// show more errors).
+    pub low_traffic: LowTraffic,
+    /// kube-state-metrics is in the same Prometheus: a Deployment or StatefulSet of no replicas is no vanished traffic. Without it
+    /// the rules cannot know of a workload that was scaled to zero on purpose.
+    pub kube_state_metrics: bool,
+    /// Availability by which a workload is observed that has no availability objective of its own, so that every service
+    /// has figures before anybody declares anything. Nobody is ever called by it. "off" observes none.
+    pub observed: Observed,
+    /// Publish trace ids of bad requests as `slo_sample_trace_info`, the newest five of each objective within an hour, so that
+    /// alerts can name them. Each is a series of its own for up to an hour.
+    pub trace_evidence: bool,
+    /// Add the labels and records that Sloth's public dashboards (14348, 14643) ask for.
+    pub sloth_labels: bool,
+}
+
+/// What keeps a few errors among few requests from alerting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LowTraffic {
+    /// The least numbers of bad requests.
+    #[default]
+    Gate,
+    /// These, and the lower end of Wilson's interval for the long range.
+    Wilson,
 }
 
 /// Names of severities.
@@ -80,6 +107,11 @@ impl Default for Defaults {
             grafana_url: String::new(),
             severities: Severities::Page,
             retention: None,
+            low_traffic: LowTraffic::Gate,
+            kube_state_metrics: false,
+            observed: Observed::default(),
+            trace_evidence: false,
+            sloth_labels: false,
         }
     }
 }
@@ -288,7 +320,7 @@ impl Config {
 }
 
 /// Whether so little traffic can be judged at all.
-fn low_traffic(spec: &Spec, per_minute: f64) -> Option<Problem> {
+pub(super) fn low_traffic(spec: &Spec, per_minute: f64) -> Option<Problem> {
     let (hour, six_hours) = (per_minute * 60.0, per_minute * 360.0);
     let least = f64::from(spec.page_min_bad_events);
     let help = "send synthetic requests, put several services under one objective, choose a longer window or a lower objective";

@@ -233,8 +233,31 @@ fn rules_and_dashboards_are_taken_from_files_as_they_are() {
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
     assert_eq!(dashboard["metadata"]["annotations"]["folder"], "Logs");
     assert_eq!(dashboard["data"]["extra.json"], "{\"title\": \"{{node}}\"}\n");
-    let is_ours = |object: &&Value| object["kind"] == "PrometheusRule" || *object == dashboard;
+    let of_grafana = |object: &&Value| object["metadata"]["labels"]["grafana_dashboard"] == "1";
+    let uids =
+        on.objects.iter().filter(of_grafana).flat_map(|object| object["data"].as_object().expect("files"));
+    let uids: Vec<String> = uids
+        .filter_map(|(_, text)| {
+            serde_json::from_str::<Value>(text.as_str()?).ok()?["uid"].as_str().map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(uids.len(), 9, "the chart's own: {uids:?}");
+    let is_ours = |object: &&Value| object["kind"] == "PrometheusRule" || of_grafana(object);
     assert_eq!(off.objects.iter().filter(is_ours).count(), 0);
+}
+
+/// The chart's own alerts come as they are in `alerts/`.
+#[test]
+fn the_chart_brings_the_alerts_of_the_repository() {
+    let on = json!({"values": {"prometheusRule": {"enabled": true}}});
+    let rendered = render_cases(&deploy("helm/nodewick"), &[on]);
+    let [Ok(on)] = &rendered[..] else { panic!("it renders") };
+    for (name, file) in [("nodewick-agent", "nodewick.yaml"), ("nodewick-workloads", "workloads.yaml")] {
+        let rule = on.objects.iter().find(|object| object["metadata"]["name"] == name).expect("the rules");
+        let kept = objects(&Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts").join(file)).remove(0);
+        assert_eq!(rule["kind"], "PrometheusRule");
+        assert_eq!(rule["spec"]["groups"], kept["groups"], "{name}");
+    }
 }
 
 #[test]

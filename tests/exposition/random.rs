@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use nodewick::data::sample::{MetricKind, NO_TIME, Page};
+use nodewick::data::sample::{MetricKind, NO_TIME, Page, Sample};
 use nodewick::scrape::Dialect;
 use proptest::prelude::*;
 
@@ -208,6 +208,39 @@ fn bears(bytes: &[u8]) {
     }
 }
 
+/// A line that is much like others, and at times odd or wrong.
+fn similar() -> impl Strategy<Value = String> {
+    let name = prop_oneof![6 => Just("requests_bucket"), 2 => Just("requests_bucke"), 1 => Just("requests_bucket2"), 1 => Just("")];
+    let label = prop_oneof![
+        4 => Just("method=\"GET\""), 2 => Just("method=\"GETS\""), 3 => Just("path=\"/a/b\""), 2 => Just("path=\"/a/c\""),
+        2 => Just("le=\"0.1\""), 2 => Just("le=\"0.25\""), 1 => Just("odd=\"a\\\\b\\\"c\""), 1 => Just("odd=\"\""),
+        1 => Just("\"quo.ted\"=\"x\""), 1 => Just("\"bare\""), 1 => Just("le = \"1\""),
+    ];
+    let labels =
+        prop::collection::vec((label, prop_oneof![8 => Just(","), 1 => Just(" "), 1 => Just(", ")]), 0..5);
+    let brace = prop_oneof![8 => Just("{"), 1 => Just(" {"), 1 => Just("")];
+    let close = prop_oneof![8 => Just("} "), 1 => Just(",} "), 1 => Just("}")];
+    (name, brace, labels, close, 0..30_u32).prop_map(|(name, brace, labels, close, value)| {
+        let mut line = format!("{name}{brace}");
+        for (at, (label, comma)) in labels.iter().enumerate() {
+            line.push_str(label);
+            if at + 1 < labels.len() {
+                line.push_str(comma);
+            }
+        }
+        format!("{line}{close}{value}")
+    })
+}
+
+/// Name, labels and value of each sample.
+fn told(page: &Page) -> Vec<(String, Vec<(String, String)>, u64)> {
+    let text = |span| page.text(span).to_owned();
+    let labels = |sample: &Sample| {
+        page.labels_of(sample).iter().map(|label| (text(label.name), text(label.value))).collect()
+    };
+    page.samples.iter().map(|sample| (text(sample.name), labels(sample), sample.value.to_bits())).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -219,6 +252,19 @@ proptest! {
     #[test]
     fn openmetrics_that_was_written_is_read(families in families(true)) {
         same(&families, true)?;
+    }
+
+    #[test]
+    fn a_line_reads_as_it_does_alone_whatever_stands_before_it(
+        lines in prop::collection::vec(similar(), 1..12),
+        openmetrics in any::<bool>(),
+    ) {
+        let (dialect, end) = if openmetrics { (Dialect::OpenMetrics, "# EOF\n") } else { (Dialect::Text, "") };
+        let alone = |line: &String| read(format!("{line}\n{end}"), dialect).ok().map(|page| told(&page));
+        let expected: Option<Vec<_>> = lines.iter().map(alone).collect();
+        let expected = expected.map(|found| found.concat());
+        let found = read(format!("{}\n{end}", lines.join("\n")), dialect).ok().map(|page| told(&page));
+        prop_assert_eq!(found, expected, "{}", lines.join("\n"));
     }
 
     #[test]

@@ -56,10 +56,14 @@ impl Agent {
 
     /// Writes the config below `directory`; [`launch`](Self::launch) starts the agent.
     pub fn prepare(directory: &Path, logs: &Path, settings: &Settings) -> Self {
+        Self::prepare_at(free_address(), directory, logs, settings)
+    }
+
+    /// The same with an address for the admin listener that others know already.
+    pub fn prepare_at(admin: SocketAddr, directory: &Path, logs: &Path, settings: &Settings) -> Self {
         let state = settings.state_dir.clone().unwrap_or_else(|| directory.join("state"));
         fs::create_dir_all(directory).expect("a directory for the agent");
         fs::create_dir_all(&state).expect("a directory for the agent's state");
-        let admin = free_address();
         // How full the machine's own disk is, is nothing that a test is about.
         let spill = if settings.state_dir.is_some() { "" } else { "spill.min_free = \"0%\"" };
         let config = format!(

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod agent;
+pub mod alertmanager;
 pub mod cri_writer;
 pub mod fake_kube;
 pub mod fake_loki;

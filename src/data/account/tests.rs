@@ -40,6 +40,7 @@ fn an_account_balances_and_says_how_long_there_is() {
             spilled_bytes: 200,
             headroom_bytes: 11_200,
             newest_ordinal: 3,
+            ..Look::default()
         },
     );
     ledger.count_dropped(&drops(Dropping::Sample, 2, 100));
@@ -247,4 +248,25 @@ proptest! {
             prop_assert_eq!(ledger.committed(), at(0, done as u64));
         }
     }
+}
+
+#[test]
+fn the_oldest_unread_line_came_after_what_was_read() {
+    let sight = Sight::default();
+    let unix = |seconds: u64| 1_795_000_000_000_000_000 + seconds * 1_000_000_000;
+    assert_eq!(sight.oldest_unread(secs(1.0), unix(1)), None, "never looked at");
+    let backlog = Look { waiting_bytes: 100, ..Look::default() };
+    sight.look(secs(10.0), backlog);
+    assert_eq!(sight.oldest_unread(secs(25.0), unix(25)), Some(secs(15.0)), "since it was found");
+    // Lines of an hour ago are being read.
+    sight.look(secs(30.0), Look { read_unix_nano: unix(30) - 3600 * 1_000_000_000, ..backlog });
+    assert_eq!(sight.oldest_unread(secs(30.0), unix(30)), Some(secs(3600.0)));
+    sight.look(secs(40.0), Look { waiting_bytes: 0, read_unix_nano: unix(39), ..backlog });
+    assert_eq!(sight.oldest_unread(secs(50.0), unix(50)), None, "all is read");
+    // Nothing was written for a day, then a line: it has waited since the last look at most.
+    sight.look(secs(86_440.0), Look { waiting_bytes: 0, read_unix_nano: unix(39), ..backlog });
+    sight.look(secs(86_441.0), Look { read_unix_nano: unix(39), ..backlog });
+    assert_eq!(sight.oldest_unread(secs(86_441.0), unix(86_441)), Some(secs(1.0)));
+    sight.set_gone();
+    assert_eq!(sight.oldest_unread(secs(86_450.0), unix(86_450)), None, "nobody waits for it");
 }

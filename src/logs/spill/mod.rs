@@ -160,6 +160,7 @@ struct Shared {
 impl Spill {
     /// A spill that has no disk yet and refuses everything.
     pub fn new(config: &Config) -> Arc<Self> {
+        metrics::SPILL_LIMIT_BYTES.set(i64::try_from(config.budget.0).unwrap_or(i64::MAX));
         Self::with_segments(config, MAX_SEGMENT)
     }
 

@@ -24,6 +24,7 @@ use crate::logs::ingest::{LineState, Settings};
 use crate::logs::mask::Masker;
 use crate::logs::resume::KUBELET_FILES;
 use crate::logs::source::{Gap, Source};
+use crate::logs::vitals::Vitals;
 use crate::metrics;
 
 /// Where the kubelet rotates unless it is told otherwise: `containerLogMaxSize`.
@@ -46,6 +47,8 @@ pub(super) struct Log<F> {
     pub(super) ledger: Arc<Ledger>,
     /// Who of its workload logs trace ids.
     pub(super) coverage: Coverage,
+    /// How its workload fares, by what it writes.
+    pub(super) vitals: Vitals,
     /// Hash of what makes the backend stream.
     pub(super) stream: u64,
     /// Oldest first; the first one is being read.
@@ -182,6 +185,7 @@ impl<F: LogFile> Log<F> {
             spilled_bytes: spilled - given_up.min(spilled),
             headroom_bytes: left + waiting,
             newest_ordinal: self.newest_ordinal(),
+            read_unix_nano: self.lines.last_time(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::logs::ingest::LineState;
 use crate::logs::resume::{self, Plan};
 use crate::logs::source::{Source, Spilled};
 use crate::logs::spill::Stretch;
+use crate::logs::vitals::Vitals;
 use crate::metrics;
 
 impl<E: Env> Tail<E> {
@@ -288,6 +289,7 @@ impl<E: Env> Tail<E> {
             linked: candidate.linked,
             restart: candidate.container.restart,
             coverage: Coverage::of(&workload),
+            vitals: Vitals::of(&workload),
             stream: stream_hash(&workload),
             ledger: Ledger::new(Position::default(), Arc::clone(&self.signal)),
             workload,

@@ -336,6 +336,7 @@ impl<E: Env> Tail<E> {
             return;
         }
         log.coverage.count(&records);
+        log.vitals.count(&arena, &records, self.env.now());
         let newest = records.last().map_or(0, |record| record.time_unix_nano);
         let catching_up =
             log.lag() > CATCHING_UP_BYTES || newest.saturating_add(CATCHING_UP_AGE) < sealed_unix_nano;

@@ -95,6 +95,8 @@ pub(super) struct Builder<'a> {
     first: usize,
     /// A bit for each label name of it, to see quickly that none comes twice.
     seen: u64,
+    /// The line before, where the next one may begin alike.
+    line: Option<Line>,
     exemplar_first: usize,
     exemplar_characters: usize,
     exemplar_twice: bool,
@@ -106,6 +108,38 @@ pub(super) struct Builder<'a> {
     bounds: Vec<(u64, Span)>,
     /// Number of the protobuf message, from 1; 0 in text.
     pub(super) message: u64,
+}
+
+/// A line that was read: the next one often begins alike, and what is the same is not read again.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    start: usize,
+    end: usize,
+    name: Span,
+    /// Its labels in the page.
+    first: usize,
+    count: usize,
+    seen: u64,
+}
+
+/// Bytes that both begin with, or a few less.
+#[inline]
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let mut same = 0;
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
+        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differ != 0 {
+            return same + differ.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    same
+}
+
+/// One of 64 bits, by a label's name; it is not empty.
+#[inline]
+fn name_bit(name: &[u8]) -> u64 {
+    1 << ((name[0] as usize ^ (name[name.len() - 1] as usize) << 2 ^ name.len()) & 63)
 }
 
 impl<'a> Builder<'a> {
@@ -129,6 +163,7 @@ impl<'a> Builder<'a> {
             last: Span::default(),
             first: 0,
             seen: 0,
+            line: None,
             exemplar_first: 0,
             exemplar_characters: 0,
             exemplar_twice: false,
@@ -271,6 +306,46 @@ impl<'a> Builder<'a> {
         self.seen = 0;
     }
 
+    /// A sample begins at `start`: with what its line has in common with the one before, which need not be read again. The
+    /// metric's name, the place behind, and whether that is behind a label or behind the brace. Nothing where too little is
+    /// the same.
+    #[inline]
+    pub(super) fn begin_like_the_last(&mut self, start: usize) -> Option<(Span, usize, bool)> {
+        let line = self.line.take()?;
+        let name = line.name.len as usize;
+        let before = &self.text[line.start..line.end];
+        let common = common_prefix(before, &self.text[start..]);
+        if common <= name {
+            return None;
+        }
+        // Whole labels, with their closing quotes.
+        let labels = &self.page.labels[line.first..line.first + line.count];
+        let is_whole = |label: &&Label| {
+            let end = (label.value.start + label.value.len) as usize;
+            // A text with escapes stands elsewhere.
+            label.value.start as usize > line.start && end < line.start + common
+        };
+        let count = labels.iter().take_while(is_whole).count();
+        let at = match labels[..count].last() {
+            Some(label) => (label.value.start + label.value.len) as usize + 1 - line.start,
+            None => name + 1,
+        };
+        self.seen = if count == line.count {
+            line.seen
+        } else {
+            labels[..count].iter().fold(0, |seen, label| seen | name_bit(self.bytes(label.name)))
+        };
+        self.page.labels.extend_from_within(line.first..line.first + count);
+        Some((line.name, start + at, count > 0))
+    }
+
+    /// The line that began at `start` has been read to `end`. `name` is the metric's, if it stood before a brace.
+    #[inline]
+    pub(super) fn remember_line(&mut self, start: usize, end: usize, name: Option<Span>) {
+        let (first, count) = (self.first, self.page.labels.len() - self.first);
+        self.line = name.map(|name| Line { start, end, name, first, count, seen: self.seen });
+    }
+
     /// A sample begins that has the labels of an earlier one, and perhaps more.
     pub(super) fn repeat(&mut self, first: usize, count: usize) {
         self.first = self.page.labels.len();
@@ -332,7 +407,7 @@ impl<'a> Builder<'a> {
             return Err(Fault::Limit { what: "the number of labels of a sample", limit, key: "label_limit" });
         }
         let bytes = within(self.text, self.extra, name);
-        let bit = 1 << ((bytes[0] as usize ^ (bytes[bytes.len() - 1] as usize) << 2 ^ bytes.len()) & 63);
+        let bit = name_bit(bytes);
         let again = self.seen & bit != 0
             && self.page.labels[self.first..]
                 .iter()

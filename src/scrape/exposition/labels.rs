@@ -8,14 +8,45 @@ use super::scan;
 use super::{Fault, Parsed};
 use crate::data::sample::Span;
 
-/// The labels of a sample. `name` is set where the metric's name is among them.
+/// A sample's name and labels: the name, the place behind, and whether the name stands right before a brace.
 #[inline]
-pub(super) fn of_sample<const BLANKS: bool>(
+pub(super) fn named<const BLANKS: bool>(
     builder: &mut Builder<'_>,
-    at: usize,
-    name: &mut Option<Span>,
-) -> Parsed<usize> {
-    read::<BLANKS, false>(builder, at, name)
+    start: usize,
+) -> Parsed<(Span, usize, bool)> {
+    let text = builder.text;
+    builder.begin();
+    if let Some((name, at, is_behind_label)) = builder.begin_like_the_last(start) {
+        let (at, is_end) = if is_behind_label { behind::<BLANKS>(text, at)? } else { (at, false) };
+        let mut found = Some(name);
+        let end = if is_end { at } else { read::<BLANKS, false>(builder, at, &mut found)? };
+        return Ok((name, end, true));
+    }
+    let mut at = scan::metric_name(text, start);
+    let mut name = (at > start).then(|| Span::new(start, at));
+    let bare = name.is_some() && text.get(at) == Some(&b'{');
+    if BLANKS {
+        at = scan::blanks(text, at);
+    }
+    if text.get(at) == Some(&b'{') {
+        at = read::<BLANKS, false>(builder, at + 1, &mut name)?;
+    }
+    match name {
+        Some(name) => Ok((name, at, bare)),
+        None => Fault::at(start, "expected a metric name"),
+    }
+}
+
+/// The place behind the comma behind a label, or behind the brace that closes the labels: true.
+#[inline]
+fn behind<const BLANKS: bool>(text: &[u8], at: usize) -> Parsed<(usize, bool)> {
+    let at = if BLANKS { scan::blanks(text, at) } else { at };
+    match text.get(at) {
+        Some(b',') => Ok((at + 1, false)),
+        Some(b'}') => Ok((at + 1, true)),
+        _ if BLANKS => Ok((at, false)),
+        _ => Fault::at(at, "expected \",\" or \"}\" behind the label"),
+    }
 }
 
 /// The labels of an exemplar.
@@ -79,12 +110,9 @@ fn read<const BLANKS: bool, const EXEMPLAR: bool>(
         } else {
             builder.label(start, label, value)?;
         }
-        at = skip(quoted.end + 1);
-        match text.get(at) {
-            Some(b',') => at += 1,
-            Some(b'}') => return Ok(at + 1),
-            _ if BLANKS => {}
-            _ => return Fault::at(at, "expected \",\" or \"}\" behind the label"),
+        match behind::<BLANKS>(text, quoted.end + 1)? {
+            (end, true) => return Ok(end),
+            (next, false) => at = next,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::build::{Builder, Escapes};
 use super::text::family_name;
 use super::{Fault, Parsed};
 use super::{labels, number, scan};
-use crate::data::sample::{MetricKind, NO_TIME, Span};
+use crate::data::sample::{MetricKind, NO_TIME};
 
 const END: &[u8] = b"# EOF";
 
@@ -35,15 +35,7 @@ pub(super) fn read(builder: &mut Builder<'_>) -> Parsed<()> {
 #[inline]
 fn sample(builder: &mut Builder<'_>, start: usize) -> Parsed<usize> {
     let text = builder.text;
-    let mut at = scan::metric_name(text, start);
-    let mut name = (at > start).then(|| Span::new(start, at));
-    builder.begin();
-    if text.get(at) == Some(&b'{') {
-        at = labels::of_sample::<false>(builder, at + 1, &mut name)?;
-    }
-    let Some(name) = name else {
-        return Fault::at(start, "expected a metric name");
-    };
+    let (name, mut at, bare) = labels::named::<false>(builder, start)?;
     let (value, behind) = spaced(text, at, "expected a space and a value")?;
     at = behind;
     let mut time = NO_TIME;
@@ -51,6 +43,7 @@ fn sample(builder: &mut Builder<'_>, start: usize) -> Parsed<usize> {
         (time, at) = timestamp(text, at)?;
     }
     builder.sample(start, name, value, time)?;
+    builder.remember_line(start, at, bare.then_some(name));
     if text[at..].starts_with(b" # {") {
         builder.begin_exemplar();
         at = labels::of_exemplar(builder, at + 4)?;

@@ -28,16 +28,8 @@ pub(super) fn read(builder: &mut Builder<'_>) -> Parsed<()> {
 #[inline]
 fn sample(builder: &mut Builder<'_>, start: usize) -> Parsed<usize> {
     let text = builder.text;
-    let mut at = scan::metric_name(text, start);
-    let mut name = (at > start).then(|| Span::new(start, at));
-    builder.begin();
+    let (name, mut at, bare) = labels::named::<true>(builder, start)?;
     at = scan::blanks(text, at);
-    if text.get(at) == Some(&b'{') {
-        at = scan::blanks(text, labels::of_sample::<true>(builder, at + 1, &mut name)?);
-    }
-    let Some(name) = name else {
-        return Fault::at(start, "expected a metric name");
-    };
     let (value, end) = number::read(text, at);
     let Some(value) = value else {
         return Fault::at(at, "expected a value");
@@ -59,6 +51,7 @@ fn sample(builder: &mut Builder<'_>, start: usize) -> Parsed<usize> {
         Some(_) => return Fault::at(at, "expected a new line behind the time"),
     }
     builder.sample(start, name, value, time)?;
+    builder.remember_line(start, at, bare.then_some(name));
     Ok(at)
 }
 

@@ -88,6 +88,10 @@ struct Plan {
     /// Own label names, as they came, and whether their values were empty.
     names: Vec<(Span, bool)>,
     slots: Vec<(Span, From)>,
+    /// The final labels; the values of those that vary are missing.
+    template: Vec<Label>,
+    /// Where in it which value belongs, in order. What follows from the rest is there already.
+    varying: Vec<(u32, From)>,
     seed: u64,
     /// The final label set follows from the labels that are the sample's own, by the ordinary rule.
     ordinary: bool,
@@ -144,20 +148,16 @@ impl Merge {
         let start = page.labels.len();
         let mut hash = plan.seed;
         let mut longest = 0;
-        page.labels.reserve(plan.slots.len());
-        for (name, from) in &plan.slots {
+        page.labels.extend_from_slice(&plan.template);
+        for (slot, from) in &plan.varying {
             let value = match *from {
-                From::Common(label) if plan.ordinary => {
-                    page.labels.push(label);
-                    continue;
-                }
                 From::Common(label) => label.value,
                 From::Name => sample.name,
                 From::Own(at) => page.labels[first + at as usize].value,
             };
             longest = longest.max(value.len);
             hash = xxh3_64_with_seed(value.of(&page.arena), hash);
-            page.labels.push(Label { name: *name, value });
+            page.labels[start + *slot as usize].value = value;
         }
         self.longest = longest;
         sample.labels = start as u32;
@@ -224,8 +224,16 @@ impl Merge {
             return Err(Wrong::Twice(pair[0].0));
         }
         plan.seed = seed(plan.ordinary);
-        for (name, from) in &plan.slots {
+        plan.template.clear();
+        plan.varying.clear();
+        for (slot, (name, from)) in plan.slots.iter().enumerate() {
+            let label = match from {
+                From::Common(label) => *label,
+                _ => Label { name: *name, value: Span::default() },
+            };
+            plan.template.push(label);
             if !plan.ordinary || !matches!(from, From::Common(_)) {
+                plan.varying.push((slot as u32, *from));
                 plan.seed = xxh3_64_with_seed(page.bytes(*name), plan.seed);
             }
         }

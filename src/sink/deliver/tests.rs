@@ -122,3 +122,52 @@ async fn an_optional_sink_drops_and_counts_what_its_queue_cannot_hold() {
     kill.cancel();
     running.await.expect("ends at once");
 }
+
+/// Takes what it likes.
+struct Picky;
+
+impl Transport for Picky {
+    async fn send(&self, _: Option<&str>, body: Bytes) -> Answer {
+        let status = if body.starts_with(b"good") { 200 } else { 503 };
+        Answer::Http { status, retry_after: None, body: Bytes::new() }
+    }
+    fn target(&self) -> &str {
+        "nowhere"
+    }
+}
+
+#[tokio::test]
+async fn a_success_is_remembered_and_a_sink_that_is_killed_holds_nothing() {
+    let kill = CancellationToken::new();
+    let last = metrics::SINK_LAST_SUCCESS.with_label_values(&["success-test"]);
+    let queue = metrics::SINK_QUEUE_BYTES.with_label_values(&["success-test"]);
+    let (outlet, task) =
+        spawn("success-test", Plain, Picky, lane::Config::default(), true, None, kill.clone());
+    assert!(last.get() > 1_700_000_000, "it begins with now, not with the epoch");
+    last.set(1);
+    let running = tokio::spawn(task);
+    let until = async |holds: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !holds() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(holds());
+    };
+    outlet.offer(Shipment { batch: batch("bad line"), ticket: None });
+    until(&|| queue.get() > 0).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(last.get(), 1, "a refusal is no success");
+    kill.cancel();
+    running.await.expect("ends at once");
+    assert_eq!(queue.get(), 0, "nothing waits here any more");
+
+    let kill = CancellationToken::new();
+    let (outlet, task) =
+        spawn("success-test", Plain, Picky, lane::Config::default(), true, None, kill.clone());
+    assert_eq!(last.get(), 1, "a sink that is started again has not succeeded by that");
+    let running = tokio::spawn(task);
+    outlet.offer(Shipment { batch: batch("good line"), ticket: None });
+    until(&|| last.get() > 1_700_000_000).await;
+    drop(outlet);
+    running.await.expect("ends when all is sent");
+}

@@ -20,6 +20,7 @@ use super::Config;
 use super::seen::Seen;
 use super::segments::{Segments, Sync};
 use crate::data::batch::Fields;
+use crate::data::clock;
 use crate::data::delivery::{self, Shipment, Ticket};
 use crate::metrics;
 use crate::sink::json::write_json;
@@ -246,6 +247,7 @@ impl Store {
         metrics::SINK_REQUESTS.with_label_values(&[&self.name, "delivered"]).inc();
         let records = std::mem::take(&mut self.records);
         metrics::SINK_RECORDS.with_label_values(&[&self.name, "delivered"]).inc_by(records);
+        metrics::SINK_LAST_SUCCESS.with_label_values(sink).set(clock::unix_ms() / 1000);
         self.account();
         for ticket in self.tickets.drain(..) {
             ticket.delivered();

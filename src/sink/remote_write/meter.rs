@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Counts;
+use crate::data::clock;
 use crate::metrics;
 
 /// Why samples were not delivered.
@@ -51,6 +52,7 @@ pub(super) struct Meter {
     waited: prometheus::IntGauge,
     taken: prometheus::IntGauge,
     sent: prometheus::IntGauge,
+    last_success: prometheus::IntGauge,
     up: prometheus::IntGauge,
 }
 
@@ -76,6 +78,7 @@ impl Meter {
             waited: metrics::SINK_BUFFER_AGE.with_label_values(&[name]),
             taken: newest("taken"),
             sent: newest("delivered"),
+            last_success: crate::sink::last_success(name),
             up,
         }
     }
@@ -84,6 +87,9 @@ impl Meter {
     pub(super) fn delivered(&self, counts: &Counts) {
         self.delivered.inc_by(counts.all());
         self.exemplars_delivered.inc_by(counts.exemplars);
+        if counts.all() > 0 {
+            self.last_success.set(clock::unix_ms() / 1000);
+        }
         let seconds = counts.newest_unix_ms / 1000;
         if counts.all() > 0 && seconds > self.sent.get() {
             self.sent.set(seconds);

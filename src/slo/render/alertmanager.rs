@@ -7,8 +7,10 @@
 use super::super::config::Defaults;
 use super::{HEADER, Urgency};
 
-fn inhibition() -> &'static str {
-    "\
+fn inhibition(defaults: &Defaults) -> String {
+    let name = |urgency: Urgency| urgency.name(defaults.severities);
+    format!(
+        "\
 inhibit_rules:
 # A page says what the ticket of the same objective would say.
 - source_matchers: ['alertname=\"SLOErrorBudgetBurn\"']
@@ -22,7 +24,14 @@ inhibit_rules:
 - source_matchers: ['alertname=\"NodewickDownOnNode\"']
   target_matchers: ['alertname=~\"Nodewick.+\"', 'alertname!=\"NodewickDownOnNode\"', 'node!=\"\"']
   equal: [cluster, node]
-"
+# A page about an agent says what the ticket of the same name would say.
+- source_matchers: ['alertname=~\"Nodewick.+\"', 'severity=\"{}\"']
+  target_matchers: ['alertname=~\"Nodewick.+\"', 'severity=\"{}\"', 'node!=\"\"']
+  equal: [cluster, alertname, node]
+",
+        name(Urgency::Page),
+        name(Urgency::Ticket)
+    )
 }
 
 fn routes(defaults: &Defaults) -> String {
@@ -57,12 +66,14 @@ pub(super) fn snippet(defaults: &Defaults) -> String {
         "{HEADER}# Merge into alertmanager.yml; the receivers are yours.\n{}receivers:\n- name: pages\n- name: tickets\n- name: \
          nobody\n{}",
         routes(defaults),
-        inhibition()
+        inhibition(defaults)
     )
 }
 
 /// A whole config with PagerDuty, Slack and e-mail; every secret is a file.
 pub(super) fn example(defaults: &Defaults) -> String {
+    let traces =
+        if defaults.trace_evidence { "      Traces: {{ .Annotations.sample_trace_ids }}\n" } else { "" };
     format!(
         "\
 {HEADER}# An example to start from: addresses are invented, secrets are files. Check it with `amtool check-config`.
@@ -96,7 +107,7 @@ global:
       Routes: {{{{ .Annotations.top_routes }}}}
       Pods: {{{{ .Annotations.worst_pods }}}}
       Logs: {{{{ .Annotations.logs_query }}}}
-      {{{{ .Annotations.dashboard_url }}}} {{{{ .Annotations.runbook_url }}}}
+{traces}      {{{{ .Annotations.dashboard_url }}}} {{{{ .Annotations.runbook_url }}}}
       {{{{ end }}}}
 - name: tickets
   email_configs:
@@ -105,6 +116,6 @@ global:
 - name: nobody
 {}",
         routes(defaults),
-        inhibition()
+        inhibition(defaults)
     )
 }

@@ -20,6 +20,10 @@ const ABOUT: &str = "\
 # unless the objective says match.service.
 ";
 
+/// A value that is no number passes a comparison, with an error that would fail the whole query. Source: Loki 3, "LogQL", label
+/// filter expressions and pipeline errors.
+const NO_ERROR: &str = "| __error__ = \"\"";
+
 pub(super) fn file(specs: &[Spec], defaults: &Defaults) -> String {
     let mut out = format!("{HEADER}{ABOUT}");
     if alerting(specs).next().is_none() {
@@ -81,9 +85,9 @@ fn count(spec: &Spec, range: Range, bad: bool) -> String {
         (Sli::Availability, true) => "| http_status =~ \"5..\"".to_owned(),
         (Sli::Availability, false) => "| http_status != \"\"".to_owned(),
         (Sli::Latency { threshold }, true) => {
-            format!("| duration_ms > {}", shortest(threshold.as_secs_f64() * 1e3))
+            format!("| duration_ms > {} {NO_ERROR}", shortest(threshold.as_secs_f64() * 1e3))
         }
-        (Sli::Latency { .. }, false) => "| duration_ms >= 0".to_owned(),
+        (Sli::Latency { .. }, false) => format!("| duration_ms >= 0 {NO_ERROR}"),
     };
     if let Some(route) = &selector.route {
         let _ = write!(pipeline, " | http_route = {}", quoted(route));

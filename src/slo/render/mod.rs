@@ -4,18 +4,23 @@
 //! the same bytes; every constant stands in its shortest decimal form.
 
 mod alertmanager;
+mod alerts;
+mod common;
 mod evidence;
+mod generic;
 mod loki;
 mod promql;
 mod promtool;
 mod rules;
 mod runbooks;
-mod yaml;
+mod sloth;
 
+use super::burn::Range;
 use super::config::{Defaults, Severities};
 use super::spec::{Mode, Spec};
+use crate::data::yaml_text as yaml;
 
-pub use rules::{Group, Kind, Rule};
+pub use rules::{Group, Kind, Rule, text};
 
 /// First line of every rendered file.
 const HEADER: &str = "# Rendered by `nodewick slo render`; change the declarations, not this file.\n";
@@ -49,6 +54,37 @@ impl Part {
     ];
 }
 
+/// The queries of an objective's events and errors in five minutes, by time series as the rules record them: what is
+/// recorded where it is, else what the rules would record.
+pub fn five_minutes(spec: &Spec) -> [String; 2] {
+    let by = promql::labels(spec);
+    let id = promql::quoted(&spec.id());
+    [
+        ("events", promql::events(spec, Range::M5)),
+        ("errors", promql::errors(spec, promql::Bound::Optimistic, Range::M5)),
+    ]
+    .map(|(what, raw)| format!("sum by ({by}) (slo:sli_{what}:increase5m{{slo_id={id}}})\nor\n(\n{raw}\n)"))
+}
+
+/// The requests that an objective is about, whatever the distance of their samples.
+pub fn any_request(spec: &Spec, range: Range) -> String {
+    format!("count(present_over_time(red_requests_total{{{}}}[{range}]))", promql::matchers(spec))
+}
+
+/// A matcher of the routes that have a say, with a comma before it; empty when all have.
+pub fn route_matcher(exclude_routes: &[String]) -> String {
+    if exclude_routes.is_empty() {
+        return String::new();
+    }
+    let routes: Vec<String> = exclude_routes.iter().map(|route| promql::literal(route)).collect();
+    format!(",route!~{}", promql::quoted(&routes.join("|")))
+}
+
+/// A text as a PromQL string.
+pub fn quoted(text: &str) -> String {
+    promql::quoted(text)
+}
+
 /// A rendered file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -69,22 +105,20 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
         for (spec, groups) in specs.iter().zip(&groups) {
             add(&format!("rules/{}.yaml", slug(&spec.id())), rules::file(groups));
         }
-        if alerting(specs).next().is_some() {
-            add("rules/slo.yaml", rules::file(&[rules::common(defaults)]));
-        }
+        add("rules/generic.yaml", rules::file(&generic::groups(defaults)));
+        add("rules/slo.yaml", rules::file(&[common::group(specs, defaults)]));
     }
     if wanted(Part::Tests) {
         for (spec, groups) in specs.iter().zip(&groups).filter(|(spec, _)| spec.mode == Mode::Alert) {
             let name = slug(&spec.id());
-            let text = promtool::file(spec, groups, &format!("../rules/{name}.yaml"));
+            let text = promtool::file(spec, defaults, groups, &format!("../rules/{name}.yaml"));
             add(&format!("tests/{name}.test.yaml"), text);
         }
     }
     if wanted(Part::PrometheusRule) {
         let mut all: Vec<Group> = groups.into_iter().flatten().collect();
-        if alerting(specs).next().is_some() {
-            all.push(rules::common(defaults));
-        }
+        all.extend(generic::groups(defaults));
+        all.push(common::group(specs, defaults));
         add("prometheusrule.yaml", rules::custom_resource(&all));
     }
     if wanted(Part::Loki) {
@@ -107,16 +141,20 @@ pub fn groups(spec: &Spec, defaults: &Defaults) -> Vec<Group> {
     rules::groups(spec, defaults)
 }
 
-/// Severities by the names that the site uses.
+/// How soon somebody must look, by the name that the site uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Urgency {
+pub enum Urgency {
+    /// Now.
     Page,
+    /// In working hours.
     Ticket,
+    /// When there is time.
     Info,
 }
 
 impl Urgency {
-    const fn name(self, names: Severities) -> &'static str {
+    /// The value of the label `severity`.
+    pub const fn name(self, names: Severities) -> &'static str {
         match (self, names) {
             (Self::Page, Severities::Page) => "page",
             (Self::Ticket, Severities::Page) => "ticket",

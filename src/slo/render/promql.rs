@@ -2,7 +2,11 @@
 //!
 //! In: a [`Spec`]. Out: PromQL for its events and errors over a range, from the source that counts them best.
 //! Invariant: events and errors of one range come from the same source, and errors are 0, not absent, where there are
-//! events; where the source cannot tell good from bad, both are absent.
+//! events; where the source cannot tell good from bad, both are absent. Nothing is interpolated between buckets.
+//!
+//! Sources of a latency objective, the first that a node has for a workload: `slo_events_total`, which is exact; else
+//! `slo_bracket_events_total`, counted against the buckets beside the threshold, once for each of them; else, where no agent
+//! counts the objective, the histogram's own bucket.
 
 use super::super::burn::Range;
 use super::super::number::shortest;
@@ -10,7 +14,43 @@ use super::super::spec::{Sli, Spec};
 
 const REQUESTS: &str = "red_requests_total";
 const BUCKET: &str = "red_request_duration_seconds_bucket";
-const COUNTED: &str = "slo_events_total";
+pub(super) const COUNTED: &str = "slo_events_total";
+pub(super) const BRACKET: &str = "slo_bracket_events_total";
+
+/// On which neighbour of a threshold without a bucket of its own one looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The next bucket above counts as good: what is bad by it is bad for certain. Pages.
+    Optimistic,
+    /// Only the next bucket below counts as good: what is bad is never missed. Tickets.
+    Pessimistic,
+}
+
+impl Bound {
+    /// As the label `bound` has it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Optimistic => "optimistic",
+            Self::Pessimistic => "pessimistic",
+        }
+    }
+
+    /// What records of errors are called.
+    pub(super) const fn errors(self) -> &'static str {
+        match self {
+            Self::Optimistic => "slo:sli_errors:increase",
+            Self::Pessimistic => "slo:sli_errors_pessimistic:increase",
+        }
+    }
+
+    /// What records of ratios are called.
+    pub(super) const fn ratio(self) -> &'static str {
+        match self {
+            Self::Optimistic => "slo:sli_error:ratio_rate",
+            Self::Pessimistic => "slo:sli_error_pessimistic:ratio_rate",
+        }
+    }
+}
 
 /// A text as a PromQL string.
 pub(super) fn quoted(text: &str) -> String {
@@ -59,52 +99,73 @@ fn sum(by: &str, family: &str, matchers: &str, range: Range) -> String {
     format!("sum by ({by}) (increase({family}{{{matchers}}}[{range}]))")
 }
 
-/// What `slo_events_total` is asked for.
-fn counted(spec: &Spec, result: &str) -> String {
-    let workload = spec.selector.workload.as_deref().unwrap_or_default();
+/// What the counters of an objective are asked for.
+fn counted(spec: &Spec) -> String {
+    let selector = &spec.selector;
+    let mut found = format!("slo_id={},namespace={}", quoted(&spec.id()), quoted(&selector.namespace));
+    if let Some(workload) = &selector.workload {
+        found.push_str(&format!(",workload={}", quoted(workload)));
+    }
+    found
+}
+
+/// Counters of an objective: the exact ones of each node, else those beside the threshold.
+pub(super) fn counters(by: &str, matchers: &str, bound: Bound, same: &str, range: Range) -> String {
+    let comma = if matchers.is_empty() { "" } else { "," };
     format!(
-        "slo_id={},namespace={},workload={}{result}",
-        quoted(&spec.id()),
-        quoted(&spec.selector.namespace),
-        quoted(workload)
+        "sum by ({by}) (\n  increase({COUNTED}{{{matchers}}}[{range}])\n  or on ({same}) \
+         increase({BRACKET}{{{matchers}{comma}bound=\"{}\"}}[{range}])\n)",
+        bound.name()
     )
+}
+
+/// Labels by which two counters of an objective are those of one place.
+const PLACE: &str = "cluster, node, namespace, workload";
+
+/// Requests whose series has a bucket at the threshold, and those of them within it. A route or pod without that bucket has
+/// no say: its requests cannot be told fast from slow.
+fn measured(spec: &Spec, by: &str, threshold: std::time::Duration, range: Range) -> (String, String) {
+    let matchers = matchers(spec);
+    let own = quoted(&bound(threshold));
+    let all = format!(
+        "sum by ({by}) (increase({BUCKET}{{{matchers},le=\"+Inf\"}}[{range}]) and ignoring (le) \
+         increase({BUCKET}{{{matchers},le={own}}}[{range}]))"
+    );
+    (all, sum(by, BUCKET, &format!("{matchers},le={own}"), range))
 }
 
 /// All events of a range.
 pub(super) fn events(spec: &Spec, range: Range) -> String {
     let by = labels(spec);
-    let matchers = matchers(spec);
     match spec.sli {
-        Sli::Availability => sum(&by, REQUESTS, &matchers, range),
+        Sli::Availability => sum(&by, REQUESTS, &matchers(spec), range),
         Sli::Latency { threshold } => {
-            let all = sum(&by, BUCKET, &format!("{matchers},le=\"+Inf\""), range);
-            let good = sum(&by, BUCKET, &format!("{matchers},le={}", quoted(&bound(threshold))), range);
-            let measured = format!("({all} and {good})");
+            let (all, _) = measured(spec, &by, threshold, range);
             if spec.is_counted() {
-                format!("{}\nor\n{measured}", sum(&by, COUNTED, &counted(spec, ""), range))
+                let exact = counters(&by, &counted(spec), Bound::Optimistic, PLACE, range);
+                format!("{exact}\nor\n{all}")
             } else {
-                measured
+                all
             }
         }
     }
 }
 
 /// The bad events of a range.
-pub(super) fn errors(spec: &Spec, range: Range) -> String {
+pub(super) fn errors(spec: &Spec, at: Bound, range: Range) -> String {
     let by = labels(spec);
-    let matchers = matchers(spec);
     match spec.sli {
         Sli::Availability => {
+            let matchers = matchers(spec);
             let bad = sum(&by, REQUESTS, &format!("{matchers},code_class=\"5xx\""), range);
             format!("{bad}\nor\n0 * {}", sum(&by, REQUESTS, &matchers, range))
         }
         Sli::Latency { threshold } => {
-            let all = sum(&by, BUCKET, &format!("{matchers},le=\"+Inf\""), range);
-            let good = sum(&by, BUCKET, &format!("{matchers},le={}", quoted(&bound(threshold))), range);
+            let (all, good) = measured(spec, &by, threshold, range);
             // Two extrapolations can differ by less than one event.
-            let measured = format!("clamp_min({all} - {good}, 0)");
+            let measured = format!("clamp_min(\n  {all}\n  - {good},\n  0\n)");
             if spec.is_counted() {
-                let bad = sum(&by, COUNTED, &counted(spec, ",result=\"bad\""), range);
+                let bad = counters(&by, &format!("{},result=\"bad\"", counted(spec)), at, PLACE, range);
                 format!("{bad}\nor\n{measured}")
             } else {
                 measured
@@ -114,30 +175,68 @@ pub(super) fn errors(spec: &Spec, range: Range) -> String {
 }
 
 /// Bad events of a range by one label, the worst three.
-pub(super) fn worst(spec: &Spec, label: &str, cluster: &str, range: Range) -> String {
+pub(super) fn worst(spec: &Spec, label: &str, cluster: &str, at: Bound, range: Range) -> String {
     let matchers = format!("cluster={cluster},{}", matchers(spec));
     let bad = match spec.sli {
         Sli::Availability => sum(label, REQUESTS, &format!("{matchers},code_class=\"5xx\""), range),
-        Sli::Latency { threshold } => format!(
-            "{} - {}",
-            sum(label, BUCKET, &format!("{matchers},le=\"+Inf\""), range),
-            sum(label, BUCKET, &format!("{matchers},le={}", quoted(&bound(threshold))), range)
-        ),
+        Sli::Latency { threshold } => {
+            let all = sum(label, BUCKET, &format!("{matchers},le=\"+Inf\""), range);
+            let good = sum(label, BUCKET, &format!("{matchers},le={}", quoted(&bound(threshold))), range);
+            let own = format!("{all} - {good}");
+            if spec.is_counted() {
+                format!("({own} or {all} - {})", beside(spec, label, &matchers, at, range))
+            } else {
+                own
+            }
+        }
     };
     format!("topk(3, {bad} > 0)")
 }
 
-/// Requests that cannot be told fast from slow, as nobody counts against the threshold.
+/// Requests within the neighbour of a threshold that has no bucket.
+fn beside(spec: &Spec, label: &str, matchers: &str, at: Bound, range: Range) -> String {
+    let neighbour = match at {
+        Bound::Optimistic => "upper",
+        Bound::Pessimistic => "lower",
+    };
+    format!(
+        "sum by ({label}) (increase({BUCKET}{{{matchers}}}[{range}]) and on (cluster, namespace, workload, le) \
+         label_replace(slo_bracket_info{{slo_id={}}}, \"le\", \"$1\", \"{neighbour}\", \"(.+)\"))",
+        quoted(&spec.id())
+    )
+}
+
+/// Where an objective is measured beside its threshold, with the neighbours as labels, or where its requests cannot be told
+/// fast from slow at all.
 pub(super) fn without_bound(spec: &Spec, bound: &str) -> String {
     let by = labels(spec);
     let matchers = matchers(spec);
     let all = sum(&by, BUCKET, &format!("{matchers},le=\"+Inf\""), Range::H1);
     let good = sum(&by, BUCKET, &format!("{matchers},le={}", quoted(bound)), Range::H1);
-    let mut out = format!("({all} > 0)\nunless\n{good}");
-    if spec.is_counted() {
-        out.push_str(&format!("\nunless\n{}", sum(&by, COUNTED, &counted(spec, ""), Range::H1)));
+    if !spec.is_counted() {
+        return format!("({all} > 0)\nunless\n{good}");
     }
-    out
+    let own = counted(spec);
+    let exact = counters(&by, &own, Bound::Optimistic, PLACE, Range::H1);
+    format!(
+        "max by ({by}, lower, upper) (slo_bracket_info{{{own}}})\nor\n(\n  ({all} > 0)\n  unless\n  {good}\n  unless\n{}\n)",
+        indented(&exact)
+    )
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Lower end of Wilson's interval for the share of `errors` among `events`, at 95 %: what the share is at least, as few events
+/// as there may be. Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927, with
+/// z = 1.96: z² = 3.8416, z²/2 = 1.9208, z²/4 = 0.9604.
+pub(super) fn wilson(errors: &str, events: &str) -> String {
+    // An extrapolated count of errors can be above that of events.
+    format!(
+        "(\n      ({errors} + 1.9208\n        - 1.96 * sqrt(clamp_min({errors} * ({events} - {errors}) / {events}, 0) + 0.9604))\n      \
+         / ({events} + 3.8416)\n    )"
+    )
 }
 
 #[cfg(test)]

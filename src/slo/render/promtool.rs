@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::super::burn::{Fault, Severity, clearing_minutes, detection_minutes};
+use super::super::config::{Defaults, LowTraffic};
 use super::super::number::{percent, shortest};
 use super::super::spec::{Sli, Spec};
 use super::promql::{bound, quoted};
@@ -15,14 +16,20 @@ use super::{HEADER, yaml};
 
 /// Clean steps of 30 s before a fault: six hours.
 const BEFORE: u32 = 720;
-/// Requests in a step.
-const TRAFFIC: f64 = 6_000.0;
+/// Requests in a step. Of so many an interval of confidence is the share itself, to within what is tested.
+const fn traffic(low_traffic: LowTraffic) -> f64 {
+    match low_traffic {
+        LowTraffic::Gate => 6_000.0,
+        LowTraffic::Wilson => 6_000_000.0,
+    }
+}
 /// Minutes of the outage.
 const OUTAGE: f64 = 10.0;
 /// Longest detection that is tested.
 const PATIENCE: f64 = 300.0;
 
-pub(super) fn file(spec: &Spec, groups: &[Group], rules: &str) -> String {
+pub(super) fn file(spec: &Spec, defaults: &Defaults, groups: &[Group], rules: &str) -> String {
+    let traffic = traffic(defaults.low_traffic);
     let mut out = format!("{HEADER}rule_files:\n- {rules}\nevaluation_interval: 1m\n");
     // Left to itself, promtool may evaluate an alert before what it reads.
     out.push_str("group_eval_order:\n");
@@ -30,12 +37,12 @@ pub(super) fn file(spec: &Spec, groups: &[Group], rules: &str) -> String {
         let _ = writeln!(out, "- {}", yaml::scalar(&group.name));
     }
     out.push_str("tests:\n");
-    outage(&mut out, spec);
+    outage(&mut out, spec, traffic);
     for errors in [0.1, 0.01, 0.004] {
-        slower(&mut out, spec, errors);
+        slower(&mut out, spec, traffic, errors);
     }
     one_error(&mut out, spec);
-    vanished(&mut out, spec);
+    vanished(&mut out, spec, traffic);
     out
 }
 
@@ -144,7 +151,7 @@ fn expect(out: &mut String, spec: &Spec, alert: &str, minutes: f64, fires: bool)
 const PAGE: &str = "SLOErrorBudgetBurn";
 const TICKET: &str = "SLOErrorBudgetBurnSlow";
 
-fn outage(out: &mut String, spec: &Spec) {
+fn outage(out: &mut String, spec: &Spec, traffic: f64) {
     let begins = f64::from(BEFORE) / 2.0;
     let Some(detected) = detection_minutes(Severity::Page, spec.window, spec.objective, 1.0) else { return };
     if detected > OUTAGE {
@@ -157,7 +164,7 @@ fn outage(out: &mut String, spec: &Spec) {
     let (mut good, mut bad) = (Counter::new(), Counter::new());
     for (counter, share) in [(&mut good, [1.0, 0.0, 1.0]), (&mut bad, [0.0, 1.0, 0.0])] {
         for (share, steps) in share.into_iter().zip([BEFORE, steps, 800]) {
-            counter.grow(TRAFFIC * share, steps);
+            counter.grow(traffic * share, steps);
         }
     }
     series(out, spec, &good, &bad, "");
@@ -174,17 +181,17 @@ fn outage(out: &mut String, spec: &Spec) {
     }
 }
 
-fn slower(out: &mut String, spec: &Spec, errors: f64) {
+fn slower(out: &mut String, spec: &Spec, traffic: f64, errors: f64) {
     let begins = f64::from(BEFORE) / 2.0;
     let detected = detection_minutes(Severity::Page, spec.window, spec.objective, errors);
     let Some(detected) = detected.filter(|minutes| *minutes <= PATIENCE) else { return };
     name(out, spec, &format!("{} of errors page after {} minutes", percent(errors), shortest(detected)));
     let (mut good, mut bad) = (Counter::new(), Counter::new());
     let steps = (detected * 2.0) as u32 + 6;
-    good.grow(TRAFFIC, BEFORE);
-    good.grow(TRAFFIC * (1.0 - errors), steps);
+    good.grow(traffic, BEFORE);
+    good.grow(traffic * (1.0 - errors), steps);
     bad.grow(0.0, BEFORE);
-    bad.grow(TRAFFIC * errors, steps);
+    bad.grow(traffic * errors, steps);
     series(out, spec, &good, &bad, "");
     out.push_str("  promql_expr_test:\n");
     if detected > 2.0 {
@@ -212,10 +219,10 @@ fn one_error(out: &mut String, spec: &Spec) {
     }
 }
 
-fn vanished(out: &mut String, spec: &Spec) {
+fn vanished(out: &mut String, spec: &Spec, traffic: f64) {
     name(out, spec, "traffic that is gone pages for as long as it is gone");
     let (mut good, mut bad) = (Counter::new(), Counter::new());
-    good.grow(TRAFFIC, 240);
+    good.grow(traffic, 240);
     bad.grow(0.0, 240);
     series(out, spec, &good, &bad, " stale _x600");
     out.push_str("  promql_expr_test:\n");

@@ -9,16 +9,17 @@
 //!   spent what it had no time to spend.
 //! - Alerts need a least number of bad events, since one error at one request a minute is hundreds of times too much.
 //! - No series is not health: traffic that was there and is gone is an alert of its own, which keeps itself firing.
+//! - A threshold between two buckets has two ratios: pages read the optimistic one, which is what every record without a word
+//!   in its name is, tickets the pessimistic one.
 
 use std::fmt::Write as _;
 
-use super::super::burn::{Range, Severity, TIERS, Tier};
+use super::super::burn::Range;
 use super::super::config::Defaults;
 use super::super::number::{percent, shortest};
 use super::super::spec::{Mode, Sli, Spec};
-use super::evidence;
-use super::promql::{self, quoted};
-use super::{HEADER, Urgency, yaml};
+use super::promql::{self, Bound, quoted};
+use super::{HEADER, alerts, sloth, yaml};
 
 /// Rules that are evaluated together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,31 @@ pub struct Rule {
     pub annotations: Vec<(&'static str, String)>,
 }
 
+impl Rule {
+    /// A recording rule.
+    pub(super) fn record(name: String, expr: String, labels: Vec<(&'static str, String)>) -> Self {
+        Self { kind: Kind::Record(name), expr, labels, annotations: Vec::new() }
+    }
+
+    /// An alert that fires at once.
+    pub(super) fn alert(
+        name: &'static str,
+        expr: String,
+        labels: Vec<(&'static str, String)>,
+        annotations: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self { kind: Kind::Alert { name, hold: None }, expr, labels, annotations }
+    }
+
+    /// The same once it has held for `hold`.
+    pub(super) fn held(self, hold: &'static str) -> Self {
+        match self.kind {
+            Kind::Alert { name, .. } => Self { kind: Kind::Alert { name, hold: Some(hold) }, ..self },
+            Kind::Record(_) => self,
+        }
+    }
+}
+
 /// What a rule makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
@@ -58,8 +84,8 @@ pub enum Kind {
     },
 }
 
-/// Requests in five minutes of the last hour from which silence is worth a page.
-const TRAFFIC: u32 = 20;
+/// Errors of these ranges are also counted pessimistically: what tickets look at.
+const PESSIMISTIC: [Range; 3] = [Range::M5, Range::H2, Range::H6];
 
 /// The groups of one objective.
 pub(super) fn groups(spec: &Spec, defaults: &Defaults) -> Vec<Group> {
@@ -69,72 +95,96 @@ pub(super) fn groups(spec: &Spec, defaults: &Defaults) -> Vec<Group> {
         Group { name: format!("slo:{}:long", of.id), interval: "2m", rules: of.long() },
     ];
     if spec.mode == Mode::Alert {
-        found.push(Group { name: format!("slo:{}:alerts", of.id), interval: "30s", rules: of.alerts() });
+        found.push(Group { name: format!("slo:{}:alerts", of.id), interval: "30s", rules: alerts::of(&of) });
     }
     found
 }
 
-/// What holds for all objectives together.
-pub(super) fn common(defaults: &Defaults) -> Group {
-    Group { name: "slo:rules".into(), interval: "1m", rules: vec![missing(defaults)] }
-}
-
-struct Objective<'a> {
-    spec: &'a Spec,
-    defaults: &'a Defaults,
-    id: String,
+/// One objective, and what its series are called.
+pub(super) struct Objective<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) defaults: &'a Defaults,
+    pub(super) id: String,
 }
 
 impl Objective<'_> {
     fn record(&self, name: String, expr: String) -> Rule {
-        Rule { kind: Kind::Record(name), expr, labels: Vec::new(), annotations: Vec::new() }
+        Rule::record(name, expr, Vec::new())
     }
 
     fn record_first(&self, name: String, expr: String) -> Rule {
-        Rule { labels: vec![("slo_id", self.id.clone())], ..self.record(name, expr) }
+        Rule::record(name, expr, vec![("slo_id", self.id.clone())])
+    }
+
+    /// One that Sloth's dashboards read too.
+    fn record_for_sloth(&self, name: String, expr: String) -> Rule {
+        Rule::record(name, expr, sloth::labels(self))
     }
 
     /// One of this objective's own series.
-    fn series(&self, name: &str) -> String {
+    pub(super) fn series(&self, name: &str) -> String {
         format!("{name}{{slo_id={}}}", quoted(&self.id))
+    }
+
+    /// Which labels two series must share, where one of them has Sloth's labels too.
+    pub(super) fn on(&self) -> String {
+        if self.defaults.sloth_labels {
+            format!("on ({}, slo_id) ", promql::labels(self.spec))
+        } else {
+            String::new()
+        }
     }
 
     fn window(&self) -> Range {
         self.spec.window.into()
     }
 
+    /// True when its threshold may lie between two buckets.
+    pub(super) fn may_be_bracketed(&self) -> bool {
+        matches!(self.spec.sli, Sli::Latency { .. }) && self.spec.is_counted()
+    }
+
     fn counted(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         for range in Range::DIRECT {
+            let errors = |bound| promql::errors(self.spec, bound, range);
+            let name = |bound: Bound| format!("{}{range}", bound.errors());
             rules.push(
                 self.record_first(
                     format!("slo:sli_events:increase{range}"),
                     promql::events(self.spec, range),
                 ),
             );
-            rules.push(
-                self.record_first(
-                    format!("slo:sli_errors:increase{range}"),
-                    promql::errors(self.spec, range),
-                ),
-            );
-            rules.push(self.ratio(range));
+            rules.push(self.record_first(name(Bound::Optimistic), errors(Bound::Optimistic)));
+            if self.may_be_bracketed() && PESSIMISTIC.contains(&range) {
+                rules.push(self.record_first(name(Bound::Pessimistic), errors(Bound::Pessimistic)));
+                if range != Range::M5 {
+                    rules.push(self.ratio(Bound::Pessimistic, range));
+                }
+            }
+            rules.push(self.ratio(Bound::Optimistic, range));
         }
         rules.extend([Range::M5, Range::H1, Range::H6].map(|range| self.burn(range)));
         rules
     }
 
     /// Bad by all; no sample where there is nothing to divide by.
-    fn ratio(&self, range: Range) -> Rule {
-        let errors = self.series(&format!("slo:sli_errors:increase{range}"));
+    fn ratio(&self, bound: Bound, range: Range) -> Rule {
+        let errors = self.series(&format!("{}{range}", bound.errors()));
         let events = self.series(&format!("slo:sli_events:increase{range}"));
-        self.record(format!("slo:sli_error:ratio_rate{range}"), format!("{errors} / ({events} > 0)"))
+        self.record_for_sloth(format!("{}{range}", bound.ratio()), format!("{errors} / ({events} > 0)"))
     }
 
     fn burn(&self, range: Range) -> Rule {
         let ratio = self.series(&format!("slo:sli_error:ratio_rate{range}"));
         let budget = shortest(self.spec.objective.budget());
         self.record(format!("slo:burn_rate:ratio_rate{range}"), format!("{ratio} / {budget}"))
+    }
+
+    /// Sums of five minutes. By labels, so that what was recorded under others before is not lost.
+    fn slices(&self, name: &str, range: Range) -> String {
+        let five = self.series(&format!("{name}5m"));
+        format!("sum by ({}, slo_id) (sum_over_time({five}[{range}:5m]))", promql::labels(self.spec))
     }
 
     fn long(&self) -> Vec<Rule> {
@@ -144,15 +194,25 @@ impl Objective<'_> {
             ranges.push(self.window());
         }
         for range in ranges {
-            for what in ["events", "errors"] {
-                let five = self.series(&format!("slo:sli_{what}:increase5m"));
-                let expr = format!("sum_over_time({five}[{range}:5m])");
-                rules.push(self.record(format!("slo:sli_{what}:increase{range}"), expr));
+            let mut names = vec!["slo:sli_events:increase", Bound::Optimistic.errors()];
+            let is_bracketed = self.may_be_bracketed() && range <= Range::D3;
+            if is_bracketed {
+                names.push(Bound::Pessimistic.errors());
             }
-            rules.push(self.ratio(range));
+            for name in names {
+                rules.push(self.record(format!("{name}{range}"), self.slices(name, range)));
+            }
+            rules.push(self.ratio(Bound::Optimistic, range));
+            if is_bracketed {
+                rules.push(self.ratio(Bound::Pessimistic, range));
+            }
             // A range that ends on a full five minutes holds one slice more.
             let seen = self.series("slo:sli_events:increase5m");
-            let expr = format!("clamp_max(count_over_time({seen}[{range}:5m]) / {}, 1)", range.slices());
+            let by = promql::labels(self.spec);
+            let expr = format!(
+                "clamp_max(sum by ({by}, slo_id) (count_over_time({seen}[{range}:5m])) / {}, 1)",
+                range.slices()
+            );
             rules.push(self.record(format!("slo:window_coverage:ratio{range}"), expr));
         }
         rules.push(self.burn(Range::D3));
@@ -160,16 +220,18 @@ impl Objective<'_> {
         let ratio = self.series(&format!("slo:sli_error:ratio_rate{window}"));
         let seen = self.series(&format!("slo:window_coverage:ratio{window}"));
         let budget = shortest(self.spec.objective.budget());
-        let left = format!("1 - {ratio} * {seen} / {budget}");
+        let left = format!("1 - {ratio} * {}{seen} / {budget}", self.on());
         rules.push(self.record("slo:error_budget_remaining:ratio".into(), left));
         for (name, value) in [
             ("slo:objective:ratio", shortest(self.spec.objective.ratio())),
             ("slo:error_budget:ratio", budget),
             ("slo:time_period:days", self.spec.window.days().to_string()),
         ] {
-            rules.push(self.record_first(name.into(), format!("vector({value})")));
+            let rule = self.record_first(name.into(), format!("vector({value})"));
+            rules.push(Rule { labels: [rule.labels, sloth::labels(self)].concat(), ..rule });
         }
         rules.push(self.info());
+        rules.extend(sloth::records(self));
         rules
     }
 
@@ -193,153 +255,6 @@ impl Objective<'_> {
         }
         Rule { labels, ..self.record("slo:info".into(), "vector(1)".into()) }
     }
-
-    fn alerts(&self) -> Vec<Rule> {
-        let spec = self.spec;
-        let mut rules = vec![
-            self.alert(
-                "SLOErrorBudgetBurn",
-                Urgency::Page,
-                self.burning(Severity::Page, spec.page_min_bad_events),
-                evidence::burn(spec, self.defaults, "SLOErrorBudgetBurn", Range::H1),
-            ),
-            self.alert(
-                "SLOErrorBudgetBurnSlow",
-                Urgency::Ticket,
-                self.burning(Severity::Ticket, spec.ticket_min_bad_events),
-                evidence::burn(spec, self.defaults, "SLOErrorBudgetBurnSlow", Range::H6),
-            ),
-            self.held(
-                "5m",
-                self.alert(
-                    "SLOTrafficVanished",
-                    Urgency::Page,
-                    self.vanished(),
-                    evidence::vanished(spec, self.defaults),
-                ),
-            ),
-            self.held(
-                "6h",
-                self.alert(
-                    "SLOLowTraffic",
-                    Urgency::Info,
-                    self.low_traffic(),
-                    evidence::low_traffic(spec, self.defaults),
-                ),
-            ),
-        ];
-        if let Sli::Latency { threshold } = spec.sli {
-            let bound = promql::bound(threshold);
-            rules.push(self.held(
-                "15m",
-                Rule {
-                    labels: [vec![("slo_id", self.id.clone())], self.alert_labels(Urgency::Ticket)].concat(),
-                    ..self.alert(
-                        "SLOBucketMismatch",
-                        Urgency::Ticket,
-                        promql::without_bound(spec, &bound),
-                        evidence::bucket(spec, self.defaults, &bound),
-                    )
-                },
-            ));
-        }
-        rules
-    }
-
-    fn alert_labels(&self, urgency: Urgency) -> Vec<(&'static str, String)> {
-        let mut labels = vec![
-            ("severity", urgency.name(self.defaults.severities).to_owned()),
-            ("slo", self.spec.name.clone()),
-        ];
-        if !self.spec.owner.is_empty() {
-            labels.push(("owner", self.spec.owner.clone()));
-        }
-        labels
-    }
-
-    fn alert(
-        &self,
-        name: &'static str,
-        urgency: Urgency,
-        expr: String,
-        annotations: Vec<(&'static str, String)>,
-    ) -> Rule {
-        let labels = self.alert_labels(urgency);
-        Rule { kind: Kind::Alert { name, hold: None }, expr, labels, annotations }
-    }
-
-    fn held(&self, hold: &'static str, rule: Rule) -> Rule {
-        let Kind::Alert { name, .. } = rule.kind else { return rule };
-        Rule { kind: Kind::Alert { name, hold: Some(hold) }, ..rule }
-    }
-
-    fn burning(&self, severity: Severity, least: u32) -> String {
-        let tiers = TIERS.iter().filter(|tier| tier.severity == severity);
-        tiers.map(|tier| self.tier(tier, least)).collect::<Vec<_>>().join("\nor\n")
-    }
-
-    fn tier(&self, tier: &Tier, least: u32) -> String {
-        let threshold = shortest(tier.threshold(self.spec.window, self.spec.objective));
-        let ratio = |range: Range| self.series(&format!("slo:sli_error:ratio_rate{range}"));
-        let seen = match tier.long {
-            Range::D1 | Range::D3 => {
-                format!(" * {}", self.series(&format!("slo:window_coverage:ratio{}", tier.long)))
-            }
-            _ => String::new(),
-        };
-        format!(
-            "(\n  {} > {threshold}\n  and {}{seen} > {threshold}\n  and {} >= {least}\n)",
-            ratio(tier.short),
-            ratio(tier.long),
-            self.series(&format!("slo:sli_errors:increase{}", tier.long)),
-        )
-    }
-
-    /// Traffic that was there within the hour and is gone. The second half keeps it firing when the hour is over; lines that
-    /// are not yet read are no silence.
-    fn vanished(&self) -> String {
-        let events = self.series("slo:sli_events:increase5m");
-        let by = promql::labels(self.spec);
-        let firing = format!(
-            "ALERTS{{alertname=\"SLOTrafficVanished\",alertstate=\"firing\",slo_id={}}}",
-            quoted(&self.id)
-        );
-        let mut out = format!(
-            "(\n  max_over_time({events}[1h] offset 5m) > {TRAFFIC}\n  or\n  max by ({by}, slo_id) ({firing})\n)\nunless\n({events} > 0)"
-        );
-        if let Some(workload) = &self.spec.selector.workload {
-            let _ = write!(
-                out,
-                "\nunless on ({by})\n(max by ({by}) (red_source_lag_seconds{{namespace={},workload={},source=\"log\"}}) > 60)",
-                quoted(&self.spec.selector.namespace),
-                quoted(workload)
-            );
-        }
-        out
-    }
-
-    /// Even if every request failed, the gate of the page would not be reached within its ranges.
-    fn low_traffic(&self) -> String {
-        let events = self.series("slo:sli_events:increase6h");
-        format!("{events} > 0 and {events} < {}", self.spec.page_min_bad_events)
-    }
-}
-
-/// An objective is counted by an agent and has no rules here.
-fn missing(defaults: &Defaults) -> Rule {
-    Rule {
-        kind: Kind::Alert { name: "SLORuleMissing", hold: Some("15m") },
-        expr: "count by (cluster, slo_id) (slo_events_total) unless on (slo_id) slo:info".into(),
-        labels: vec![("severity", Urgency::Ticket.name(defaults.severities).to_owned())],
-        annotations: vec![
-            ("summary", "{{ $labels.slo_id }} is declared, and no rules for it are loaded".into()),
-            (
-                "description",
-                "An agent counts this objective and nothing evaluates it. Render the rules from the same config and load them.".into(),
-            ),
-            ("runbook_url", evidence::runbook(defaults, "SLORuleMissing")),
-        ],
-    }
 }
 
 /// A rule file of Prometheus.
@@ -356,7 +271,8 @@ pub(super) fn custom_resource(groups: &[Group]) -> String {
     )
 }
 
-fn text(groups: &[Group]) -> String {
+/// Groups as a rule file has them, from `groups:` on.
+pub fn text(groups: &[Group]) -> String {
     if groups.is_empty() {
         return "groups: []\n".to_owned();
     }

@@ -26,6 +26,8 @@ struct Tally {
     /// Since the beginning.
     total: u64,
     connections: u64,
+    /// Requests since the beginning that nobody answers.
+    hanging: u64,
     /// Tenths of a millisecond that each request came off its time.
     off: Vec<u32>,
 }
@@ -54,10 +56,11 @@ impl Tally {
             f64::from(self.off.get(index).copied().unwrap_or(0)) / 10.0
         };
         format!(
-            "{{\"targets\":{},\"requests\":{},\"total\":{},\"connections\":{},\"jitter_p50_ms\":{},\"jitter_p99_ms\":{},\"jitter_max_ms\":{}}}",
+            "{{\"targets\":{},\"requests\":{},\"total\":{},\"hanging\":{},\"connections\":{},\"jitter_p50_ms\":{},\"jitter_p99_ms\":{},\"jitter_max_ms\":{}}}",
             self.last.len(),
             self.requests,
             self.total,
+            self.hanging,
             self.connections,
             at(0.5),
             at(0.99),
@@ -116,7 +119,10 @@ fn serve(connection: TcpStream, pages: &Pages, tally: &Mutex<Tally>) -> io::Resu
                 drop(tally);
                 out.write_all(&answer(b"{}", ""))?;
             }
-            (_, "/hang") => std::thread::sleep(Duration::from_secs(3600)),
+            (_, "/hang") => {
+                lock().hanging += 1;
+                std::thread::sleep(Duration::from_secs(3600));
+            }
             (_, path) => {
                 lock().take(path, pages.interval);
                 out.write_all(pages.gzip.as_ref().filter(|_| takes_gzip).unwrap_or(&pages.plain))?;

@@ -126,6 +126,7 @@ impl Redactor {
         let original = *record;
         let mut hits = self.find_in_line(scope, in_key, &original, arena);
         let body_hits = !hits.is_empty();
+        let has_secret = hits.iter().any(|hit| hit.rule < find::EMAIL);
         let edits = if body_hits { self.edits(&original, arena, &mut hits) } else { Vec::new() };
 
         let mut any = false;
@@ -153,6 +154,9 @@ impl Redactor {
         }
         if any {
             record.marks.insert(Marks::REDACTED);
+            if has_secret {
+                record.marks.insert(Marks::SECRET);
+            }
         }
     }
 

@@ -28,6 +28,7 @@ use super::super::judge::{self, Judgement};
 use super::super::pack::Packer;
 use super::super::{Compression, Protocol, Transport, grpc};
 use super::Config;
+use crate::data::clock;
 use crate::metrics;
 use crate::sink::deliver::Mix;
 use crate::sink::{Answer, Verdict, said};
@@ -179,6 +180,7 @@ pub(super) async fn run(
     let mut sender = Sender {
         delivered: metrics::SINK_SAMPLES.with_label_values(&[name.as_str(), "delivered"]),
         up: metrics::SINK_UP.with_label_values(&[name.as_str()]),
+        last_success: crate::sink::last_success(&name),
         name,
         transport,
         tenant,
@@ -208,6 +210,7 @@ struct Sender {
     buffer: Arc<Buffer>,
     delivered: prometheus::IntCounter,
     up: prometheus::IntGauge,
+    last_success: prometheus::IntGauge,
     failures: u32,
     /// What was last said of a refusal or a warning.
     told: Option<String>,
@@ -233,11 +236,13 @@ impl Sender {
             match verdict {
                 Verdict::Delivered => {
                     self.count("delivered");
+                    self.last_success.set(clock::unix_ms() / 1000);
                     self.delivered.inc_by(packed.points);
                     self.works(true, &answer);
                 }
                 Verdict::Partial { refused, message } => {
                     self.count("delivered");
+                    self.last_success.set(clock::unix_ms() / 1000);
                     self.delivered.inc_by(packed.points - refused.min(packed.points));
                     self.buffer.lose("partial_success", refused);
                     self.works(true, &answer);

@@ -1,58 +1,58 @@
-//! `nodewick slo`: objectives checked, rendered and tried out.
+//! `nodewick slo`: objectives checked, rendered, tried out, imported, suggested and held against history.
+
+mod backtest;
+mod import;
+mod manifests;
+mod prometheus;
+mod render;
+mod suggest;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use nodewick::config::Config;
 use nodewick::data::units::{Percent, Rate, Span};
 use nodewick::slo::burn::Fault;
-use nodewick::slo::render::{self, File};
 use nodewick::slo::simulate::simulate;
 use nodewick::slo::{Mode, Spec, number};
 
-use super::{ConfigArgs, print};
+use super::{ConfigArgs, Output, print};
+use manifests::{ManifestArgs, declared};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Say what the declared objectives mean, and what is odd about them.
     Lint(LintArgs),
     /// Write rules, their unit tests, Alertmanager's part and runbooks.
-    Render(RenderArgs),
+    Render(render::RenderArgs),
     /// Say when a fault would page, when that would end, and what it spends.
     Simulate(SimulateArgs),
+    /// Take over objectives of OpenSLO, Sloth and Pyrra; exit code 1 when some are rejected.
+    Import(import::ImportArgs),
+    /// Propose objectives that the traffic of the last weeks would have kept.
+    Suggest(suggest::SuggestArgs),
+    /// Replay history: which pages and tickets would have come.
+    Backtest(backtest::BacktestArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LintArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    manifests: ManifestArgs,
     /// Requests that each workload gets, to judge objectives of quiet services: 60/m.
     #[arg(long, value_name = "RATE")]
     requests: Option<Rate>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct RenderArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Directory to write to.
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
-    /// Write these parts only.
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Part>,
-    /// Write nothing; exit 1 when a file differs from what would be written.
-    #[arg(long)]
-    check: bool,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct SimulateArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    manifests: ManifestArgs,
     /// Share of requests that are bad: 1%.
     #[arg(long, value_name = "SHARE")]
     errors: Percent,
@@ -67,37 +67,17 @@ pub(super) struct SimulateArgs {
     slo: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Part {
-    Rules,
-    Prometheusrule,
-    Loki,
-    Tests,
-    Alertmanager,
-    Runbooks,
-}
-
-impl From<Part> for render::Part {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Rules => Self::Rules,
-            Part::Prometheusrule => Self::PrometheusRule,
-            Part::Loki => Self::Loki,
-            Part::Tests => Self::Tests,
-            Part::Alertmanager => Self::Alertmanager,
-            Part::Runbooks => Self::Runbooks,
-        }
-    }
-}
-
 /// Longest fault that is simulated: the longest window.
 const LONGEST_DAYS: u64 = 90;
 
 pub(super) fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Lint(args) => lint(args),
-        Verb::Render(args) => render(args),
+        Verb::Render(args) => render::run(args),
         Verb::Simulate(args) => simulation(args),
+        Verb::Import(args) => import::run(args),
+        Verb::Suggest(args) => suggest::run(args),
+        Verb::Backtest(args) => backtest::run(args),
     }
 }
 
@@ -110,14 +90,16 @@ fn load(args: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(loaded.config)
 }
 
-fn declared(config: &Config) -> anyhow::Result<Vec<Spec>> {
-    let specs = config.slo.specs();
-    if specs.is_empty() {
-        anyhow::bail!(
-            "the config declares no objective; write a table like [slo.checkout-availability] (docs/reference/config.md)"
-        );
+/// The objective of a name or id, or all.
+fn chosen(specs: Vec<Spec>, name: Option<&str>) -> anyhow::Result<Vec<Spec>> {
+    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+    let wanted = |spec: &Spec| name.is_none_or(|name| name == spec.name || name == spec.id());
+    let found: Vec<Spec> = specs.into_iter().filter(wanted).collect();
+    if found.is_empty() {
+        let name = name.unwrap_or_default();
+        anyhow::bail!("no objective is called {name:?}; there are {}", names.join(", "));
     }
-    Ok(specs)
+    Ok(found)
 }
 
 fn per_minute(rate: Rate) -> f64 {
@@ -126,7 +108,7 @@ fn per_minute(rate: Rate) -> f64 {
 
 fn lint(args: &LintArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    let specs = declared(&config)?;
+    let specs = declared(&config, &args.manifests)?;
     let mut out = String::new();
     for spec in &specs {
         let allowed = spec.objective.budget() * f64::from(spec.window.minutes());
@@ -149,43 +131,9 @@ fn lint(args: &LintArgs) -> anyhow::Result<ExitCode> {
     print(&out)
 }
 
-fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
-    let config = load(&args.config)?;
-    let specs = declared(&config)?;
-    let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
-    let files = render::files(&specs, &config.slo.defaults, &parts);
-    if args.check {
-        let differs = |file: &&File| {
-            std::fs::read_to_string(args.out.join(&file.path)).ok().as_ref() != Some(&file.text)
-        };
-        let differing: Vec<&File> = files.iter().filter(differs).collect();
-        for file in &differing {
-            eprintln!("{} differs from what the config says", args.out.join(&file.path).display());
-        }
-        return Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
-    let mut out = String::new();
-    for file in &files {
-        let path = args.out.join(&file.path);
-        write(&path, &file.text).with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(out, "{}", path.display())?;
-    }
-    if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
-        eprintln!("notice: every objective is observed and none alerts; mode = \"alert\" makes it page");
-    }
-    print(&out)
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(path, text)
-}
-
 fn simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    let specs = declared(&config)?;
+    let specs = declared(&config, &args.manifests)?;
     let minutes = args.lasting.0.as_secs_f64() / 60.0;
     if args.lasting.0.is_zero() || args.lasting.0.as_secs() > LONGEST_DAYS * 86_400 {
         anyhow::bail!(
@@ -198,21 +146,12 @@ fn simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     let fault = Fault { errors: f64::from(args.errors.millionths()) / 1e6, minutes };
     let mut out = String::new();
-    let wanted = |spec: &&Spec| args.slo.as_ref().is_none_or(|name| *name == spec.name || *name == spec.id());
-    for spec in specs.iter().filter(wanted) {
+    for spec in &chosen(specs, args.slo.as_deref())? {
         let per_minute = per_minute(args.requests);
         out.push_str(&simulate(spec, fault, per_minute).text(spec, fault, per_minute));
         if spec.mode == Mode::Observe {
             out.push_str("  (observed: the rules call nobody until mode = \"alert\")\n");
         }
-    }
-    if out.is_empty() {
-        let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        anyhow::bail!(
-            "no objective is called {:?}; there are {}",
-            args.slo.as_deref().unwrap_or_default(),
-            names.join(", ")
-        );
     }
     print(&out)
 }

@@ -1,9 +1,9 @@
-//! The little YAML that the rendered files need.
+//! The little YAML that rendered files need.
 //!
 //! In: texts. Out: scalars that every YAML reader takes for the same text, whatever is in them.
 
 /// A scalar on one line: bare where nothing in it can be misread, else in single quotes.
-pub(super) fn scalar(text: &str) -> String {
+pub fn scalar(text: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "_-./:".contains(c);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     let is_word = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"]
@@ -17,7 +17,7 @@ pub(super) fn scalar(text: &str) -> String {
 }
 
 /// The value of a key: on the same line, or as a block below it, `indent` spaces deep.
-pub(super) fn value(text: &str, indent: usize) -> String {
+pub fn value(text: &str, indent: usize) -> String {
     if !text.contains('\n') {
         return scalar(text);
     }
@@ -33,7 +33,7 @@ pub(super) fn value(text: &str, indent: usize) -> String {
 }
 
 /// `text` with every line that is not empty moved right.
-pub(super) fn indented(text: &str, indent: usize) -> String {
+pub fn indented(text: &str, indent: usize) -> String {
     let pad = " ".repeat(indent);
     text.lines()
         .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("{pad}{line}\n") })
