@@ -33,6 +33,8 @@ pub struct Binary {
     pub right: Expr,
     /// `on (…)`: the labels that must be equal; without it all are.
     pub on: Option<Vec<String>>,
+    /// `on` names labels that need not be equal (`ignoring (…)`), not those that must.
+    pub ignores: bool,
 }
 
 /// Series by name and labels.
@@ -414,15 +416,16 @@ impl Parser {
         let mut left = self.unary()?;
         while let Some(op) = self.operator().filter(|op| op.binds() > least) {
             self.at += 1;
-            let on = if self.takes_word("on") { Some(self.names()?) } else { None };
-            for word in ["ignoring", "group_left", "group_right", "bool"] {
+            let ignores = self.takes_word("ignoring");
+            let on = if ignores || self.takes_word("on") { Some(self.names()?) } else { None };
+            for word in ["group_left", "group_right", "bool"] {
                 if self.takes_word(word) {
                     return Err(format!("{word} is not understood"));
                 }
             }
             // All but ^ group from the left.
             let right = self.expr(op.binds() - u8::from(op == Op::Power))?;
-            left = Expr::Binary(Box::new(Binary { op, left, right, on }));
+            left = Expr::Binary(Box::new(Binary { op, left, right, on, ignores }));
         }
         self.depth -= 1;
         Ok(left)
@@ -434,7 +437,13 @@ impl Parser {
         }
         // It binds as a product does: -2^2 is -4.
         let right = self.expr(Op::Multiply.binds())?;
-        Ok(Expr::Binary(Box::new(Binary { op: Op::Multiply, left: Expr::Number(-1.0), right, on: None })))
+        Ok(Expr::Binary(Box::new(Binary {
+            op: Op::Multiply,
+            left: Expr::Number(-1.0),
+            right,
+            on: None,
+            ignores: false,
+        })))
     }
 
     fn names(&mut self) -> Result<Vec<String>, String> {
@@ -615,7 +624,6 @@ mod tests {
             "sum(a[5m])",
             "clamp_min(a)",
             "a{b=~\"(\"}",
-            "a + ignoring(b) c",
             "sum without (a) (b)",
             "1 2",
             "\"a",

@@ -140,12 +140,13 @@ impl Scope<'_> {
     }
 
     fn binary(&self, binary: &Binary) -> Value {
-        let Binary { op, left, right, on } = binary;
+        let Binary { op, left, right, on, ignores } = binary;
+        let (on, ignores) = (on.as_deref(), *ignores);
         let op = *op;
         let (left, right) = (self.eval(left), self.eval(right));
         if op.is_set() {
             let (left, right) = (left.into_vector(), right.into_vector());
-            return Value::Vector(combine(op, left, right, on.as_deref()));
+            return Value::Vector(combine(op, left, right, (on, ignores)));
         }
         let keeps = |left: f64, right: f64, kept: f64| {
             if op.compares() {
@@ -172,12 +173,12 @@ impl Scope<'_> {
                 Value::Vector(found.collect())
             }
             (Value::Vector(left), Value::Vector(right)) => {
-                let on = on.as_deref();
                 let found = left.into_iter().filter_map(|(labels, value)| {
-                    let (_, other) = right.iter().find(|(other, _)| match_on(&labels, other, on))?;
+                    let (_, other) =
+                        right.iter().find(|(other, _)| match_on(&labels, other, (on, ignores)))?;
                     let value = keeps(value, *other, value)?;
                     let labels = match on {
-                        Some(on) if !op.compares() => kept(&labels, on),
+                        Some(on) if !op.compares() && !ignores => kept(&labels, on),
                         _ => labels,
                     };
                     Some((labels, value))
@@ -224,8 +225,15 @@ fn compare(op: Op, left: f64, right: f64) -> bool {
     }
 }
 
-fn match_on(left: &Labels, right: &Labels, on: Option<&[String]>) -> bool {
+fn match_on(left: &Labels, right: &Labels, (on, ignores): (Option<&[String]>, bool)) -> bool {
     match on {
+        Some(names) if ignores => {
+            let rest = |labels: &Labels| {
+                let kept = labels.iter().filter(|(name, _)| !names.iter().any(|own| **own == **name));
+                kept.cloned().collect::<Vec<_>>()
+            };
+            rest(left) == rest(right)
+        }
         Some(on) => on.iter().all(|name| label(left, name) == label(right, name)),
         None => left == right,
     }
@@ -235,7 +243,7 @@ fn kept(labels: &Labels, names: &[String]) -> Labels {
     labels.iter().filter(|(own, _)| names.iter().any(|name| **name == **own)).cloned().collect()
 }
 
-fn combine(op: Op, left: Vector, right: Vector, on: Option<&[String]>) -> Vector {
+fn combine(op: Op, left: Vector, right: Vector, on: (Option<&[String]>, bool)) -> Vector {
     match op {
         Op::And | Op::Unless => left
             .into_iter()
