@@ -11,6 +11,7 @@
 //! configs say the same of it ([`node_pods`]). Everything else is the [`Pipeline`], which a new config ends in that same
 //! order and starts again ([`reload`]).
 
+mod evaluator;
 pub mod harden;
 pub mod keys;
 mod metrics;
@@ -51,7 +52,7 @@ use crate::logs::{self, Legacy, process};
 use crate::metrics as figures;
 use crate::scrape::status::Board;
 use crate::sink::pull::Workloads;
-use crate::sink::{loki, otlp, remote_write, said, stdout};
+use crate::sink::{alertmanager, loki, otlp, remote_write, said, stdout};
 use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
 
 use node_pods::NodePods;
@@ -85,6 +86,14 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An Alertmanager cannot be used as configured.
+    #[error("[alertmanager.{name}] {source}")]
+    Alertmanager {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What is to be scraped cannot be.
     #[error("[scrape] {0}")]
     Scrape(String),
@@ -101,7 +110,12 @@ impl Error {
     pub fn is_config(&self) -> bool {
         matches!(
             self,
-            Self::Listen(_) | Self::Process(_) | Self::Files(_) | Self::Scrape(_) | Self::Sink { .. }
+            Self::Listen(_)
+                | Self::Process(_)
+                | Self::Files(_)
+                | Self::Scrape(_)
+                | Self::Sink { .. }
+                | Self::Alertmanager { .. }
         )
     }
 }
@@ -196,6 +210,8 @@ struct Lasting {
     board: Board,
     /// The last samples of every source, for the page `/metrics/workloads`.
     workloads: Arc<Workloads>,
+    /// How objectives stand, for the page `/slos`.
+    slos: Arc<evaluator::Slos>,
 }
 
 impl Lasting {
@@ -208,6 +224,7 @@ impl Lasting {
             series: metrics::Kept::default(),
             board: Board::default(),
             workloads: Arc::default(),
+            slos: Arc::default(),
         }
     }
 }
@@ -263,7 +280,11 @@ async fn run_known(
         let mut admin = admin
             .with_ledger(Arc::new(page))
             .with_sinks(Arc::new(sinks))
-            .with_page("/targets", Arc::new(targets));
+            .with_page("/targets", Arc::new(targets))
+            .with_page("/slos", {
+                let slos = Arc::clone(&lasting.slos);
+                Arc::new(move || slos.page())
+            });
         if config.admin.keeps_workloads(config.sink.takes_metrics()) {
             let workloads = Arc::clone(&lasting.workloads);
             admin = admin.with_workloads(Arc::new(move |open_metrics| workloads.render(open_metrics)));
@@ -378,11 +399,13 @@ impl Pipeline {
         if config.admin.keeps_workloads(config.sink.takes_metrics()) {
             samples.push(lasting.workloads.collector());
         }
+        let evaluator = start_evaluator(config, lasting, &mut supervisor)?;
         let quiet = CancellationToken::new();
         let start = metrics::Start {
             config,
             pods: pods.clone(),
             sinks: samples,
+            evaluator,
             kept: std::mem::take(&mut lasting.series),
             board: lasting.board.clone(),
             health: lasting.health.clone(),
@@ -473,6 +496,9 @@ fn forget_sinks(before: &Config, after: &Config) {
         let local = sink.stores().into_iter().map(|(name, _)| format!("local.{name}")).collect::<Vec<_>>();
         loki.chain(otlp).chain(samples).chain(remote).chain(stdout).chain(local).collect::<Vec<_>>()
     };
+    for name in before.alertmanager.keys().filter(|name| !after.alertmanager.contains_key(*name)) {
+        let _ = figures::ALERTMANAGER_UP.remove_label_values(&[&format!("alertmanager.{name}")]);
+    }
     let still = labels(after);
     for label in labels(before).iter().filter(|label| !still.contains(label)) {
         let gauges = [
@@ -589,6 +615,28 @@ fn start_sinks_of_samples(
         sinks.push(collect);
     }
     Ok(sinks)
+}
+
+/// Starts the evaluator of objectives, where there is one, and a task for each Alertmanager that it tells of alerts.
+fn start_evaluator(
+    config: &Config,
+    lasting: &Lasting,
+    supervisor: &mut Supervisor,
+) -> Result<Option<evaluator::Running>, Error> {
+    let (running, heard) = evaluator::start(config, &lasting.slos, &lasting.health);
+    let standing = evaluator::Standing::new(&lasting.health);
+    for (name, sink) in config.alertmanager.iter().filter(|_| running.is_some()) {
+        let label = format!("alertmanager.{name}");
+        let (standing, own) = (standing.clone(), label.clone());
+        let note = Box::new(move |why| standing.note(&own, why));
+        let task = alertmanager::sink(&label, sink, heard.clone(), supervisor.kill(), note)
+            .map_err(|error| Error::Alertmanager { name: name.clone(), source: Box::new(error) })?;
+        supervisor.spawn(label, async {
+            task.await;
+            Ok::<_, Infallible>(())
+        });
+    }
+    Ok(running)
 }
 
 fn refused(kind: &'static str, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

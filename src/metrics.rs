@@ -262,6 +262,19 @@ table! {
         "Times that lines of a log were shipped and were gone before a restart could count their requests, so that RED may show some too few, by reason: rotated (files were deleted before they were read again), deleted (the whole log was), truncated, unreadable.";
     counter RED_STATE_FAILURES = "nodewick_red_state_failures_total" [],
         "Times that the RED counters could not be made durable; counting goes on, but a crash may count requests twice.";
+    // objectives
+    counter EVALUATIONS = "nodewick_evaluator_evaluations_total" [],
+        "Times that the agent has evaluated its objectives itself; it stands still where a Prometheus does it.";
+    gauge EVALUATOR_SERIES = "nodewick_evaluator_series" [],
+        "Series whose samples of the last six hours are kept to judge objectives.";
+    counter EVALUATOR_REFUSED = "nodewick_evaluator_samples_refused_total" [],
+        "Samples of series beyond what is kept to judge objectives, so that these may see too few events.";
+    counter EVALUATOR_STATE_FAILURES = "nodewick_evaluator_state_failures_total" [],
+        "Times that what is known of objectives could not be made durable; it goes on in memory, but a restart forgets it.";
+    counter ALERTMANAGER_ALERTS = "nodewick_alertmanager_alerts_total" ["alertmanager", "outcome"],
+        "Alerts that were told to an Alertmanager, by outcome (delivered, refused, retried); each is told once a minute.";
+    gauge ALERTMANAGER_UP = "nodewick_alertmanager_up" ["alertmanager"],
+        "1 while an Alertmanager takes alerts, 0 when the last ones were not taken.";
     // sinks
     counter SINK_RECORDS = "nodewick_sink_records_total" ["sink", "outcome"],
         "Records by sink and outcome (delivered, lost, dropped).";

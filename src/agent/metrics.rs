@@ -37,7 +37,7 @@ use crate::scrape::targets::{Site, Targets};
 use crate::scrape::{Event, Fetched, Output};
 use crate::supervise::Supervisor;
 
-use super::{Error, Known, objectives};
+use super::{Error, Known, evaluator, objectives};
 use objectives::{Follow, Said, Watching};
 
 /// Name of the note on the health page.
@@ -85,6 +85,8 @@ pub(super) struct Start<'a> {
     pub(super) pods: Option<Pods>,
     /// Where samples go.
     pub(super) sinks: Vec<Box<dyn Collect>>,
+    /// Who judges objectives, where it is done here.
+    pub(super) evaluator: Option<evaluator::Running>,
     /// What an earlier pipeline left.
     pub(super) kept: Kept,
     /// What is shown of targets.
@@ -103,7 +105,7 @@ impl Metrics {
         start: Start<'_>,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, Option<Box<dyn AccessTap>>), Error> {
-        let Start { config, pods, sinks, kept, board, health, reading_ended, registry } = start;
+        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended, registry } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
         let samples = Rules::compile(&config.scrape.metric_relabel).map_err(rules)?;
@@ -169,7 +171,7 @@ impl Metrics {
         let ticks = Ticks {
             red: red.is_some().then_some(config.red.interval.0),
             host: host.as_ref().map(host::Collector::interval),
-            flush: !sinks.is_empty(),
+            flush: !sinks.is_empty() || evaluator.is_some(),
         };
         let clock = tick(ticks, sender, stop.clone(), reading_ended);
         supervisor.spawn("metrics-clock", async move {
@@ -185,6 +187,7 @@ impl Metrics {
             registry,
             host,
             sinks,
+            evaluator,
             board,
             health,
             buffers,
@@ -296,6 +299,7 @@ struct Worker {
     registry: Known,
     host: Option<host::Collector>,
     sinks: Vec<Box<dyn Collect>>,
+    evaluator: Option<evaluator::Running>,
     board: Board,
     health: Health,
     buffers: Buffers,
@@ -317,9 +321,13 @@ impl Worker {
                 Work::Host => self.host(),
                 Work::Flush => {
                     self.sweep();
+                    self.evaluate();
                     self.sinks.iter_mut().for_each(|sink| sink.flush());
                 }
             }
+        }
+        if let Some(evaluator) = &mut self.evaluator {
+            evaluator.save();
         }
         self.sinks.iter_mut().for_each(|sink| sink.flush());
         let said = self.follow.map(|follow| follow.said()).unwrap_or_default();
@@ -333,7 +341,7 @@ impl Worker {
             }
             Event::Removed { .. } => None,
         };
-        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), evaluator: None, sinks: &mut self.sinks };
         let report = self.book.take(event, &mut out);
         self.buffers.put(self.book.take_buffer());
         let Some((target, time_unix_ms, took, fetched)) = told else { return };
@@ -365,7 +373,7 @@ impl Worker {
         let note =
             "the state directory cannot be written: a crash may count requests of logs twice or not at all";
         self.health.note(NOTE, (!durable).then(|| note.to_owned()));
-        let mut out = Out { red: None, sinks: &mut self.sinks };
+        let mut out = Out { red: None, evaluator: self.evaluator.as_mut(), sinks: &mut self.sinks };
         self.book.own(origin, &mut self.page, now, &mut out);
         self.done_with_page();
     }
@@ -375,9 +383,17 @@ impl Worker {
         self.page.clear();
         host.collect(clock::now(), &mut self.page);
         let origin = Arc::clone(host.origin());
-        let mut out = Out { red: None, sinks: &mut self.sinks };
+        let mut out = Out { red: None, evaluator: None, sinks: &mut self.sinks };
         self.book.own(&origin, &mut self.page, clock::unix_ms(), &mut out);
         self.done_with_page();
+    }
+
+    /// Objectives are judged by what was published until now; what is found is published, too.
+    fn evaluate(&mut self) {
+        let Some(evaluator) = &mut self.evaluator else { return };
+        let Some((origin, page)) = evaluator.tick() else { return };
+        let mut out = Out { red: None, evaluator: None, sinks: &mut self.sinks };
+        self.book.own(&Arc::clone(origin), page, clock::unix_ms(), &mut out);
     }
 
     /// The page is made anew next time; one that was large leaves no memory behind.
@@ -391,7 +407,7 @@ impl Worker {
     /// Targets that a reload took away had nobody who could tell their end.
     fn sweep(&mut self) {
         let silent = i64::try_from(self.silence.as_millis()).unwrap_or(i64::MAX);
-        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), evaluator: None, sinks: &mut self.sinks };
         self.book.sweep(clock::unix_ms().saturating_sub(silent), &mut out);
     }
 }
@@ -399,6 +415,7 @@ impl Worker {
 /// Hands pages on: raw ones to RED, final ones to every sink.
 struct Out<'a> {
     red: Option<&'a mut Red>,
+    evaluator: Option<&'a mut evaluator::Running>,
     sinks: &'a mut [Box<dyn Collect>],
 }
 
@@ -410,6 +427,9 @@ impl Output for Out<'_> {
     }
 
     fn page(&mut self, origin: &Arc<Origin>, page: &Page) {
+        if let Some(evaluator) = &mut self.evaluator {
+            evaluator.page(origin, page);
+        }
         for sink in &mut *self.sinks {
             sink.page(origin, page);
         }

@@ -109,10 +109,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     }
     for kind in ["loki", "otlp", "remote_write", "stdout", "local"] {
         for name in sink_names(config, kind) {
-            let valid = !name.is_empty()
-                && name.len() <= 63
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            if !valid {
+            if !is_name(name) {
                 let message = "a sink's name is 1 to 63 letters, digits, '-' or '_'".to_owned();
                 add(Level::Error, &["sink", kind, name], message, "");
             }
@@ -142,6 +139,37 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         let level = if problem.level == slo::Level::Error { Level::Error } else { Level::Warning };
         let path: Vec<&str> = std::iter::once("slo").chain(problem.key.iter().map(String::as_str)).collect();
         add(level, &path, problem.message, &problem.help);
+    }
+    if let Some(message) = config.evaluator.problem() {
+        add(Level::Error, &["evaluator", "interval"], message, "the rules are made for \"30s\"");
+    }
+    if config.evaluates().is_ok() && !config.red.enabled {
+        let message =
+            "no requests are counted: [red] enabled is false, so every objective is without data".to_owned();
+        add(
+            Level::Warning,
+            &["evaluator"],
+            message,
+            "write [red] enabled = true, or [evaluator] mode = \"off\"",
+        );
+    }
+    for (name, sink) in &config.alertmanager {
+        let path = ["alertmanager", name.as_str(), "url"];
+        if !is_name(name) {
+            let message = "an Alertmanager's name is 1 to 63 letters, digits, '-' or '_'".to_owned();
+            add(Level::Error, &["alertmanager", name], message, "");
+        }
+        if sink.url.is_empty() {
+            add(Level::Error, &path, "not set".to_owned(), "write url = \"http://alertmanager:9093\"");
+        } else if let Err((message, help)) = url_is_usable(&sink.url) {
+            add(Level::Error, &path, message, &help);
+        } else if let Err(error) = sink.client() {
+            add(Level::Error, &["alertmanager", name], error.to_string(), "");
+        }
+        if let Err(reason) = config.evaluates() {
+            let message = format!("it is told nothing: {reason}");
+            add(Level::Warning, &["alertmanager", name], message, "");
+        }
     }
     for problem in config.scrape.problems() {
         let path: Vec<&str> =
@@ -185,6 +213,12 @@ fn endpoints(config: &Config) -> impl Iterator<Item = (&'static str, &str, &str)
         .iter()
         .map(|(name, sink)| ("remote_write", name.as_str(), sink.url.as_str()));
     loki.chain(otlp).chain(remote_write)
+}
+
+/// What a sink may be called: its name is a part of labels and of directories.
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// True for a URL that names a host and nothing on it.

@@ -85,6 +85,10 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
     if page > 0 {
         add("metrics".to_owned(), "the page being made", page);
     }
+    if config.evaluates().is_ok() {
+        let bytes = crate::slo::eval::memory_bound(config.slo.specs().iter());
+        add("evaluator".to_owned(), "samples and slices of objectives", bytes);
+    }
     for (name, sink) in &config.sink.loki {
         add(format!("sink.loki.{name}"), "requests being encoded and sent", requests(&sink.limits));
     }

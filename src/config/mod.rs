@@ -32,7 +32,7 @@ pub use load::{Loaded, Sources, load};
 pub use memory::MemoryBound;
 
 pub use crate::logs::process;
-pub use crate::sink::{local, loki, otlp, remote_write, stdout};
+pub use crate::sink::{alertmanager, local, loki, otlp, remote_write, stdout};
 pub use crate::{host, kube, logs, red, scrape, slo, telemetry};
 
 /// The whole config.
@@ -55,6 +55,10 @@ pub struct Config {
     pub red: red::Config,
     /// Objectives of workloads, from which rules, alerts and runbooks are rendered.
     pub slo: slo::Config,
+    /// Burn rates judged by the agent itself, where no Prometheus does it.
+    pub evaluator: slo::eval::Config,
+    /// Alertmanagers that the evaluator tells of its alerts. Each gets all of them.
+    pub alertmanager: BTreeMap<String, alertmanager::Config>,
     /// Figures of the node and its containers.
     pub host: host::Config,
     /// Where records go. Without any sink they go to the embedded local store.
@@ -211,6 +215,11 @@ impl Config {
         Some(self.agent.memory)
     }
 
+    /// Whether the agent evaluates its objectives; why not.
+    pub fn evaluates(&self) -> Result<(), &'static str> {
+        self.evaluator.runs(self.slo.specs().len(), self.sink.takes_metrics())
+    }
+
     /// Everything that may be held in memory at once, by what holds it.
     pub fn memory_bound(&self) -> MemoryBound {
         memory::bound(self)
@@ -238,6 +247,8 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         "slo.defaults" => fields_of::<slo::config::Defaults>(),
         "slo.checkout-latency" | "slo.<name>" => fields_of::<slo::config::Declared>(),
         "slo.checkout-latency.match" | "slo.<name>.match" => fields_of::<slo::config::Match>(),
+        "evaluator" => fields_of::<slo::eval::Config>(),
+        "alertmanager.main" | "alertmanager.<name>" => fields_of::<alertmanager::Config>(),
         "host" => fields_of::<host::Config>(),
         "sink" => fields_of::<Sinks>(),
         "sink.loki.main" | "sink.loki.<name>" => fields_of::<loki::Config>(),
@@ -251,6 +262,8 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         | "sink.otlp.main.auth.oauth2"
         | "sink.otlp.<name>.auth.oauth2"
         | "sink.remote_write.main.auth.oauth2"
+        | "alertmanager.main.auth.oauth2"
+        | "alertmanager.<name>.auth.oauth2"
         | "sink.remote_write.<name>.auth.oauth2" => fields_of::<crate::sink::http::OAuth2>(),
         "admin" => fields_of::<admin::Config>(),
         "telemetry" => fields_of::<telemetry::Config>(),

@@ -31,6 +31,8 @@ pub enum OriginKind {
     Red,
     /// The node and its containers.
     Host,
+    /// What the agent makes of declared objectives.
+    Slo,
 }
 
 /// Who a page is of. One for each target while it lives.

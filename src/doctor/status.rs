@@ -1,7 +1,7 @@
 //! `nodewick status`: the running agent on one screen.
 //!
 //! In: its health pages, its metrics, its targets and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
-//! Invariant: five requests, nothing else; what the agent does not say is not shown.
+//! Invariant: six requests, nothing else; what the agent does not say is not shown.
 
 use std::fmt::Write as _;
 
@@ -13,6 +13,7 @@ use crate::admin::client::{Client, Sample};
 use crate::config::memory::Human;
 use crate::data::clock;
 use crate::scrape::status::{Row, State as Target};
+use crate::slo::eval;
 
 /// How the agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -148,6 +149,51 @@ pub struct Screen {
     pub behind: Vec<Behind>,
     /// Metrics, where any are scraped or sent.
     pub metrics: Option<Scraping>,
+    /// Objectives, where the agent judges any.
+    pub slos: Option<Objectives>,
+}
+
+/// Objectives on one line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Objectives {
+    /// How many are judged.
+    pub objectives: usize,
+    /// Those without any data.
+    pub without_data: usize,
+    /// Alerts that fire: name and objective.
+    pub firing: Vec<(String, String)>,
+    /// Objectives whose budget is spent.
+    pub spent: Vec<String>,
+}
+
+impl Objectives {
+    fn of(report: &eval::Report) -> Option<Self> {
+        let mut found = Self { objectives: report.objectives.len(), ..Self::default() };
+        for row in &report.objectives {
+            found.without_data += usize::from(row.good.values().all(Option::is_none));
+            let firing = row.alerts.iter().filter(|alert| alert.state == "firing");
+            found.firing.extend(firing.map(|alert| (alert.name.clone(), row.slo_id.clone())));
+            found.spent.extend(row.budget_remaining.filter(|left| *left <= 0.0).map(|_| row.slo_id.clone()));
+        }
+        (report.evaluator && found.objectives > 0).then_some(found)
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("{} judged here", several(self.objectives as u64, "objective"));
+        if self.without_data > 0 {
+            let _ = write!(out, ", {} without data", self.without_data);
+        }
+        for (alert, slo_id) in &self.firing {
+            let _ = write!(out, "; {} fires for {}", printable(alert), printable(slo_id));
+        }
+        for slo_id in &self.spent {
+            let _ = write!(out, "; the budget of {} is spent", printable(slo_id));
+        }
+        if self.firing.is_empty() && self.spent.is_empty() {
+            out.push_str("; no alert fires");
+        }
+        out
+    }
 }
 
 /// Looks at the agent behind `client`.
@@ -168,6 +214,7 @@ pub fn look(client: Client) -> Screen {
         sinks: Vec::new(),
         behind: Vec::new(),
         metrics: None,
+        slos: None,
     };
     let metrics = match client.metrics() {
         Ok(metrics) => metrics,
@@ -213,6 +260,9 @@ pub fn look(client: Client) -> Screen {
     let targets = client.get("/targets").ok().filter(|page| page.status == 200);
     let rows: Vec<Row> = targets.and_then(|page| serde_json::from_str(&page.body).ok()).unwrap_or_default();
     screen.metrics = Scraping::of(&rows, &metrics);
+    let slos = client.get("/slos").ok().filter(|page| page.status == 200);
+    let report: Option<eval::Report> = slos.and_then(|page| serde_json::from_str(&page.body).ok());
+    screen.slos = report.as_ref().and_then(Objectives::of);
     screen
 }
 
@@ -364,6 +414,9 @@ impl Screen {
         if let Some(metrics) = &self.metrics {
             let _ = writeln!(out, "metrics     {}", metrics.text());
         }
+        if let Some(slos) = &self.slos {
+            let _ = writeln!(out, "slos        {}", slos.text());
+        }
         for (at, log) in self.behind.iter().enumerate() {
             let head = if at == 0 { "behind" } else { "" };
             let left = match log.time_to_loss_seconds {
@@ -483,6 +536,20 @@ mod tests {
         );
         let json: serde_json::Value = serde_json::from_str(&screen.json()).expect("JSON");
         assert_eq!((&json["state"], &json["bytes"]["sent"]), (&"degraded".into(), &1024.into()));
+    }
+
+    #[test]
+    fn objectives_are_one_line() {
+        let page = r#"{"evaluator":true,"evaluated_unix_ms":1,"objectives":[{"slo_id":"shop/api/up","sli":"availability",
+            "threshold_seconds":null,"objective":0.999,"window":"30d","mode":"alert","owner":"","good":{"5m":0.5},"events":{},
+            "burn_rate":{},"budget_remaining":-0.5,"coverage":{},"exhausted_in_seconds":0,"alerts":[{"name":"SLOErrorBudgetBurn",
+            "state":"firing","since_unix_ms":1,"annotations":{}}]}]}"#;
+        let report: eval::Report = serde_json::from_str(page).expect("a report");
+        assert_eq!(
+            Objectives::of(&report).expect("objectives").text(),
+            "1 objective judged here; SLOErrorBudgetBurn fires for shop/api/up; the budget of shop/api/up is spent"
+        );
+        assert_eq!(Objectives::of(&eval::off("nothing")), None);
     }
 
     #[test]

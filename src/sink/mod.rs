@@ -3,6 +3,7 @@
 //! `deliver` drives one queue per sink: it coalesces, encodes, sends, reads the verdict and settles tickets. The
 //! decisions are made by a pure step machine in `lane`; a backend is one file that implements [`Wire`].
 
+pub mod alertmanager;
 pub mod deliver;
 pub mod family;
 pub mod http;

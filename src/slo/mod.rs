@@ -14,6 +14,7 @@ pub mod annotations;
 pub mod backtest;
 pub mod burn;
 pub mod config;
+pub mod eval;
 pub mod import;
 pub mod manifests;
 pub mod number;

@@ -136,6 +136,11 @@ pub fn files(specs: &[Spec], defaults: &Defaults, parts: &[Part]) -> Vec<File> {
     found
 }
 
+/// The rules of one objective, for who evaluates them here.
+pub fn groups(spec: &Spec, defaults: &Defaults) -> Vec<Group> {
+    rules::groups(spec, defaults)
+}
+
 /// How soon somebody must look, by the name that the site uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
