@@ -7,14 +7,12 @@
 #[allow(dead_code, unreachable_pub)]
 mod support {
     pub mod agent;
+    pub mod alertmanager;
     pub mod cri_writer;
 }
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,8 +21,8 @@ use nodewick::slo::Config as Slo;
 use nodewick::slo::eval::{Config, Evaluator};
 use serde_json::Value;
 use support::agent::{Agent, Settings};
+use support::alertmanager::{Alertmanager, Webhook};
 use support::cri_writer::{ContainerLog, Pipe};
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -48,97 +46,13 @@ fn wait<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Takes posts and keeps their bodies. Answers with the statuses that it was given, then with 200.
-struct Receiver {
-    address: String,
-    taken: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Receiver {
-    fn start(statuses: &[u16]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("its address").to_string();
-        let taken = Arc::<Mutex<Vec<Value>>>::default();
-        let (kept, mut statuses) = (Arc::clone(&taken), VecDeque::from(statuses.to_vec()));
-        // Ends with the process: nobody connects any more.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let Some(body) = post(&stream) else { continue };
-                let status = statuses.pop_front().unwrap_or(200);
-                if status == 200 {
-                    kept.lock().expect("not poisoned").push(body);
-                }
-                let _ = write!(
-                    &stream,
-                    "HTTP/1.1 {status} x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
-                );
-            }
-        });
-        Self { address, taken }
-    }
-
-    fn bodies(&self) -> Vec<Value> {
-        self.taken.lock().expect("not poisoned").clone()
-    }
-}
-
-fn post(stream: &std::net::TcpStream) -> Option<Value> {
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let mut reader = BufReader::new(stream);
-    let (mut length, mut line) = (0, String::new());
-    loop {
-        line.clear();
-        reader.read_line(&mut line).ok()?;
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
-}
-
-/// A real Alertmanager that tells a webhook, at once and by objective.
-struct Alertmanager {
-    child: Child,
-    url: String,
-    _dir: TempDir,
-}
-
-impl Alertmanager {
-    fn start(webhook: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let config = format!(
-            "route:\n  receiver: hook\n  group_by: [cluster, slo_id, alertname]\n  group_wait: 1s\n  group_interval: 1s\n\
-             receivers:\n- name: hook\n  webhook_configs:\n  - url: http://{webhook}/\n    send_resolved: true\n"
-        );
-        std::fs::write(dir.path().join("alertmanager.yml"), config).expect("a config");
-        let mut child = Command::new("prometheus-alertmanager")
-            .args(["--config.file=alertmanager.yml", "--storage.path=data"])
-            .args(["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="])
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("Debian's prometheus-alertmanager; run .ci/tools");
-        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
-            let at = line.contains("Listening on").then(|| line.rsplit_once("address="))??;
-            Some(at.1.trim().to_owned())
-        });
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url: format!("http://{}", address.expect("it says where it listens")), _dir: dir }
-    }
-}
-
-impl Drop for Alertmanager {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A config of Alertmanager that tells a webhook, at once and by objective.
+fn at_once(webhook: &Webhook) -> String {
+    format!(
+        "route:\n  receiver: hook\n  group_by: [cluster, slo_id, alertname]\n  group_wait: 1s\n  group_interval: 1s\n\
+         receivers:\n- name: hook\n  webhook_configs:\n  - url: {}\n    send_resolved: true\n",
+        webhook.url()
+    )
 }
 
 /// A service over the last hours, as it would have been published, with a fault from `from` to `to`, in minutes before now.
@@ -226,15 +140,15 @@ fn has_alert(body: &Value, status: &str, name: &str) -> bool {
 
 #[test]
 fn a_page_reaches_the_webhook_with_its_evidence_and_so_does_its_end() {
-    let webhook = Receiver::start(&[]);
-    let alertmanager = Alertmanager::start(&webhook.address);
+    let webhook = Webhook::start();
+    let alertmanager = Alertmanager::start(&at_once(&webhook));
     // Ten minutes of 45 % errors, fifty minutes ago. At first it is as if it were a quarter of an hour later.
     let mut service = Service::new(4, (50, 40));
     service.until(25);
     let (alerts, heard) = watch::channel(service.list());
     // The first list counts as seen.
     let kill = CancellationToken::new();
-    let client = client(&alertmanager.url, heard, kill.clone(), Box::new(|_| {}));
+    let client = client(&format!("http://{}", alertmanager.address()), heard, kill.clone(), Box::new(|_| {}));
     alerts.send_replace(service.list());
     let page = wait("the page", || {
         webhook.bodies().into_iter().find(|body| has_alert(body, "firing", "SLOErrorBudgetBurn"))
@@ -287,18 +201,18 @@ fn a_page_reaches_the_webhook_with_its_evidence_and_so_does_its_end() {
 fn each_alertmanager_gets_every_alert_and_one_that_is_down_is_asked_again() {
     let mut service = Service::new(2, (30, 0));
     service.until(0);
-    let (slow, good) = (Receiver::start(&[503, 500]), Receiver::start(&[]));
+    let (slow, good) = (Webhook::answering(&[503, 500]), Webhook::start());
     let (alerts, heard) = watch::channel(List::default());
     let kill = CancellationToken::new();
     let notes = Arc::<Mutex<Vec<Option<String>>>>::default();
     let kept = Arc::clone(&notes);
     let note = Box::new(move |why| kept.lock().expect("not poisoned").push(why));
     let clients = [
-        client(&format!("http://{}", slow.address), heard.clone(), kill.clone(), note),
-        client(&format!("http://{}/api/v2/alerts", good.address), heard, kill.clone(), Box::new(|_| {})),
+        client(&format!("http://{}", slow.address()), heard.clone(), kill.clone(), note),
+        client(&format!("http://{}/api/v2/alerts", good.address()), heard, kill.clone(), Box::new(|_| {})),
     ];
     alerts.send_replace(service.list());
-    let names = |receiver: &Receiver| {
+    let names = |receiver: &Webhook| {
         let bodies = receiver.bodies();
         let alerts = bodies.iter().flat_map(|body| body.as_array().cloned().unwrap_or_default());
         alerts
@@ -349,8 +263,8 @@ fn an_agent_that_is_killed_while_an_alert_fires_goes_on_with_it() {
     let logs = directory.path().join("pods");
     let log = ContainerLog::create(&logs, "shop_api-d994d45d6-5h9zr_u1", "app", 0).expect("a log");
     log.write_line(Pipe::Stdout, LINE).expect("written");
-    let receiver = Receiver::start(&[]);
-    let mut agent = agent(&directory.path().join("agent"), &logs, &receiver.address);
+    let receiver = Webhook::start();
+    let mut agent = agent(&directory.path().join("agent"), &logs, &receiver.address().to_string());
     agent.launch();
     agent.wait_ready();
     let (status, body) = agent.get("/slos").expect("the page");
@@ -361,7 +275,7 @@ fn an_agent_that_is_killed_while_an_alert_fires_goes_on_with_it() {
         }
         page(&agent).filter(|(state, _)| state == "firing").map(|(_, since)| since.expect("since when"))
     });
-    let told = |receiver: &Receiver| {
+    let told = |receiver: &Webhook| {
         let bodies = receiver.bodies();
         let alerts = bodies.iter().flat_map(|body| body.as_array().cloned().unwrap_or_default());
         alerts.filter(|alert| alert["labels"]["alertname"] == "SLOErrorBudgetBurn").collect::<Vec<_>>()

@@ -3,15 +3,17 @@
 //! In: `tests/slo/agent.toml` and unit tests beside it, whose expectations are checked by hand. The rendered unit tests run
 //! too. Each of the ten findings about other generators' rules is a test here or a scenario there.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use nodewick::config::{Config, Sources, load};
 use nodewick::slo::render::{self, File};
 use serde_json::Value;
 use tempfile::TempDir;
+
+mod support;
+
+use support::alertmanager::Alertmanager;
 
 fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slo").join(name)
@@ -314,75 +316,10 @@ fn amtool_takes_the_snippet_and_the_example() {
     holds("amtool", &["check-config", "alertmanager-example.yaml"], &dir);
 }
 
-/// A real Alertmanager with the rendered snippet, on a port of its own.
-struct Alertmanager {
-    child: Child,
-    address: String,
-    _dir: TempDir,
-}
-
-impl Alertmanager {
-    fn start() -> Self {
-        let dir = rendered();
-        let mut child = Command::new("prometheus-alertmanager")
-            .args(["--config.file=alertmanager-snippet.yaml", "--storage.path=data"])
-            .args(["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="])
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("Debian's prometheus-alertmanager; run .ci/tools");
-        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
-            let at = line.contains("Listening on").then(|| line.rsplit_once("address="))??;
-            Some(at.1.trim().to_owned())
-        });
-        // Nobody may block on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address: address.expect("it says where it listens"), _dir: dir }
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).expect("connected");
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: am\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .expect("asked");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        assert!(head.contains(" 200 "), "{head}");
-        body.to_owned()
-    }
-
-    /// Names and objectives of the alerts that are inhibited.
-    fn inhibited(&self) -> Vec<String> {
-        let alerts: Vec<Value> = serde_json::from_str(&self.ask("GET", "/api/v2/alerts", "")).expect("JSON");
-        let is_inhibited =
-            |alert: &&Value| alert["status"]["inhibitedBy"].as_array().is_some_and(|by| !by.is_empty());
-        let name = |alert: &Value| {
-            let label = |name: &str| alert["labels"][name].as_str().unwrap_or("-").to_owned();
-            format!("{} {} {}", label("alertname"), label("slo_id"), label("node"))
-        };
-        let mut names: Vec<String> = alerts.iter().filter(is_inhibited).map(name).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Alertmanager {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Finding 8: a page of one objective silences its own ticket and nobody else's, not even alerts that lack the label.
 #[test]
 fn a_page_inhibits_the_ticket_of_its_own_objective_only() {
-    let alertmanager = Alertmanager::start();
+    let alertmanager = Alertmanager::start(&text("alertmanager-snippet.yaml"));
     let alerts = serde_json::json!([
         {"labels": {"alertname": "SLOErrorBudgetBurn", "severity": "page", "cluster": "c", "slo_id": "shop/api/a"}},
         {"labels": {"alertname": "SLOErrorBudgetBurnSlow", "severity": "ticket", "cluster": "c", "slo_id": "shop/api/a"}},

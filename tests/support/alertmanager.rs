@@ -2,6 +2,7 @@
 //!
 //! Debian's package `prometheus-alertmanager` brings the program; `.ci/tools` installs it.
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -97,18 +98,41 @@ pub struct Webhook {
 impl Webhook {
     /// One that answers 200 to whatever it is told.
     pub fn start() -> Self {
+        Self::answering(&[])
+    }
+
+    /// One that answers with these statuses, then with 200; it keeps what it answered 200 to.
+    pub fn answering(statuses: &[u16]) -> Self {
+        let mut statuses = VecDeque::from(statuses.to_vec());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let told = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&told);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                if let Some(said) = take(stream) {
+                let Some(said) = take(&stream) else { continue };
+                let status = statuses.pop_front().unwrap_or(200);
+                if status == 200 {
                     seen.lock().expect("not poisoned").push(said);
                 }
+                let mut stream = stream;
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status} x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+                );
             }
         });
         Self { address, told }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All that it was told, oldest first.
+    pub fn bodies(&self) -> Vec<Value> {
+        self.told.lock().expect("not poisoned").clone()
     }
 
     /// Its URL.
@@ -118,15 +142,13 @@ impl Webhook {
 
     /// The alerts of all notifications, oldest first: each with its `status`, labels and annotations.
     pub fn alerts(&self) -> Vec<Value> {
-        let told = self.told.lock().expect("not poisoned");
-        told.iter().flat_map(|said| said["alerts"].as_array().cloned().unwrap_or_default()).collect()
+        self.bodies().iter().flat_map(|said| said["alerts"].as_array().cloned().unwrap_or_default()).collect()
     }
 }
 
-/// One notification of a connection.
-fn take(stream: TcpStream) -> Option<Value> {
+/// What one connection says.
+fn take(stream: &TcpStream) -> Option<Value> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let mut out = stream.try_clone().ok()?;
     let mut from = BufReader::new(stream);
     let (mut line, mut length) = (String::new(), 0);
     loop {
@@ -142,6 +164,5 @@ fn take(stream: TcpStream) -> Option<Value> {
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).ok()?;
-    out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
     serde_json::from_slice(&body).ok()
 }

@@ -16,10 +16,27 @@ pub enum Expr {
     Over(Over, Ranged),
     /// A function of values.
     Call(Function, Vec<Expr>),
+    /// `label_replace`
+    Relabel(Box<Relabel>),
     /// Many series made few.
     Aggregate(Aggregate, Vec<String>, Box<Expr>),
     /// Two sides.
     Binary(Box<Binary>),
+}
+
+/// Series of which one label is made of another.
+#[derive(Debug, Clone)]
+pub struct Relabel {
+    /// The series.
+    pub of: Expr,
+    /// The label that is made.
+    pub target: String,
+    /// What it is, with `$1` for what the pattern found.
+    pub replacement: String,
+    /// The label that it is made of.
+    pub source: String,
+    /// What that must be; where it is not, a series stays as it is.
+    pub pattern: Regex,
 }
 
 /// Two sides and what joins them.
@@ -218,6 +235,7 @@ impl Expr {
                 each(&mut ranged.of, need);
             }
             Self::Call(_, arguments) => arguments.iter_mut().for_each(|argument| argument.selectors(each)),
+            Self::Relabel(relabel) => relabel.of.selectors(each),
             Self::Aggregate(_, _, inner) => inner.selectors(each),
             Self::Binary(binary) => {
                 binary.left.selectors(each);
@@ -244,6 +262,11 @@ pub enum Need {
         /// Milliseconds.
         step_ms: i64,
     },
+}
+
+/// A pattern that matches a whole value.
+fn whole(pattern: &str) -> Result<Regex, String> {
+    Regex::new(&format!("^(?s:{pattern})$")).map_err(|error| error.to_string())
 }
 
 /// Parses a whole expression.
@@ -513,6 +536,9 @@ impl Parser {
             }
             return Ok(Expr::Call(function, arguments));
         }
+        if word == "label_replace" {
+            return self.relabel();
+        }
         let aggregate = match word.as_str() {
             "sum" => Aggregate::Sum,
             "max" => Aggregate::Max,
@@ -543,6 +569,23 @@ impl Parser {
         Ok(Expr::Aggregate(aggregate, by.unwrap_or_default(), Box::new(inner)))
     }
 
+    fn relabel(&mut self) -> Result<Expr, String> {
+        self.expect("(")?;
+        let of = self.expr(0)?;
+        let mut texts = [const { String::new() }; 4];
+        for text in &mut texts {
+            self.expect(",")?;
+            let Token::Text(found) = self.next()? else {
+                return Err("label_replace takes four texts".into());
+            };
+            *text = found;
+        }
+        self.expect(")")?;
+        let [target, replacement, source, pattern] = texts;
+        let pattern = whole(&pattern)?;
+        Ok(Expr::Relabel(Box::new(Relabel { of, target, replacement, source, pattern })))
+    }
+
     fn selector(&mut self, name: String) -> Result<Selector, String> {
         let mut matchers = Vec::new();
         if self.peek() == Some(&Token::Mark("(")) {
@@ -569,10 +612,7 @@ impl Parser {
         let test = match mark {
             "=" => Test::Text(true, text),
             "!=" => Test::Text(false, text),
-            "=~" | "!~" => {
-                let whole = Regex::new(&format!("^(?s:{text})$")).map_err(|error| error.to_string())?;
-                Test::Pattern(mark == "=~", whole)
-            }
+            "=~" | "!~" => Test::Pattern(mark == "=~", whole(&text)?),
             other => return Err(format!("{other:?} compares no labels")),
         };
         Ok(Matcher { label, test })

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::promql::{Aggregate, Binary, Expr, Function, Op, Over, Ranged};
+use super::promql::{Aggregate, Binary, Expr, Function, Op, Over, Ranged, Relabel};
 use super::records::{Records, is_recorded, sum};
 use super::store::{Labels, Store, label};
 
@@ -71,6 +71,12 @@ impl Scope<'_> {
             }
             Expr::Over(over, ranged) => Value::Vector(self.over(*over, ranged).as_ref().clone()),
             Expr::Call(function, arguments) => self.call(*function, arguments),
+            Expr::Relabel(relabel) => {
+                let vector = self.eval(&relabel.of).into_vector();
+                Value::Vector(
+                    vector.into_iter().map(|(labels, value)| (made(relabel, labels), value)).collect(),
+                )
+            }
             Expr::Aggregate(aggregate, by, inner) => {
                 let found = match &**inner {
                     Expr::Over(over, ranged) => self.over(*over, ranged),
@@ -187,6 +193,19 @@ impl Scope<'_> {
             }
         }
     }
+}
+
+/// Labels, one of them made of another; made empty, it goes.
+fn made(relabel: &Relabel, labels: Labels) -> Labels {
+    let Some(found) = relabel.pattern.captures(label(&labels, &relabel.source)) else { return labels };
+    let mut value = String::new();
+    found.expand(&relabel.replacement, &mut value);
+    let mut all: Vec<_> = labels.iter().filter(|(name, _)| **name != *relabel.target).cloned().collect();
+    if !value.is_empty() {
+        all.push((relabel.target.as_str().into(), value.into()));
+        all.sort();
+    }
+    all.into()
 }
 
 fn fold(over: Over, values: &mut dyn Iterator<Item = f64>) -> Option<f64> {
@@ -370,6 +389,26 @@ mod tests {
         assert_eq!(one("clamp_max(vector(7) / 2, 1)"), Some(1.0));
         assert_eq!(one("clamp_min(vector(1) - 3, 0)"), Some(0.0));
         assert_eq!(one("-2 ^ 2 + sqrt(vector(9))"), Some(-1.0));
+    }
+
+    #[test]
+    fn a_label_is_made_of_another() {
+        let found = ask("label_replace(sum by (pod) (r), \"le\", \"x$1\", \"pod\", \"(p)\")").into_vector();
+        let labels: Vec<_> =
+            found.iter().map(|(labels, _)| (label(labels, "le"), label(labels, "pod"))).collect();
+        assert_eq!(labels, [("xp", "p"), ("", "q")]);
+        assert_eq!(
+            one(
+                "sum by (pod) (r{pod=\"p\"}) and on (pod, a) label_replace(sum by (pod) (r), \"a\", \"$1\", \"b\", \"(.*)\")"
+            ),
+            Some(600.0)
+        );
+        assert_eq!(
+            one(
+                "sum by (pod) (r{pod=\"p\"}) and on (pod, a) label_replace(sum by (pod) (r), \"a\", \"1\", \"b\", \"\")"
+            ),
+            None
+        );
     }
 
     #[test]
