@@ -355,3 +355,19 @@ fn where_nothing_is_evaluated_the_page_says_so() {
     assert_eq!(report["reason"], "[evaluator] mode is \"off\"");
     agent.terminate();
 }
+
+#[test]
+fn the_demo_says_that_an_objective_burns() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_nodewick"))
+        .args(["demo", "--quiet", "--for", "12s", "--rate", "300"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(
+        said.matches("shop/checkout: availability SLO 99.9% is burning. Over 1h the error budget burns")
+            .count(),
+        1,
+        "{said}"
+    );
+}

@@ -6,7 +6,7 @@
 //! alert changes; a new file takes the old one's place by renaming, after it is durable; one that is damaged is told of, and
 //! everything begins anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -87,6 +87,8 @@ pub(super) struct Running {
     alerts: watch::Sender<alertmanager::List>,
     generator_url: String,
     valid_ms: i64,
+    /// Alerts that fire and were said to, by their labels.
+    said: BTreeSet<BTreeMap<String, String>>,
     directory: PathBuf,
     saved_ms: i64,
     refused: u64,
@@ -131,6 +133,7 @@ pub(super) fn start(
         generator_url: grafana.to_owned(),
         valid_ms: VALID_MS
             .max(4 * i64::try_from(config.evaluator.interval.0.as_millis()).unwrap_or_default()),
+        said: BTreeSet::new(),
         directory: config.agent.state_dir.clone(),
         saved_ms: 0,
         refused: 0,
@@ -170,8 +173,10 @@ impl Running {
         Some((&self.origin, &mut self.page))
     }
 
-    fn tell(&self, at_ms: i64) {
-        let told = self.evaluator.told().into_iter().map(|told| alertmanager::Alert {
+    fn tell(&mut self, at_ms: i64) {
+        let told = self.evaluator.told();
+        self.say(&told);
+        let told = told.into_iter().map(|told| alertmanager::Alert {
             generator_url: self.generator_url.clone(),
             labels: told.labels,
             annotations: told.annotations,
@@ -181,6 +186,24 @@ impl Running {
         });
         // Nobody may listen: then they are shown only.
         self.alerts.send_replace(Arc::new(told.collect()));
+    }
+
+    /// Says in the agent's own log which alerts begin and end: there may be no Alertmanager.
+    fn say(&mut self, told: &[eval::Told]) {
+        let text = |of: &BTreeMap<String, String>, name| of.get(name).cloned().unwrap_or_default();
+        for alert in told {
+            let name = text(&alert.labels, "alertname");
+            let (summary, slo_id) = (text(&alert.annotations, "summary"), text(&alert.labels, "slo_id"));
+            if alert.ended_unix_ms.is_some() {
+                if self.said.remove(&alert.labels) {
+                    info!(alert = name, slo_id, "{summary}: over");
+                }
+            } else if self.said.insert(alert.labels.clone()) {
+                let severity = text(&alert.labels, "severity");
+                let description = text(&alert.annotations, "description");
+                warn!(alert = name, severity, slo_id, "{summary}. {description}");
+            }
+        }
     }
 
     /// Makes everything durable.

@@ -37,6 +37,10 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Name of the demo's local store.
 const STORE: &str = "demo";
 
+/// What one of the services is held to. It fails more often than that, so that the alert comes within half a minute.
+const OBJECTIVE: &str = "[red]\ninterval = \"1s\"\n\n[evaluator]\ninterval = \"5s\"\n\n[slo.orders]\nmatch = { namespace = \"shop\", \
+                         workload = \"checkout\" }\nsli = \"availability\"\nobjective = \"99.9%\"\nmode = \"alert\"\n";
+
 /// Run the agent against a make-believe node and show what it does.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -76,7 +80,7 @@ impl Site {
         let (log_root, state_dir) = (dir.join("pods"), dir.join("state"));
         let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
         let config_toml = format!(
-            "[agent]\ncluster = \"demo\"\nnode = \"make-believe\"\nstate_dir = {}\n\n[logs]\nroot = {}\n\n[kube]\nmode = \"path\"\n\n[sink.local.{STORE}]\n",
+            "[agent]\ncluster = \"demo\"\nnode = \"make-believe\"\nstate_dir = {}\n\n[logs]\nroot = {}\n\n[kube]\nmode = \"path\"\n\n[sink.local.{STORE}]\n\n{OBJECTIVE}",
             quoted(&state_dir),
             quoted(&log_root)
         );
@@ -216,6 +220,7 @@ fn introduce(args: &Args, site: &Site, notices: &mut dyn Write) {
         notices,
         "Three make-believe services write pino logs, which rotate every few seconds as the kubelet rotates them.\n\
          {shown} whether one was lost. {end}.\n\
+         Checkout is to answer 99.9 % of its requests and does not: the agent says when its error budget burns.\n\
          Try next, in another terminal:  nodewick tail --level error --dir {state}\n{:33}nodewick tail --trace <id> --dir {state}\n",
         ""
     );
