@@ -388,7 +388,21 @@ fn the_verb_writes_them_and_finds_what_was_changed() {
     std::fs::write(directory.path().join("grafana/nodewick-agent.json"), "{}").expect("written");
     let said = nodewick(&["--check"]).code(1);
     let said = String::from_utf8_lossy(&said.get_output().stderr).into_owned();
-    assert!(said.contains("nodewick-agent.json differs from what this version renders"), "{said}");
+    assert!(said.contains("nodewick-agent.json differs from what would be written"), "{said}");
+}
+
+#[test]
+fn what_is_rendered_of_objectives_has_their_dashboards_with_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = assert_cmd::Command::cargo_bin("nodewick").expect("the program");
+    let arguments = ["slo", "render", "--only", "dashboards", "--out"];
+    command.env_clear().args(arguments).arg(directory.path()).assert().success();
+    for uid in ["nodewick-slo-overview", "nodewick-slo-detail"] {
+        let written = std::fs::read_to_string(directory.path().join(format!("dashboards/{uid}.json")));
+        let file = files().into_iter().find(|file| file.path == format!("grafana/{uid}.json"));
+        assert_eq!(written.expect("written"), file.expect("one of the nine").text);
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).expect("readable").count(), 1, "nothing else is written");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use nodewick::slo::render::File;
+use nodewick::data::rendered::File;
 
 use super::print;
 
@@ -26,7 +26,7 @@ pub(super) fn check(files: &[File], out: &Path) -> ExitCode {
         |file: &&File| std::fs::read_to_string(out.join(&file.path)).ok().as_ref() != Some(&file.text);
     let differing: Vec<&File> = files.iter().filter(differs).collect();
     for file in &differing {
-        eprintln!("{} differs from what the config says", out.join(&file.path).display());
+        eprintln!("{} differs from what would be written", out.join(&file.path).display());
     }
     if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -19,16 +19,8 @@ mod service;
 mod slo;
 mod slo_detail;
 
+pub use crate::data::rendered::File;
 pub use model::{Board, Column, Kind, Level, Need, Panel, Query, Row, Source, Variable};
-
-/// A rendered file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
-    /// Path below the directory that was asked for.
-    pub path: String,
-    /// Its text.
-    pub text: String,
-}
 
 /// The dashboards, in the order in which a reader meets them.
 pub fn boards() -> Vec<Board> {
@@ -61,6 +53,14 @@ pub fn files() -> Vec<File> {
         .into_iter()
         .map(|board| File { path: format!("grafana/{}.json", board.uid), text: json::render(&board) });
     boards.chain(provisioning::files()).collect()
+}
+
+/// `dashboards/<uid>.json` for those that are about objectives.
+pub fn of_objectives() -> Vec<File> {
+    let of_slo = boards().into_iter().filter(|board| board.uid.starts_with("nodewick-slo-"));
+    let file =
+        |board: Board| File { path: format!("dashboards/{}.json", board.uid), text: json::render(&board) };
+    of_slo.map(file).collect()
 }
 
 #[cfg(test)]

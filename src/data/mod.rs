@@ -12,6 +12,7 @@ pub mod clock;
 pub mod delivery;
 pub mod pods;
 pub mod position;
+pub mod rendered;
 pub mod sample;
 pub mod severity;
 pub mod tally;

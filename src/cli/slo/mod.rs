@@ -24,7 +24,7 @@ use manifests::{ManifestArgs, declared};
 pub(super) enum Verb {
     /// Say what the declared objectives mean, and what is odd about them.
     Lint(LintArgs),
-    /// Write rules, their unit tests, Alertmanager's part and runbooks.
+    /// Write rules, their unit tests, Alertmanager's part, runbooks and dashboards.
     Render(render::RenderArgs),
     /// Say when a fault would page, when that would end, and what it spends.
     Simulate(SimulateArgs),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use nodewick::dashboards;
 use nodewick::slo::Mode;
 use nodewick::slo::render;
 
@@ -28,7 +29,7 @@ pub(in crate::cli) struct RenderArgs {
     check: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
     Rules,
     Prometheusrule,
@@ -36,17 +37,20 @@ enum Part {
     Tests,
     Alertmanager,
     Runbooks,
+    Dashboards,
 }
 
-impl From<Part> for render::Part {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Rules => Self::Rules,
-            Part::Prometheusrule => Self::PrometheusRule,
-            Part::Loki => Self::Loki,
-            Part::Tests => Self::Tests,
-            Part::Alertmanager => Self::Alertmanager,
-            Part::Runbooks => Self::Runbooks,
+impl Part {
+    /// What of the objectives' own files it is.
+    const fn of_objectives(self) -> Option<render::Part> {
+        match self {
+            Self::Rules => Some(render::Part::Rules),
+            Self::Prometheusrule => Some(render::Part::PrometheusRule),
+            Self::Loki => Some(render::Part::Loki),
+            Self::Tests => Some(render::Part::Tests),
+            Self::Alertmanager => Some(render::Part::Alertmanager),
+            Self::Runbooks => Some(render::Part::Runbooks),
+            Self::Dashboards => None,
         }
     }
 }
@@ -56,8 +60,14 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     // Without any there are still the generic rules, for objectives that the agents find in annotations.
     let is_empty = config.slo.declared.is_empty() && args.manifests.files.is_empty();
     let specs = if is_empty { Vec::new() } else { declared(&config, &args.manifests)? };
-    let parts: Vec<render::Part> = args.only.iter().map(|part| (*part).into()).collect();
-    let rendered = render::files(&specs, &config.slo.defaults, &parts);
+    let parts: Vec<render::Part> = args.only.iter().filter_map(|part| part.of_objectives()).collect();
+    let mut rendered = match args.only.is_empty() || !parts.is_empty() {
+        true => render::files(&specs, &config.slo.defaults, &parts),
+        false => Vec::new(),
+    };
+    if args.only.is_empty() || args.only.contains(&Part::Dashboards) {
+        rendered.extend(dashboards::of_objectives());
+    }
     if args.check {
         return Ok(files::check(&rendered, &args.out));
     }

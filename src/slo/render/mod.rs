@@ -20,6 +20,7 @@ use super::config::{Defaults, Severities};
 use super::spec::{Mode, Spec};
 use crate::data::yaml_text as yaml;
 
+pub use crate::data::rendered::File;
 pub use rules::{Group, Kind, Rule, text};
 
 /// First line of every rendered file.
@@ -83,15 +84,6 @@ pub fn route_matcher(exclude_routes: &[String]) -> String {
 /// A text as a PromQL string.
 pub fn quoted(text: &str) -> String {
     promql::quoted(text)
-}
-
-/// A rendered file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
-    /// Path below the directory that was asked for.
-    pub path: String,
-    /// Its text.
-    pub text: String,
 }
 
 /// Renders `parts`, or all of them where it is empty.
