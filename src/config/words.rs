@@ -64,12 +64,14 @@ pub(super) fn suggest(key: &str, keys: &[&'static str], path: &[Step], entry: &t
     }
     let is_table = matches!(entry.node.value, Value::Table(_));
     let tables = schema::tables();
-    let homes: Vec<String> = tables
+    let mut homes: Vec<String> = tables
         .iter()
         .filter(|(_, keys)| !is_table && keys.contains(&key))
         .map(|(table, _)| format!("[{table}]"))
-        .take(3)
         .collect();
+    // Most keys that stand in the wrong table are a sink's.
+    homes.sort_by_key(|home| !home.starts_with("[sink."));
+    homes.truncate(3);
     if !homes.is_empty() {
         return format!("`{key}` belongs in {}", homes.join(" or "));
     }

@@ -160,7 +160,7 @@ fn row_19_backlog_of_the_first_run_in_64_mib() {
         under: group.under(),
         ..Settings::default()
     };
-    let limits = "[sink.loki.main.limits]\nmax_request = \"512KiB\"\nin_flight = 2\n".to_owned();
+    let limits = "[sink.loki.main.limits]\nmax_request = \"512KiB\"\nin_flight = 1\n".to_owned();
     let mut rig = Rig::start(Setup { load, agent, sink_keys: limits, launch: false, ..Setup::default() });
     for generation in 0..5 {
         write(&rig, lines);
