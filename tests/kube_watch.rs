@@ -151,6 +151,12 @@ fn without_an_api_lines_go_by_their_path_after_the_wait_and_later_ones_have_labe
     assert!(took < 5 * SECOND, "{took:?}");
     rig.kube.behave(|behaviour| behaviour.away = false);
     rig.synced();
+    // Each watch comes back at a time of its own, and a pod is known with its namespace.
+    let namespaces = || {
+        let (_, page) = rig.agent.get("/metrics").expect("the page");
+        page.contains("nodewick_kube_synced{resource=\"namespaces\"} 1")
+    };
+    assert!(wait_until(20 * SECOND, namespaces), "{:?}", rig.kube.seen());
     write(&log, "two");
     rig.arrival("service_name=\"checkout\"", "two");
     assert!(!rig.has(TILL, "two"), "labels are frozen for the container's life");
