@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use nodewick::data::clock;
 use nodewick::inspect::{self, MAX_INPUT, Pipeline, Who};
+use nodewick::tail;
 
 use super::{ConfigArgs, Output, print};
 
@@ -22,6 +23,9 @@ pub(super) struct Args {
     /// Output format; JSON is one array with an object a record.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    /// Show what each stage changed in text and fields, instead of what it found and decided.
+    #[arg(long)]
+    diff: bool,
     /// Records that are explained, from the first one on.
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
@@ -77,6 +81,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         stories.truncate(args.limit);
     }
     match args.output {
+        Output::Text if args.diff => {
+            let sent = loaded.config.record.fields.0;
+            print(&inspect::stages::text(&stories, sent, tail::Style::of_stdout()))
+        }
         Output::Text => print(&inspect::explain::text(&pipeline, &stories)),
         Output::Json => {
             let json = inspect::explain::json(&pipeline, &stories);
