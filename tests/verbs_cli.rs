@@ -477,7 +477,7 @@ fn a_diff_shows_what_each_stage_changed_and_which_rule_did_it() {
     ~ service_name = pay → checkout
     + level = error
   rule        drop.health: does not match
-  redact      password, order  67 → 75 bytes
+  redact      password, order  67 → 77 bytes
     - {"sev":"error","reqId":"r-77","order":"o-123","password":"hunter2"}
     + {"sev":"error","reqId":"r-77","order":"o-#","password":"[REDACTED:password]"}
   seal        [record] fields and who wrote it
@@ -490,7 +490,7 @@ fn a_diff_shows_what_each_stage_changed_and_which_rule_did_it() {
     + service_name = checkout
 
 record  {"level":30,"req":{"url":"/healthz"}}
-  frame       CRI  66 → 37 bytes
+  frame       CRI  67 → 37 bytes
     - 2026-11-22T14:42:14Z stdout F {"level":30,"req":{"url":"/healthz"}}
     + {"level":30,"req":{"url":"/healthz"}}
     + stream = stdout
