@@ -1,7 +1,5 @@
 //! `nodewick explain`: log lines through every stage.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +8,7 @@ use nodewick::data::clock;
 use nodewick::inspect::{self, MAX_INPUT, Pipeline, Who};
 use nodewick::tail;
 
-use super::{ConfigArgs, Output, print};
+use super::{ConfigArgs, Output, files, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -66,7 +64,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         annotations: args.annotations.clone(),
         ..known
     };
-    let input = read(&args.file)?;
+    let input = files::read_bytes(&args.file, MAX_INPUT);
+    let input = input.with_context(|| format!("cannot read {}", named(&args.file)))?;
     eprint!("{}", inspect::explain::problems(&pipeline.problems(&who), ""));
     if input.len() > MAX_INPUT {
         eprintln!("nodewick: notice: only the first 1MiB is read");
@@ -91,19 +90,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             print(&format!("{}\n", serde_json::to_string_pretty(&json)?))
         }
     }
-}
-
-/// At most one byte more than is explained.
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = MAX_INPUT as u64 + 1;
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
-    } else {
-        let open = File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-        open.with_context(|| format!("cannot read {}", file.display()))?;
-    }
-    Ok(bytes)
 }
 
 fn named(file: &Path) -> String {
