@@ -36,18 +36,23 @@ const LAYERS: &[(&str, u8)] = &[
     ("alerts", 3),
     // It reads what the local sink stores.
     ("tail", 3),
-    ("config", 4),
-    ("agent", 5),
-    ("demo", 5),
-    ("doctor", 5),
-    ("inspect", 5),
-    ("migrate", 5),
+    // They use the local store's form and filter.
+    ("live", 3),
+    ("search", 3),
+    // It serves what `live` and `search` find.
+    ("ui", 4),
+    ("config", 5),
+    ("agent", 6),
+    ("demo", 6),
+    ("doctor", 6),
+    ("inspect", 6),
+    ("migrate", 6),
     // It asks what `doctor` knows.
-    ("why", 6),
+    ("why", 7),
     // It runs an agent.
-    ("exec", 6),
-    ("cli", 7),
-    ("main", 8),
+    ("exec", 7),
+    ("cli", 8),
+    ("main", 9),
 ];
 
 /// Modules that must build without an async runtime: bytes on disk and arithmetic, tested without a clock.
