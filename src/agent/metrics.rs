@@ -357,7 +357,7 @@ impl Worker {
             }
             Event::Removed { .. } => None,
         };
-        let mut out = Out { red: self.red.as_mut(), evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
         let report = self.book.take(event, &mut out);
         self.buffers.put(self.book.take_buffer());
         let Some((target, time_unix_ms, took, fetched)) = told else { return };
@@ -389,8 +389,13 @@ impl Worker {
         let note =
             "the state directory cannot be written: a crash may count requests of logs twice or not at all";
         self.health.note(NOTE, (!durable).then(|| note.to_owned()));
-        let mut out = Out { red: None, evaluator: self.evaluator.as_mut(), sinks: &mut self.sinks };
+        let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(origin, &mut self.page, now, &mut out);
+        if let Some(evaluator) = &mut self.evaluator
+            && !self.page.samples.is_empty()
+        {
+            evaluator.take(&self.page);
+        }
         self.done_with_page();
     }
 
@@ -405,7 +410,7 @@ impl Worker {
         self.page.clear();
         host.collect(clock::now(), &mut self.page);
         let origin = Arc::clone(host.origin());
-        let mut out = Out { red: None, evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(&origin, &mut self.page, clock::unix_ms(), &mut out);
         self.done_with_page();
     }
@@ -414,7 +419,7 @@ impl Worker {
     fn evaluate(&mut self) {
         let Some(evaluator) = &mut self.evaluator else { return };
         let Some((origin, page)) = evaluator.tick() else { return };
-        let mut out = Out { red: None, evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(&Arc::clone(origin), page, clock::unix_ms(), &mut out);
     }
 
@@ -429,7 +434,7 @@ impl Worker {
     /// Targets that a reload took away had nobody who could tell their end.
     fn sweep(&mut self) {
         let silent = i64::try_from(self.silence.as_millis()).unwrap_or(i64::MAX);
-        let mut out = Out { red: self.red.as_mut(), evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
         self.book.sweep(clock::unix_ms().saturating_sub(silent), &mut out);
     }
 }
@@ -437,7 +442,6 @@ impl Worker {
 /// Hands pages on: raw ones to RED, final ones to every sink.
 struct Out<'a> {
     red: Option<&'a mut Red>,
-    evaluator: Option<&'a mut evaluator::Running>,
     sinks: &'a mut [Box<dyn Collect>],
 }
 
@@ -449,9 +453,6 @@ impl Output for Out<'_> {
     }
 
     fn page(&mut self, origin: &Arc<Origin>, page: &Page) {
-        if let Some(evaluator) = &mut self.evaluator {
-            evaluator.page(origin, page);
-        }
         for sink in &mut *self.sinks {
             sink.page(origin, page);
         }
