@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ use crate::data::sample::{Collect, Origin, OriginKind, Page};
 use crate::health::Health;
 use crate::host;
 use crate::metrics;
-use crate::red::{self, Red};
+use crate::red::{self, Recent, Red};
 use crate::scrape::fetch::{Buffers, Fetcher};
 use crate::scrape::guard::Guard;
 use crate::scrape::pace;
@@ -58,6 +59,8 @@ enum Work {
     Scrape(Event),
     /// Time for RED's page.
     Red,
+    /// Time to look at RED for people.
+    Look,
     /// Time for the host's page.
     Host,
     /// Nothing more just now.
@@ -97,6 +100,8 @@ pub(super) struct Start<'a> {
     pub(super) reading_ended: CancellationToken,
     /// The logs that are followed, for what became of their lines.
     pub(super) registry: Known,
+    /// Where what people are shown of RED goes.
+    pub(super) shown: Arc<ArcSwap<red::Summary>>,
 }
 
 impl Metrics {
@@ -105,7 +110,7 @@ impl Metrics {
         start: Start<'_>,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, Option<Box<dyn AccessTap>>), Error> {
-        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended, registry } = start;
+        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended, registry, shown: summary } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
         let samples = Rules::compile(&config.scrape.metric_relabel).map_err(rules)?;
@@ -179,6 +184,9 @@ impl Metrics {
             Ok::<_, Infallible>(())
         });
 
+        let recent = red.as_ref().map(Red::recent);
+        // An earlier pipeline may have counted what this one does not.
+        summary.store(Arc::default());
         let (ended, thread_ended) = oneshot::channel::<()>();
         let worker = Worker {
             book,
@@ -192,6 +200,8 @@ impl Metrics {
             health,
             buffers,
             page: Page::default(),
+            recent,
+            summary,
             last_red: 0,
             silence: silence(config),
         };
@@ -272,10 +282,12 @@ async fn tick(
     };
     let (mut red, mut host) = (every(ticks.red), every(ticks.host));
     let mut flush = every(Some(FLUSH));
+    let mut look = every(Some(red::recent::STEP));
     loop {
         let due = tokio::select! {
             () = stop.cancelled() => break,
             _ = red.tick(), if ticks.red.is_some() => Work::Red,
+            _ = look.tick(), if ticks.red.is_some() => Work::Look,
             _ = host.tick(), if ticks.host.is_some() => Work::Host,
             _ = flush.tick(), if ticks.flush => Work::Flush,
         };
@@ -305,6 +317,9 @@ struct Worker {
     buffers: Buffers,
     /// For pages that are made here.
     page: Page,
+    /// What people are shown of RED, and where it goes.
+    recent: Option<Recent>,
+    summary: Arc<ArcSwap<red::Summary>>,
     /// When RED was last looked at, milliseconds since the epoch.
     last_red: i64,
     /// Without a scrape for this long a target is no more: one that is down is told of at each tick.
@@ -318,6 +333,7 @@ impl Worker {
             match due {
                 Work::Scrape(event) => self.scrape(event),
                 Work::Red => self.red(&red_origin),
+                Work::Look => self.look(),
                 Work::Host => self.host(),
                 Work::Flush => {
                     self.sweep();
@@ -381,6 +397,12 @@ impl Worker {
             evaluator.take(&self.page);
         }
         self.done_with_page();
+    }
+
+    fn look(&mut self) {
+        if let Some(recent) = &mut self.recent {
+            self.summary.store(Arc::new(recent.look(clock::unix_ms())));
+        }
     }
 
     fn host(&mut self) {
