@@ -6,7 +6,7 @@ mod rig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nodewick::data::access::{Phase, Request};
+use nodewick::data::access::{AccessTap, Phase};
 use nodewick::data::sample::{MetricKind, NO_TIME, Origin, OriginKind, Page};
 use nodewick::data::trace::TraceId;
 use nodewick::red::{Config, Kind, Matcher, Red, Slo};

@@ -39,8 +39,8 @@ for step in steps:
     text = text.lstrip('~').encode()
     while text not in said[seen:] and more():
         pass
-    if keys == 'TERM':
-        os.kill(pid, signal.SIGTERM)
+    if keys.startswith('SIG'):
+        os.kill(pid, getattr(signal, keys))
     else:
         os.write(fd, keys.encode())
 while more():
@@ -71,8 +71,13 @@ fn answering(status: &'static str, body: String) -> SocketAddr {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-            let mut asked = [0; 1024];
-            let _ = stream.read(&mut asked);
+            let (mut asked, mut piece) = (Vec::new(), [0; 1024]);
+            while !asked.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(read) if read > 0 => asked.extend_from_slice(&piece[..read]),
+                    _ => break,
+                }
+            }
             let _ = write!(stream, "HTTP/1.0 {status}\r\n\r\n{body}");
         }
     });
@@ -115,10 +120,12 @@ fn the_screen_answers_keys_and_gives_the_terminal_back() {
 #[test]
 fn a_signal_gives_the_terminal_back_too() {
     let url = format!("http://{}", answering("200 OK", picture(Level::Ok)));
-    let shown = in_terminal("checkout-0>TERM", &["top", "--url", &url]);
-    let said = text(&shown.stdout);
-    assert_eq!(shown.status.code(), Some(0), "{said}");
-    assert!(said.rfind(LEAVE) > said.rfind(ENTER), "{said:?}");
+    for signal in ["SIGTERM", "SIGINT", "SIGHUP"] {
+        let shown = in_terminal(&format!("checkout-0>{signal}"), &["top", "--url", &url]);
+        let said = text(&shown.stdout);
+        assert_eq!(shown.status.code(), Some(0), "{signal}: {said}");
+        assert!(said.rfind(LEAVE) > said.rfind(ENTER), "{signal}: {said:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +11,7 @@ use nodewick::data::units::Span;
 use nodewick::overview::Level;
 use nodewick::tail::Style;
 use nodewick::top::{self, Options, Source, View};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::doctor::Place;
 use super::interrupted;
@@ -47,6 +50,20 @@ enum ViewName {
     Issues,
 }
 
+/// Sets `stop` too when the terminal goes away: what is left of it must not stay in another mode.
+fn when_hung_up(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            if let Ok(mut hung_up) = signal(SignalKind::hangup()) {
+                hung_up.recv().await;
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    });
+    Ok(())
+}
+
 pub(super) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let source = match &args.url {
         Some(url) => Source::of_url(url).map_err(anyhow::Error::msg)?,
@@ -66,7 +83,9 @@ pub(super) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
         filter: args.filter.clone(),
     };
     if !args.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
-        top::run(&source, &options, &*interrupted()?)?;
+        let stop = interrupted()?;
+        when_hung_up(Arc::clone(&stop))?;
+        top::run(&source, &options, &stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(match top::once(&source, &options, &mut std::io::stdout().lock()) {

@@ -40,7 +40,7 @@ pub struct Log {
     pub tap: LogTap,
     pub workload: Arc<Workload>,
     pub key: Arc<str>,
-    offset: u64,
+    pub offset: u64,
     pub text: Vec<u8>,
     pub requests: Vec<Request>,
 }
