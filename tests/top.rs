@@ -172,7 +172,7 @@ fn a_real_agent_is_shown_with_its_logs_and_sinks() {
     let pod = logs.join("shop_checkout-d994d45d6-5h9zr_d11c6e6d-84fc-49ec-95a1-4ee5155f656a/api");
     std::fs::create_dir_all(&pod).expect("made");
     std::fs::write(pod.join("0.log"), "2026-11-22T14:42:13.000000001Z stdout F hello\n").expect("written");
-    let mut agent = Agent::start(directory.path(), &logs, "[sink.local.main]\n");
+    let mut agent = Agent::start(directory.path(), &logs, "[ui]\nlisten = \"off\"\n[sink.local.main]\n");
     agent.wait_ready();
     let url = format!("http://{}", agent.admin());
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
