@@ -14,6 +14,7 @@
 mod evaluator;
 pub mod harden;
 pub mod keys;
+mod lines;
 mod metrics;
 mod node_pods;
 mod objectives;
@@ -236,6 +237,8 @@ struct Lasting {
     workloads: Arc<Workloads>,
     /// How objectives stand, for the page `/slos`.
     slos: Arc<evaluator::Slos>,
+    /// What people see of lines, where there is a page for people.
+    lines: Option<lines::Lines>,
 }
 
 impl Lasting {
@@ -249,6 +252,7 @@ impl Lasting {
             board: Board::default(),
             workloads: Arc::default(),
             slos: Arc::default(),
+            lines: None,
         }
     }
 }
@@ -288,6 +292,7 @@ async fn run_known(
     compile(&config)?;
     let mut attendants = Supervisor::new();
     let mut lasting = Lasting::new(registry);
+    lasting.lines = people.address().map(|_| lines::Lines::new(&config));
     // Before anyone can ask: not ready until they have been looked at.
     for name in ["state_dir", "logs_root"] {
         lasting.health.check(name);
@@ -358,6 +363,9 @@ async fn run_known(
         }
     };
     let watched = lasting.node_pods.end().await;
+    if let Some(lines) = &lasting.lines {
+        lines.end();
+    }
     // The listener leaves last, so that the end can be watched.
     let attended = attendants.end(Deadlines::default()).await;
     let mut outcome = outcome?;
@@ -421,7 +429,8 @@ impl Pipeline {
     ) -> Result<Self, Error> {
         let (chain, multiline) = compile(config)?;
         let mut supervisor = Supervisor::new();
-        let outlets = start_sinks(config, &mut supervisor)?;
+        let mut outlets = start_sinks(config, &mut supervisor)?;
+        outlets.extend(lasting.lines.as_ref().map(|lines| lines.outlet(config)));
         let mut samples = start_sinks_of_samples(config, &mut supervisor)?;
         if config.admin.keeps_workloads(config.sink.takes_metrics()) {
             samples.push(lasting.workloads.collector());
@@ -453,11 +462,13 @@ impl Pipeline {
         let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
         let config::Agent { cluster, node, environment, .. } = &config.agent;
         // Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+        let searched_pods = pods.clone();
         let said: Box<dyn Identify> = match pods {
             Some(pods) => Box::new(Reader::new(pods, paths, config.kube.wait.0)),
             None => Box::new(paths),
         };
         let identity = logs::files::Identity::new(said, Arc::clone(&sources), cluster, node, environment);
+        let searched = lines::Searched { pods: searched_pods, sources: Arc::clone(&sources) };
         let driver = logs::spawn(
             &config.logs,
             settings,
@@ -470,6 +481,9 @@ impl Pipeline {
             tap,
             move || drop(ended),
         )?;
+        if let Some(lines) = &lasting.lines {
+            lines.search_in(config, searched, &driver);
+        }
         let (status, registry) = (Arc::clone(&driver.status), Arc::clone(&driver.registry));
         lasting.registry.store(Some(Arc::clone(&registry)));
         let driver = Arc::new(Mutex::new(driver));
@@ -502,6 +516,9 @@ impl Pipeline {
         deadlines: Deadlines,
         lasting: &mut Lasting,
     ) -> (Result<Outcome, Failure>, Option<Legacy>) {
+        if let Some(lines) = &lasting.lines {
+            lines.rest();
+        }
         let outcome = self.supervisor.end(deadlines).await;
         lasting.series = self.metrics.end();
         let mut driver = self.driver.lock();

@@ -5,6 +5,7 @@
 //! one that another origin sends; nothing that came from outside is ever markup.
 
 pub mod config;
+pub mod lines;
 
 use std::sync::Arc;
 
