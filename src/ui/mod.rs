@@ -8,6 +8,7 @@ mod api;
 mod assets;
 pub mod config;
 pub mod guard;
+pub mod lines;
 mod page;
 pub mod session;
 mod words;

@@ -10,6 +10,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{Html, IntoResponse, Response};
+use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
 use super::{Extras, api, words};
@@ -139,15 +140,16 @@ fn seen(overview: &Overview, extras: &Extras, view: &View) -> Value {
     names.dedup();
     names.retain(|name| !name.is_empty());
     names.truncate(ROWS);
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
     context! {
-        o => Value::from_serialize(overview),
-        banner => extras.banner,
+        o => Value::from(Serde(overview)),
+        banner => extras.banner.clone(),
         actions => actions,
         order => view.name(),
-        streams => Value::from_serialize(&streams),
+        streams => Value::from(Serde(&streams)),
         streams_left_out => overview.streams.len() - streams.len() + overview.omitted.streams as usize,
         streams_behind => of(StreamState::Behind) + of(StreamState::InDanger) + of(StreamState::Losing),
-        targets => Value::from_serialize(targets),
+        targets => Value::from(Serde(targets)),
         targets_left_out => overview.targets.len() - targets.len() + overview.omitted.targets as usize,
         names => names,
     }
@@ -171,7 +173,7 @@ pub(super) fn whole(overview: &Overview, extras: &Extras, view: &View, signed_in
         .into_iter()
         .map(|(name, html)| (name, Value::from_safe_string(html)))
         .collect();
-    let seen = context! { parts => parts, signed_in => signed_in, order => view.name(), node => overview.agent.node };
+    let seen = context! { parts => parts, signed_in => signed_in, order => view.name(), node => overview.agent.node.as_str() };
     render("page.html", &seen)
 }
 
