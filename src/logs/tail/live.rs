@@ -208,8 +208,11 @@ impl<E: Env> Tail<E> {
             }
         }
         log.last_words_told = true;
-        self.registry.set_last_words_told(&log.key);
+        self.settle_held(index);
         let log = &self.logs[index];
+        if !self.options.last_words {
+            return;
+        }
         let end = match &log.exit {
             Some(exit) if exit.is_good() => return,
             Some(exit) => End::Exited(exit),

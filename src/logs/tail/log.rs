@@ -79,6 +79,8 @@ pub(super) struct Log<F> {
     pub(super) largest: u64,
     /// The last words of the container are told, or there are none to tell.
     pub(super) last_words_told: bool,
+    /// The checkpoint knows it: every sink has them.
+    pub(super) told_saved: bool,
     /// How the container ended.
     pub(super) exit: Option<Exit>,
     /// When all of its log was first found read after its end.
@@ -210,11 +212,21 @@ impl<F: LogFile> Log<F> {
 /// Re-reads a bounded stretch before a resumed position, so that what lines learn from earlier ones is as it was.
 pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) -> io::Result<()> {
     let file = &log.files[0];
+    log.lines.set_later(file.ordinal > 0);
     // A line that ends in the stretch may have begun before it.
-    let begin = settings.warm_up_start(file.offset).saturating_sub(settings.max_line as u64);
+    let max_line = settings.max_line as u64;
+    let near = settings.warm_up_start(file.offset).saturating_sub(max_line);
+    let mut begin = log.lines.warm_up_start(settings, file.offset).saturating_sub(max_line);
     log.lines.begin_warm_up();
     let mut arena = Vec::new();
-    match file.file.read_at(begin, (file.offset - begin) as usize, &mut arena) {
+    let mut read = file.file.read_at(begin, (file.offset - begin) as usize, &mut arena);
+    if begin < near && read.as_ref().is_err_and(|error| Gap::of(error).is_some()) {
+        // The spill keeps no more than others need: what a flight recorder held is gone.
+        begin = near;
+        arena.clear();
+        read = file.file.read_at(begin, (file.offset - begin) as usize, &mut arena);
+    }
+    match read {
         Ok(_) => {}
         // Of what is spilled the stretch before may be gone; then lines learn nothing from it.
         Err(error) if Gap::of(&error).is_some() => return Ok(()),
