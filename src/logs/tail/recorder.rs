@@ -122,6 +122,9 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         if log.exit.as_ref().is_some_and(|exit| exit.is_good()) || log.excluded.is_some() {
             log.lines.drop_held(&self.settings);
+            // Nothing is told, so nobody need have it first.
+            log.told_saved = true;
+            self.registry.set_last_words_told(&log.key);
             self.count_processed(index);
         } else {
             self.release(index, None);
