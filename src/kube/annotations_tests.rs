@@ -47,6 +47,7 @@ fn every_key_does_what_it_says() {
             ("nodewick.dev/trace-field", "my.trace"),
             ("nodewick.dev/sample", "10%"),
             ("nodewick.dev/multiline", r"start=^\d{4}-"),
+            ("nodewick.dev/flight-recorder", "on"),
         ],
         &[],
     );
@@ -57,6 +58,7 @@ fn every_key_does_what_it_says() {
         trace_field: Some("my.trace".into()),
         sample: Some(0.1),
         multiline: Some(r"start=^\d{4}-".into()),
+        recorder: Some(true),
     };
     assert_eq!(found, expected);
     let (found, problems) = said(&[("nodewick.dev/tenant", "team-a")], &[]);
@@ -69,6 +71,11 @@ fn values_are_read_as_people_write_them() {
     for (value, off) in [("off", true), (" Off ", true), ("false", true), ("on", false), ("true", false)] {
         assert_eq!(handling(&[("nodewick.dev/logs", value)], &[]).off, off, "{value}");
     }
+    for (value, on) in [("on", true), ("TRUE", true), ("off", false), (" false ", false)] {
+        assert_eq!(handling(&[("nodewick.dev/flight-recorder", value)], &[]).recorder, Some(on), "{value}");
+    }
+    let both = handling(&[("nodewick.dev/flight-recorder.api", "off")], &[("nodewick.dev/flight-recorder", "on")]);
+    assert_eq!(both.recorder, Some(false), "the container's own word stands before its namespace's");
     for (value, share) in [
         ("0.25", Some(0.25)),
         ("10%", Some(0.1)),
