@@ -92,8 +92,6 @@ pub struct LineState {
     held_copies: [Copies; 2],
     inheritance: Inheritance,
     process: LogState,
-    /// The log is in a later generation than its first.
-    later: bool,
     /// What must be skipped by who resumes at the line that processing holds back.
     process_skipping: Skipping,
     /// What processing dropped and nobody has asked for yet.
@@ -127,7 +125,6 @@ impl LineState {
             held_copies: Default::default(),
             inheritance: Inheritance::default(),
             process: LogState::default(),
-            later: false,
             process_skipping: Skipping::default(),
             dropped: Dropped::default(),
             annotated: None,
@@ -257,7 +254,6 @@ impl LineState {
         self.inheritance.clear();
         settings.chain.drop_held(&mut self.process);
         self.process.reset();
-        self.later = true;
     }
 
     /// Bytes are missing behind what was read last: gives out what waits for an end that is gone, and begins anew.
@@ -589,7 +585,7 @@ impl LineState {
             records.push(record);
             return 0;
         }
-        self.process.set_apart(framed.carried || framed.first && self.later);
+        self.process.set_apart(framed.carried);
         let mut dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
         if self.process.pinned() == Some(framed.offset) {
             self.process_skipping = framed.skipping;

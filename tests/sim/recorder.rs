@@ -41,7 +41,7 @@ pub fn check(nature: &Nature, registry: &Registry, oracle: &Oracle) -> Result<u6
             return Err(format!("the ledger does not balance: {account:?}"));
         }
     }
-    let (mut released, strict) = (0, nature.strict && !oracle.pieces_allowed && oracle.figures.gaps == 0);
+    let (mut released, strict) = (0, nature.strict && !oracle.pieces_allowed && !oracle.refusals_allowed && oracle.figures.gaps == 0);
     for log in &oracle.logs {
         for (number, generation) in log.generations.iter().enumerate() {
             let mut held: HashMap<&str, Vec<&Line>> = HashMap::new();
@@ -62,7 +62,7 @@ pub fn check(nature: &Nature, registry: &Registry, oracle: &Oracle) -> Result<u6
                         if line.end - debug.end > WINDOW - 8192 {
                             continue;
                         }
-                        if debug.fate != Fate::Stored && strict {
+                        if debug.fate != Fate::Stored && strict && !debug.poison {
                             return Err(format!(
                                 "{} holds back, generation {number}: {:?}\nalthough this failed: {:?}",
                                 log.key, debug, line

@@ -11,11 +11,6 @@ use crate::data::tally::{Recorded, Tally};
 use crate::data::workload::Workload;
 
 impl LineState {
-    /// The log is in a later generation than its first: a line may have begun in the one before.
-    pub fn set_later(&mut self, later: bool) {
-        self.later = later;
-    }
-
     /// As [`Settings::warm_up_start`], for this log: a flight recorder reaches further back.
     pub fn warm_up_start(&self, settings: &Settings, offset: u64) -> u64 {
         let start = settings.chain.warm_up_start_of(&self.process, offset);

@@ -212,7 +212,6 @@ impl<F: LogFile> Log<F> {
 /// Re-reads a bounded stretch before a resumed position, so that what lines learn from earlier ones is as it was.
 pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) -> io::Result<()> {
     let file = &log.files[0];
-    log.lines.set_later(file.ordinal > 0);
     // A line that ends in the stretch may have begun before it.
     let max_line = settings.max_line as u64;
     let near = settings.warm_up_start(file.offset).saturating_sub(max_line);
