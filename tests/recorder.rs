@@ -84,7 +84,10 @@ impl<'a> Reader<'a> {
             let from = if start == 0 {
                 0
             } else {
-                log[start..].iter().position(|byte| *byte == b'\n').map_or(offset as usize, |at| start + at + 1)
+                log[start..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(offset as usize, |at| start + at + 1)
             };
             reader.state.begin_warm_up();
             let mut arena = log[from..offset as usize].to_vec();
@@ -105,7 +108,8 @@ impl<'a> Reader<'a> {
 type Written = (&'static str, Option<u8>, Option<u8>, usize, bool, bool, u64);
 
 fn written() -> impl Strategy<Value = Vec<Written>> {
-    let level = prop::sample::select(vec!["debug", "debug", "debug", "debug", "trace", "info", "error", "fatal"]);
+    let level =
+        prop::sample::select(vec!["debug", "debug", "debug", "debug", "trace", "info", "error", "fatal"]);
     let id = || prop::option::weighted(0.7, 1..6_u8);
     let padding = prop::sample::select(vec![0_usize, 40, 700, 2_500]);
     let line = (
@@ -130,9 +134,13 @@ fn log_of(lines: &[Written]) -> Vec<u8> {
         let stream = if *stderr { "stderr" } else { "stdout" };
         let trace = trace.map_or(String::new(), |id| format!(r#","trace_id":"{id:032x}""#));
         let request = request.map_or(String::new(), |id| format!(r#","request_id":"req-{id}""#));
-        let body =
-            format!(r#"{{"level":"{level}"{trace}{request},"msg":"{n} {}"}}"#, "x".repeat(*padding));
-        let stamp = format!("2026-11-22T14:{:02}:{:02}.{:03}000000Z", millis / 60_000, millis / 1000 % 60, millis % 1000);
+        let body = format!(r#"{{"level":"{level}"{trace}{request},"msg":"{n} {}"}}"#, "x".repeat(*padding));
+        let stamp = format!(
+            "2026-11-22T14:{:02}:{:02}.{:03}000000Z",
+            millis / 60_000,
+            millis / 1000 % 60,
+            millis % 1000
+        );
         if late.as_ref().is_some_and(|late| late.contains(stream)) {
             log.extend_from_slice(late.take().expect("there").as_bytes());
         }
@@ -236,7 +244,10 @@ fn a_line_is_released_by_its_trace_or_by_its_request() {
 fn what_is_too_old_or_too_far_back_is_not_released() {
     let debug = |padding, gap| ("debug", Some(1), None, padding, false, false, gap);
     let error = ("error", Some(1), None, 0, false, false, 0);
-    assert_eq!(out("recorder = { on = true, age = '1s' }", &[debug(0, 0), debug(0, 1500), error]).0, ["*1", "2"]);
+    assert_eq!(
+        out("recorder = { on = true, age = '1s' }", &[debug(0, 0), debug(0, 1500), error]).0,
+        ["*1", "2"]
+    );
     let far: Vec<Written> = (0..40).map(|_| debug(2_500, 0)).chain([error]).collect();
     let (texts, held) = out("recorder = { on = true, window = '64KiB' }", &far);
     // A line takes 2610 bytes of the log: the error stands 25 of them behind what is still within 64 KiB.
@@ -248,7 +259,10 @@ fn conditions_say_which_lines_are_held_and_rules_before_it_stand() {
     let line = |level, trace| (level, Some(trace), None, 0, false, false, 0);
     let lines = [line("debug", 1), line("info", 1), line("debug", 2), line("error", 1)];
     assert_eq!(out("recorder = { on = true, container = 'web' }", &lines).0, ["0", "1", "2", "3"]);
-    assert_eq!(out("recorder = { on = true, contains = '000002\"' }", &lines), (vec!["0".into(), "1".into(), "3".into()], 1));
+    assert_eq!(
+        out("recorder = { on = true, contains = '000002\"' }", &lines),
+        (vec!["0".into(), "1".into(), "3".into()], 1)
+    );
     let toml = "recorder.on = true\ndrop.debug.level = 'debug'";
     assert_eq!(out(toml, &lines), (vec!["1".into(), "3".into()], 0), "what is dropped is never held");
 }
@@ -274,5 +288,29 @@ fn a_window_or_an_age_out_of_range_is_refused_by_name() {
     ] {
         let config: Config = toml::from_str(toml).expect("valid toml");
         assert_eq!(Chain::compile(&config).expect_err("out of range").to_string(), expected);
+    }
+}
+
+#[test]
+fn explain_says_what_is_held_and_what_is_released() {
+    use nodewick::inspect::{Pipeline, Who, explain};
+    let config = nodewick::config::Config::default();
+    let pipeline = Pipeline::new(&config).expect("compiles");
+    let annotations = vec![("nodewick.dev/flight-recorder".to_owned(), "on".to_owned())];
+    let who = Who { annotations, ..Who::default() };
+    let input = br#"{"level":"debug","trace_id":"0af7651916cd43dd8448eb211c80319c","msg":"one"}
+{"level":"debug","msg":"two"}
+{"level":"error","trace_id":"0af7651916cd43dd8448eb211c80319c","msg":"three"}
+"#;
+    let stories = pipeline.run(&who, input, 1_795_356_000_000_000_000);
+    let fates: Vec<_> = stories.iter().map(|story| (story.dropped_by(), story.is(Marks::RELEASED))).collect();
+    assert_eq!(fates, [(None, true), (Some("recorder".to_owned()), false), (None, false)]);
+    let text = explain::text(&pipeline, &stories);
+    for said in [
+        "  process  recorder: held back by the flight recorder: sent if a line of its trace is an error or the container dies\n",
+        "           recorder: released by the flight recorder: its trace or request failed\n",
+        "  sinks    nothing is sent: dropped by recorder\n",
+    ] {
+        assert!(text.contains(said), "{said}\nnot in\n{text}");
     }
 }

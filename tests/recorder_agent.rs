@@ -47,12 +47,20 @@ fn stored(loki: &FakeLoki) -> Vec<(String, bool)> {
 }
 
 fn messages(loki: &FakeLoki) -> Vec<String> {
-    stored(loki).into_iter().map(|(message, released)| if released { format!("*{message}") } else { message }).collect()
+    stored(loki)
+        .into_iter()
+        .map(|(message, released)| if released { format!("*{message}") } else { message })
+        .collect()
 }
 
 /// How often any line was received, counting every request.
 fn received(loki: &FakeLoki) -> usize {
-    loki.requests().iter().filter(|seen| seen.status < 300).flat_map(|seen| &seen.streams).map(|(_, n)| n).sum()
+    loki.requests()
+        .iter()
+        .filter(|seen| seen.status < 300)
+        .flat_map(|seen| &seen.streams)
+        .map(|(_, n)| n)
+        .sum()
 }
 
 #[test]
@@ -73,14 +81,22 @@ fn debug_lines_arrive_once_when_their_trace_fails_over_a_kill_and_all_of_them_wh
     agent.launch();
     assert!(wait_until(PATIENCE, || messages(&loki) == ["paying"]), "{:?}", messages(&loki));
     // The checkpoint has passed the held lines when it is killed.
-    assert!(wait_until(PATIENCE, || agent.metric("nodewick_recorder_held_records") == Some(2.0)), "{}", agent.said());
+    assert!(
+        wait_until(PATIENCE, || agent.metric("nodewick_recorder_held_records") == Some(2.0)),
+        "{}",
+        agent.said()
+    );
     std::thread::sleep(Duration::from_millis(1500));
     agent.kill();
     assert_eq!(received(&loki), 1);
 
     agent.launch();
     agent.wait_ready();
-    assert!(wait_until(PATIENCE, || agent.metric("nodewick_recorder_held_records") == Some(2.0)), "{}", agent.said());
+    assert!(
+        wait_until(PATIENCE, || agent.metric("nodewick_recorder_held_records") == Some(2.0)),
+        "{}",
+        agent.said()
+    );
     assert_eq!(messages(&loki), ["paying"], "still nothing else");
     log.write("error", T1, "card declined");
     let expected = ["*cart has 3 items", "paying", "card declined"];

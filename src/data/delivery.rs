@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::batch::Batch;
 use super::budget::Signal;
 use super::position::Position;
-use super::tally::{Recorded, Dropping, Drops, Tally};
+use super::tally::{Dropping, Drops, Recorded, Tally};
 
 /// Why lines were lost: refused for good by the backend. Each is a value of `reason` in the loss counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -141,7 +141,8 @@ fn words(step: &Decision) -> String {
         Verdict::Kept => "matches, kept".to_owned(),
         Verdict::Dropped => "matches, dropped".to_owned(),
         Verdict::Held if step.kind == Kind::Recorder => {
-            "held back by the flight recorder: sent if a line of its trace is an error or the container dies".to_owned()
+            "held back by the flight recorder: sent if a line of its trace is an error or the container dies"
+                .to_owned()
         }
         Verdict::Released => "released by the flight recorder: its trace or request failed".to_owned(),
         Verdict::Held => "a copy of the line before: held until it is known how many follow".to_owned(),

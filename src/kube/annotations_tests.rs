@@ -74,7 +74,8 @@ fn values_are_read_as_people_write_them() {
     for (value, on) in [("on", true), ("TRUE", true), ("off", false), (" false ", false)] {
         assert_eq!(handling(&[("nodewick.dev/flight-recorder", value)], &[]).recorder, Some(on), "{value}");
     }
-    let both = handling(&[("nodewick.dev/flight-recorder.api", "off")], &[("nodewick.dev/flight-recorder", "on")]);
+    let both =
+        handling(&[("nodewick.dev/flight-recorder.api", "off")], &[("nodewick.dev/flight-recorder", "on")]);
     assert_eq!(both.recorder, Some(false), "the container's own word stands before its namespace's");
     for (value, share) in [
         ("0.25", Some(0.25)),
@@ -159,7 +160,7 @@ fn a_malformed_value_is_told_with_its_place_and_fix() {
         (
             "scrape",
             "x\r\ny",
-            r#"scrape = "x\r\ny": there is no such annotation; there are logs, parser, level-field, trace-field, sample, multiline, tenant"#,
+            r#"scrape = "x\r\ny": there is no such annotation; there are logs, parser, level-field, trace-field, sample, multiline, flight-recorder, tenant"#,
         ),
     ] {
         assert_eq!(wrong(key, value), expected);

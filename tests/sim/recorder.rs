@@ -41,7 +41,8 @@ pub fn check(nature: &Nature, registry: &Registry, oracle: &Oracle) -> Result<u6
             return Err(format!("the ledger does not balance: {account:?}"));
         }
     }
-    let (mut released, strict) = (0, nature.strict && !oracle.pieces_allowed && !oracle.refusals_allowed && oracle.figures.gaps == 0);
+    let (mut released, strict) =
+        (0, nature.strict && !oracle.pieces_allowed && !oracle.refusals_allowed && oracle.figures.gaps == 0);
     for log in &oracle.logs {
         for (number, generation) in log.generations.iter().enumerate() {
             let mut held: HashMap<&str, Vec<&Line>> = HashMap::new();
@@ -96,7 +97,8 @@ fn what_an_error_releases_arrives_over_kills_rotations_and_lost_answers() {
 #[test]
 fn every_byte_is_accounted_for_with_the_recorder_on_whatever_the_seed() {
     let _shared = crate::METRICS.read();
-    let (first, count) = (crate::number("NODEWICK_SIM_FROM").unwrap_or(0), crate::number("NODEWICK_SIM_RECORDED"));
+    let (first, count) =
+        (crate::number("NODEWICK_SIM_FROM").unwrap_or(0), crate::number("NODEWICK_SIM_RECORDED"));
     for seed in first..first + count.unwrap_or(40) {
         let plan = || {
             let mut plan = Plan::random(seed);

@@ -89,7 +89,9 @@ fn debug_lines_go_out_when_their_trace_fails_and_only_they() {
     assert_eq!(rig.recorder(POD), (1, 1, 0));
     let first = &rig.shipped[1];
     assert_eq!((first.text.as_str(), first.time), (d1.as_str(), BASE + 1_000_000), "with its own time");
-    assert!(first.marks.contains(RecordMarks::RELEASED) && !rig.shipped[2].marks.contains(RecordMarks::RELEASED));
+    assert!(
+        first.marks.contains(RecordMarks::RELEASED) && !rig.shipped[2].marks.contains(RecordMarks::RELEASED)
+    );
     // What follows of a trace that has failed is not held any more.
     let late = line("trace", T1, "rolled back");
     rig.says(POD, 20, &[&late]);
@@ -124,7 +126,11 @@ fn kill_9_brings_back_what_was_held_and_sends_nothing_again() {
     rig.run(10);
     let d4 = line("debug", T1, "four");
     rig.says(POD, 20, &[&d4]);
-    assert_eq!(rig.ack(), [d4.as_str()], "nothing is sent again, and the trace is still known to have failed");
+    assert_eq!(
+        rig.ack(),
+        [d4.as_str()],
+        "nothing is sent again, and the trace is still known to have failed"
+    );
     assert_eq!(rig.recorder(POD).0, 1);
 }
 

@@ -97,7 +97,13 @@ impl Chain {
     }
 
     /// What the flight recorder makes of a record.
-    pub(super) fn record(&self, state: &mut LogState, record: &mut Record, in_key: bool, arena: &[u8]) -> Recording {
+    pub(super) fn record(
+        &self,
+        state: &mut LogState,
+        record: &mut Record,
+        in_key: bool,
+        arena: &[u8],
+    ) -> Recording {
         let counts = !state.warming_up;
         let recorder = &self.recorder;
         let ring = state.ring.get_or_insert_with(|| Box::new(recorder.ring()));
@@ -105,14 +111,17 @@ impl Chain {
         let mut recording = Recording::Passes;
         if record.severity >= Severity::ERROR {
             recording = Recording::Releases(ring.fail(record, arena));
-        } else if recorder.is_held(record) && (state.wish == Some(true) || recorder.when.matches(record, arena)) {
+        } else if recorder.is_held(record)
+            && (state.wish == Some(true) || recorder.when.matches(record, arena))
+        {
             let bytes = u64::from(record.body.len);
             if ring.has_failed(record, arena) {
                 record.marks.insert(Marks::RELEASED);
                 recorder.count_released(Cause::Passed, u64::from(counts));
             } else {
                 gone += recorder.hold(ring, record, arena, in_key);
-                state.recorded.0.taken += Tally { records: u64::from(counts), bytes: if counts { bytes } else { 0 } };
+                state.recorded.0.taken +=
+                    Tally { records: u64::from(counts), bytes: if counts { bytes } else { 0 } };
                 recording = Recording::Held;
             }
             if state.notes.wanted() {
@@ -180,7 +189,8 @@ impl Chain {
         arena: &mut Vec<u8>,
         out: &mut Vec<Record>,
     ) -> Dropped {
-        let held = state.ring.as_mut().map(|ring| ring.take_traces(failed.is, failed.any_new)).unwrap_or_default();
+        let held =
+            state.ring.as_mut().map(|ring| ring.take_traces(failed.is, failed.any_new)).unwrap_or_default();
         self.send_on(state, workload, held, Cause::Neighbour, arena, out)
     }
 
