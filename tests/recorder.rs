@@ -314,3 +314,20 @@ fn explain_says_what_is_held_and_what_is_released() {
         assert!(text.contains(said), "{said}\nnot in\n{text}");
     }
 }
+
+#[test]
+fn a_trace_that_failed_a_window_before_a_line_is_known_after_a_restart_a_window_behind_it() {
+    let settings = settings("recorder = { on = true, window = '256KiB' }");
+    let line = |level, trace, padding| (level, trace, None, padding, false, false, 0);
+    let filler = || (0..95).map(|_| line("info", None, 2_500));
+    let error = line("error", Some(1), 0);
+    let debug = line("debug", Some(1), 0);
+    let lines: Vec<Written> =
+        std::iter::once(error).chain(filler()).chain([debug]).chain(filler()).collect();
+    let log = log_of(&lines);
+    let mut first = Reader::new(&settings);
+    first.read(&log, log.len());
+    assert!(first.out[96].released && first.state.held().records == 0, "it passed");
+    let second = Reader::resume(&settings, &log, first.position());
+    assert_eq!(second.state.held().records, 0, "it was sent, so it is not held");
+}
