@@ -322,8 +322,7 @@ fn a_trace_that_failed_a_window_before_a_line_is_known_after_a_restart_a_window_
     let filler = || (0..95).map(|_| line("info", None, 2_500));
     let error = line("error", Some(1), 0);
     let debug = line("debug", Some(1), 0);
-    let lines: Vec<Written> =
-        std::iter::once(error).chain(filler()).chain([debug]).chain(filler()).collect();
+    let lines: Vec<Written> = std::iter::once(error).chain(filler()).chain([debug]).chain(filler()).collect();
     let log = log_of(&lines);
     let mut first = Reader::new(&settings);
     first.read(&log, log.len());

@@ -547,7 +547,7 @@ impl World {
             }
             1 | 2 => {
                 let request = self.rng.below(6);
-                let level = if self.nature.recorder && seq % 2 == 0 { "debug" } else { "info" };
+                let level = if self.nature.recorder && seq.is_multiple_of(2) { "debug" } else { "info" };
                 format!("{{\"level\":\"{level}\",\"msg\":\"{body}\",\"request_id\":\"req-{request}\"}}")
             }
             3 => format!("WARN {body}"),
