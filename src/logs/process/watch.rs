@@ -17,6 +17,8 @@ pub enum Kind {
     Limit,
     /// `[process.redact]`.
     Redact,
+    /// `[process.recorder]`, or the annotation that switches it on.
+    Recorder,
     /// An annotation of the pod, which stands before all rules.
     Annotation,
 }
@@ -30,6 +32,7 @@ impl Kind {
             Self::Dedup => "dedup",
             Self::Limit => "limit",
             Self::Redact => "redact",
+            Self::Recorder => "recorder",
             Self::Annotation => "annotation",
         }
     }
@@ -46,8 +49,10 @@ pub enum Verdict {
     Kept,
     /// It dropped the record.
     Dropped,
-    /// A copy of the line before, held back until it is known how many follow.
+    /// Held back: a copy of the line before, until it is known how many follow; or by the flight recorder.
     Held,
+    /// The flight recorder let it through, since its trace or request failed.
+    Released,
     /// A copy that the one held back stands for.
     Folded,
     /// It replaced text in so many places.
