@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::explain::{shown, verdict, words};
 use super::marked;
 pub use super::marked::Part;
-use super::{Decision, Kind, Seen, Story, fields_of, text_of, time};
+use super::{Decision, Kind, Seen, Story, Verdict, fields_of, text_of, time};
 use crate::data::batch::{Fields, Marks, Record};
 use crate::data::workload::Workload;
 use crate::tail::Style;
@@ -219,6 +219,10 @@ pub fn stages(story: &Story, sent: Fields) -> Vec<Stage> {
         if decision.kind == Kind::Dedup && repeated > 0 {
             let mut next = walk.now.clone();
             next.set("repeated", repeated.to_string());
+            walk.step(name, Some(decision.name()), Some((*decision).clone()), next);
+        } else if decision.verdict == Verdict::Released {
+            let mut next = walk.now.clone();
+            next.set("released", "true");
             walk.step(name, Some(decision.name()), Some((*decision).clone()), next);
         } else {
             walk.decide(name, decision, is_dropped);
