@@ -104,7 +104,7 @@ impl Chain {
         in_key: bool,
         arena: &[u8],
     ) -> Recording {
-        let counts = !state.warming_up;
+        let (counts, told) = (!state.warming_up, state.counts());
         let recorder = &self.recorder;
         let ring = state.ring.get_or_insert_with(|| Box::new(recorder.ring()));
         let mut gone = recorder.advance(ring, record);
@@ -117,7 +117,7 @@ impl Chain {
             let bytes = u64::from(record.body.len);
             if ring.has_failed(record, arena) {
                 record.marks.insert(Marks::RELEASED);
-                recorder.count_released(Cause::Passed, u64::from(counts));
+                recorder.count_released(Cause::Passed, u64::from(told));
             } else {
                 gone += recorder.hold(ring, record, arena, in_key);
                 state.recorded.0.taken +=
@@ -138,7 +138,9 @@ impl Chain {
 
     fn give_up(&self, state: &mut LogState, gone: Tally) {
         if gone.records > 0 {
-            self.recorder.count_dropped(gone.records);
+            if state.counts() {
+                self.recorder.count_dropped(gone.records);
+            }
             state.recorded.0.dropped += gone;
         }
     }
@@ -157,7 +159,9 @@ impl Chain {
             return;
         }
         let tally = tally(held.iter());
-        self.recorder.count_released(cause, tally.records);
+        if state.counts() {
+            self.recorder.count_released(cause, tally.records);
+        }
         state.recorded.0.released += tally;
         for held in held {
             let (record, in_key) = held.into_arena(arena);
