@@ -30,7 +30,7 @@ use nodewick::agent::reload::{Origin, Reloads};
 use nodewick::config::memory::{Human, cgroup_limit};
 use nodewick::config::resolved::Setting;
 use nodewick::config::{self, Diagnostics, Loaded, Sources, load, render};
-use nodewick::{agent, demo, supervise, tail, telemetry, version};
+use nodewick::{agent, demo, supervise, tail, telemetry, ui, version};
 
 /// Exit code for a config that cannot be used (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
@@ -256,18 +256,26 @@ fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
     // The agent's own words would stand between the lines of its logs: warnings only.
-    let quiet = telemetry::Config { log: "warn".into(), ..telemetry::Config::default() };
+    // What the evaluator says of alerts is shown in full, as whoever is on call would get it.
+    let log = "warn,nodewick::agent::evaluator=error".into();
+    let quiet = telemetry::Config { log, ..telemetry::Config::default() };
     let _telemetry = telemetry::init(&quiet)?;
     let interrupted = interrupted()?;
-    let start = |site: &demo::Site| -> Result<demo::StopAgent, Box<dyn std::error::Error + Send + Sync>> {
+    type Failure = Box<dyn std::error::Error + Send + Sync>;
+    let start = |site: &demo::Site, extras: ui::Extras| -> Result<demo::Started, Failure> {
         let file = site.dir.join("agent.toml");
         let sources = Sources::of_process(Some(&file), vec!["admin.listen=off".into()])?;
-        let agent = agent::start(config::load(&sources)?.config)?;
-        Ok(Box::new(move || {
-            if let Err(error) = agent.stop() {
-                tracing::error!(%error, "the agent ended with an error");
-            }
-        }))
+        let agent = agent::start_with(config::load(&sources)?.config, extras)?;
+        let objectives = agent.objectives();
+        Ok(demo::Started {
+            page: agent.ui_address(),
+            objectives: Some(Box::new(objectives)),
+            stop: Box::new(move || {
+                if let Err(error) = agent.stop() {
+                    tracing::error!(%error, "the agent ended with an error");
+                }
+            }),
+        })
     };
     let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
     let counts = demo::run(args, tail::Style::of_stdout(), start, &interrupted, &mut out, &mut notices)?;

@@ -48,6 +48,11 @@ impl Default for Slos {
 }
 
 impl Slos {
+    /// What the page shows.
+    pub(super) fn report(&self) -> Arc<eval::Report> {
+        self.0.load_full()
+    }
+
     /// The page as JSON.
     pub(super) fn page(&self) -> String {
         serde_json::to_string(&**self.0.load()).unwrap_or_default()

@@ -143,8 +143,14 @@ mod tests {
                 "write [red] interval = \"1200ms\" or less, or compress less".into()
             ))
         );
-        assert_eq!(of(0, 1_000, false).map(|(message, _)| message), Some("compression is 0; it must be 1 to 60".into()));
-        assert_eq!(of(61, 1, false).map(|(message, _)| message), Some("compression is 61; it must be 1 to 60".into()));
+        assert_eq!(
+            of(0, 1_000, false).map(|(message, _)| message),
+            Some("compression is 0; it must be 1 to 60".into())
+        );
+        assert_eq!(
+            of(61, 1, false).map(|(message, _)| message),
+            Some("compression is 61; it must be 1 to 60".into())
+        );
     }
 
     #[test]

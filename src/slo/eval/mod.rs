@@ -80,7 +80,8 @@ impl Evaluator {
     /// Nothing is known yet.
     pub fn new(specs: &[Spec], defaults: &Defaults, config: &Config) -> Self {
         let mut store = Store::default();
-        let objectives = specs.iter().map(|spec| Objective::new(spec, defaults, config.compression, &mut store)).collect();
+        let objectives =
+            specs.iter().map(|spec| Objective::new(spec, defaults, config.compression, &mut store)).collect();
         let interval_ms = i64::try_from(config.interval.0.as_millis()).unwrap_or(30_000).max(1_000);
         let compression = i64::from(config.compression.max(1));
         Self { store, objectives, interval_ms, compression, last_ms: None, set_back: 0 }
