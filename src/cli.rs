@@ -10,6 +10,7 @@ mod doctor;
 mod exec;
 mod explain;
 mod files;
+mod laptop;
 mod migrate;
 mod shell;
 mod slo;
@@ -149,6 +150,7 @@ pub(crate) fn main() -> ExitCode {
     let default = || Verb::Run(exec::RunArgs { config: cli.run, ..exec::RunArgs::default() });
     let result = match cli.verb.unwrap_or_else(default) {
         Verb::Run(args) if args.stdin => exec::stdin(&args),
+        Verb::Run(args) if args.logs.is_some() => laptop::run(&args),
         Verb::Run(args) => run(&args),
         Verb::Exec(args) => exec::exec(&args),
         Verb::Demo(args) => demo(&args),
@@ -200,10 +202,7 @@ impl ConfigArgs {
 
 fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
     let origin = args.config.origin();
-    let mut loaded = origin.load()?;
-    if let Some(dir) = &args.logs {
-        exec::follow_directory(&mut loaded, dir, args.service.as_deref())?;
-    }
+    let loaded = origin.load()?;
     // Before the first thread: each thread has its own fetters, and gives them to those that it starts.
     let hardening = harden::apply(&loaded, origin.file());
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
@@ -213,11 +212,7 @@ fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
     }
     let runtime = agent::runtime(&loaded.config).context("cannot start the async runtime")?;
     let outcome = runtime.block_on(async {
-        let reloads = match args.logs {
-            None => Reloads::of(origin, &loaded, hardening.sandbox().cloned())?,
-            // The directory on the command line is in no file.
-            Some(_) => Reloads::none(),
-        };
+        let reloads = Reloads::of(origin, &loaded, hardening.sandbox().cloned())?;
         agent::run(loaded.config, reloads).await
     });
     // Threads that missed the deadline are not waited for.

@@ -381,8 +381,9 @@ fn introduce(args: &Args, plan: Option<(Part, Duration)>, site: &Site, notices: 
         notices,
         "Three make-believe services write pino logs, which rotate every few seconds as the kubelet rotates them.\n\
          {shown} whether one was lost. {end}.\n\
-         Checkout is to answer 99.9 % of its requests. {} An alert follows within seconds of a break: time of\n\
-         objectives goes {COMPRESSION} times faster here, so that an hour's window is a minute long. It is a demonstration.\n\
+         Checkout is to answer 99.9 % of its requests. {}\n\
+         An alert follows within seconds of a break, and ends half a minute after mending: time of objectives goes\n\
+         {COMPRESSION} times faster here, so that an hour's window is a minute long. It is a demonstration.\n\
          Try next, in another terminal:  nodewick tail --level error --dir {state}\n{:33}nodewick tail --trace <id> --dir {state}\n",
         fate(plan),
         ""

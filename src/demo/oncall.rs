@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use crate::slo::eval::{AlertRow, Report, Row};
 use crate::tail::escape;
 
-/// How long the evidence may take that an alert is shown with.
-const EVIDENCE: Duration = Duration::from_secs(3);
+/// How long the evidence may take that an alert is shown with: traces, and the budget, which is known from the first slice
+/// of five minutes on.
+const EVIDENCE: Duration = Duration::from_secs(6);
 /// Failed requests that are named.
 const TRACES: usize = 3;
 /// Width of the line above and below.
@@ -123,7 +124,8 @@ impl OnCall {
         }
         let known =
             self.known.entry(key).or_insert(Known { seen: now, fired_unix_ms: since, is_told: false });
-        let has_evidence = !traces(alert).is_empty() || now.saturating_duration_since(known.seen) >= EVIDENCE;
+        let is_complete = !traces(alert).is_empty() && row.budget_remaining.is_some();
+        let has_evidence = is_complete || now.saturating_duration_since(known.seen) >= EVIDENCE;
         if known.is_told || !(has_evidence || alert.name == "SLOTrafficVanished") {
             return;
         }
@@ -238,7 +240,7 @@ mod tests {
     use super::*;
 
     fn report(state: &str, since: i64, annotations: &[(&str, &str)]) -> Report {
-        let annotations: BTreeMap<_, _> = annotations.iter().collect();
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let json = serde_json::json!({
             "evaluator": true, "compression": 60, "evaluated_unix_ms": since,
             "objectives": [{
@@ -320,11 +322,11 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_traces_is_told_after_three_seconds() {
+    fn a_page_without_evidence_is_told_without_it_some_seconds_later() {
         let mut on_call = OnCall::new(None, "/tmp/d".into(), 0);
         let now = Instant::now();
         let report = report("firing", 1_000, &[("summary", "s")]);
         assert_eq!(on_call.look(&report, now, "b"), "");
-        assert!(on_call.look(&report, now + Duration::from_secs(3), "b").contains("PAGE  s\n"));
+        assert!(on_call.look(&report, now + Duration::from_secs(6), "b").contains("PAGE  s\n"));
     }
 }
