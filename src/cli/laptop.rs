@@ -109,7 +109,12 @@ fn scrape_too(config: &mut Config, targets: &[String], service: &str) -> anyhow:
     config.scrape.fixed.push(scrape::config::Static {
         targets: targets.iter().map(whole).collect(),
         job: service.to_owned(),
-        labels: [label("service"), label("workload"), ("namespace".to_owned(), config.logs.namespace.clone())].into(),
+        labels: [
+            label("service"),
+            label("workload"),
+            ("namespace".to_owned(), config.logs.namespace.clone()),
+        ]
+        .into(),
         interval: Some(SOON),
         timeout: Some(Span::secs(3)),
         ..scrape::config::Static::default()
