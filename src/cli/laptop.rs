@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nodewick::agent::{self, Agent, harden};
-use nodewick::config::{Config, scrape, slo};
+use nodewick::config::{Config, kube, scrape, slo};
 use nodewick::data::units::Span;
 use nodewick::logs::files::Around;
 use nodewick::telemetry;
@@ -52,7 +52,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let has_stores = !loaded.config.sink.stores().is_empty();
     let state = loaded.config.agent.state_dir.clone();
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    let in_cluster = loaded.config.kube.effective_mode() != kube::Mode::Path
+        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
     let interrupted = super::interrupted()?;
     let started = if in_cluster {
         agent::start(loaded.config)

@@ -21,8 +21,8 @@ use crate::data::delivery::{self, Shipment};
 use crate::sink::json::write_json;
 use crate::sink::local::{Entry, Filter};
 
-pub use viewer::{Item, Subscription};
 use viewer::Viewer;
+pub use viewer::{Item, Subscription};
 
 /// Viewers at once.
 pub const VIEWERS: usize = 8;
@@ -121,9 +121,8 @@ impl Hub {
         }
         let viewer = Arc::new(Viewer::new(filter));
         if let Some(ring) = state.ring.as_ref().filter(|_| lines > 0) {
-            let accepted = |line: &&Bytes| {
-                Entry::parse(line).is_some_and(|entry| viewer.filter.accepts(&entry))
-            };
+            let accepted =
+                |line: &&Bytes| Entry::parse(line).is_some_and(|entry| viewer.filter.accepts(&entry));
             let mut last: Vec<&Bytes> = ring.lines.iter().rev().filter(accepted).take(lines).collect();
             last.reverse();
             viewer.push(last.into_iter().cloned(), 0);

@@ -47,7 +47,9 @@ pub enum Refused {
     #[error("{SEARCHES} searches are running on this node already; wait for one to end, or end it")]
     Busy,
     /// Nothing is read yet, or any more.
-    #[error("the agent does not read logs at this moment (it starts, stops, or takes up a new config); try again")]
+    #[error(
+        "the agent does not read logs at this moment (it starts, stops, or takes up a new config); try again"
+    )]
     NotReading,
     /// The system refuses a thread.
     #[error("the system refuses a thread for the search; try again")]

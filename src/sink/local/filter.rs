@@ -51,21 +51,15 @@ impl Filter {
     /// True when records of `workload` may be to be shown.
     pub fn accepts_workload(&self, workload: &Workload) -> bool {
         let container = &workload.container;
-        self.accepts_names(
-            &container.namespace,
-            &container.pod,
-            &container.container,
-            &workload.service_name,
-        )
+        self.accepts_names(&container.namespace, &container.pod, &container.container, &workload.service_name)
     }
 
     /// True when a record of a workload that [is accepted](Self::accepts_workload) is to be shown.
     pub fn accepts_record(&self, batch: &Batch, record: &Record) -> bool {
         // As it is spelled when it is stored: by the name of the level, not by its finer number.
         let severity = || super::reader::severity_of(record.severity.level()).unwrap_or_default();
-        let traced = |wanted: &String| {
-            record.trace_id.is_some_and(|id| id.hex().starts_with(wanted.as_bytes()))
-        };
+        let traced =
+            |wanted: &String| record.trace_id.is_some_and(|id| id.hex().starts_with(wanted.as_bytes()));
         self.level.is_none_or(|least| severity() >= least)
             && self.trace.as_ref().is_none_or(traced)
             && self.accepts_time(record.time_unix_nano)
