@@ -19,10 +19,10 @@ use landlock::{
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing::{info, warn};
 
-use crate::ui::config::Listen;
-use crate::ui;
 use crate::config::tree::{Table, Value};
 use crate::config::{Config, Loaded};
+use crate::ui;
+use crate::ui::config::Listen;
 
 /// What is asked of the kernel. An older one grants less; a newer one would forbid what was never tried here.
 const WANTED: ABI = ABI::V6;

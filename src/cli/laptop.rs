@@ -36,6 +36,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if config.red.interval == nodewick::config::red::Config::default().interval {
         config.red.interval = SOON;
     }
+    if config.evaluator.interval == slo::eval::Config::default().interval {
+        config.evaluator.interval = SOON;
+    }
     if !args.scrape.is_empty() || !args.slo.is_empty() {
         // What is read and what is scraped must be of one workload, and objectives are of workloads in namespaces.
         let around = Around::of_process().namespace;
