@@ -437,7 +437,7 @@ proptest! {
                         place.spill.append(&key, generation, index as u64, start, piece).expect("kept");
                     }
                 }
-                1 => { on_disk = true; gzip(&rotated.with_extension(format!("log.20261122-14000{index}.gz")), &content) }
+                1 => { on_disk = true; gzip(&dir.join(format!("0.log.20261122-14000{index}.gz")), &content) }
                 _ => { on_disk = true; fs::write(&rotated, content).expect("file") }
             }
         }
