@@ -19,6 +19,7 @@ pub mod dashboards;
 pub mod data;
 pub mod demo;
 pub mod doctor;
+pub mod durable;
 pub mod exec;
 pub mod health;
 pub mod history;
