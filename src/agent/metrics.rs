@@ -110,7 +110,18 @@ impl Metrics {
         start: Start<'_>,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, Option<Box<dyn AccessTap>>), Error> {
-        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended, registry, shown: summary } = start;
+        let Start {
+            config,
+            pods,
+            sinks,
+            evaluator,
+            kept,
+            board,
+            health,
+            reading_ended,
+            registry,
+            shown: summary,
+        } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
         let samples = Rules::compile(&config.scrape.metric_relabel).map_err(rules)?;

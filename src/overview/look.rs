@@ -12,9 +12,9 @@ use prometheus::proto::Metric;
 
 use crate::admin::process;
 use crate::data::account::{Account, Sums};
+use crate::data::clock;
 use crate::data::delivery::Loss;
 use crate::data::tally::Dropping;
-use crate::data::clock;
 use crate::metrics;
 use crate::red::Summary;
 use crate::scrape::status::Row;
@@ -133,7 +133,9 @@ pub(super) fn counters(accounts: &[Account], node: &Sums) -> Counters {
     for (reason, tally) in Dropping::ALL.iter().zip(&node.dropped) {
         let rules: Vec<_> = found.dropped.keys().filter(|(own, _)| own == reason.name()).cloned().collect();
         match rules.as_slice() {
-            [] => drop(found.dropped.insert((reason.name().into(), String::new()), (tally.records, tally.bytes))),
+            [] => drop(
+                found.dropped.insert((reason.name().into(), String::new()), (tally.records, tally.bytes)),
+            ),
             [only] => drop(found.dropped.insert(only.clone(), (tally.records, tally.bytes))),
             _ => {}
         }

@@ -4,9 +4,9 @@
 
 use super::parts::bounded;
 use super::{Alert, Burn, OBJECTIVES, Objective, ObjectiveState, Objectives};
+use crate::slo::Window;
 use crate::slo::burn::{Range, Severity, TIERS};
 use crate::slo::eval::{Report, Row};
-use crate::slo::Window;
 
 /// What is shown of a report, and how many objectives are left out.
 pub(super) fn of(report: &Report) -> (Objectives, u64) {
@@ -27,9 +27,8 @@ pub(super) fn of(report: &Report) -> (Objectives, u64) {
 }
 
 fn row(row: &Row) -> Objective {
-    let known = |of: &std::collections::BTreeMap<String, Option<f64>>, range: &str| {
-        of.get(range).copied().flatten()
-    };
+    let known =
+        |of: &std::collections::BTreeMap<String, Option<f64>>, range: &str| of.get(range).copied().flatten();
     let budget = 1.0 - row.objective;
     // The rules record it for some ranges; for the others it follows from the share of good events.
     let burn = |range: Range| {
@@ -162,7 +161,8 @@ mod tests {
 
     #[test]
     fn no_traffic_is_no_verdict_and_an_alert_comes_first() {
-        let quiet = Row { events: BTreeMap::new(), good: BTreeMap::new(), burn_rate: BTreeMap::new(), ..burning() };
+        let quiet =
+            Row { events: BTreeMap::new(), good: BTreeMap::new(), burn_rate: BTreeMap::new(), ..burning() };
         let calm = Row { burn_rate: BTreeMap::new(), good: ranges(&[("30d", 1.0)]), ..burning() };
         let well = Row { budget_remaining: Some(0.4), slo_id: "a/well/x".into(), ..calm.clone() };
         let firing = AlertRow {

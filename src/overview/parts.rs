@@ -5,8 +5,8 @@
 
 use super::look::{Counters, Look};
 use super::{
-    About, Flow, Issue, Ledger, Level, Loss, Omitted, Overview, Pipeline, Point, Pressure, Red, SERVICES, STREAMS,
-    Scraping, Service, Sink, Stream, StreamState, TARGETS, TEXT, Target, TargetState, objectives,
+    About, Flow, Issue, Ledger, Level, Loss, Omitted, Overview, Pipeline, Point, Pressure, Red, SERVICES,
+    STREAMS, Scraping, Service, Sink, Stream, StreamState, TARGETS, TEXT, Target, TargetState, objectives,
 };
 use crate::data::account::Account;
 use crate::red::recent;
@@ -96,9 +96,9 @@ pub(super) fn bounded(text: &str) -> String {
 }
 
 fn about(now: &Look, rates: &Rates<'_>) -> About {
-    let cpu = rates.before.map(|(before, seconds)| {
-        (now.counters.cpu_seconds - before.cpu_seconds).max(0.0) / seconds
-    });
+    let cpu = rates
+        .before
+        .map(|(before, seconds)| (now.counters.cpu_seconds - before.cpu_seconds).max(0.0) / seconds);
     let uptime = now.gauges.started_unix_seconds.map(|start| now.time_unix_ms as f64 / 1e3 - start);
     About {
         version: crate::version::BUILD.version.to_owned(),
@@ -114,15 +114,21 @@ fn about(now: &Look, rates: &Rates<'_>) -> About {
 
 fn pipeline(now: &Look, rates: &Rates<'_>, sinks: &[Sink]) -> Pipeline {
     let (gauges, node) = (&now.gauges, &now.node);
-    let loss = |reason: &str, rule: &str, flow: Flow| Loss { reason: reason.to_owned(), rule: rule.to_owned(), flow };
-    let dropped = rates.now.dropped.iter().filter(|(_, (records, bytes))| *records + *bytes > 0).map(|(key, _)| {
-        let of = |counters: &Counters| counters.dropped.get(key).copied();
-        loss(&key.0, &key.1, rates.flow(|all| Some(of(all)?.0), |all| Some(of(all)?.1)))
-    });
-    let lost = rates.now.lost.iter().filter(|(_, (records, bytes))| *records + *bytes > 0).map(|(reason, _)| {
-        let of = |counters: &Counters| counters.lost.get(reason).copied();
-        loss(reason, "", rates.flow(|all| Some(of(all)?.0), |all| Some(of(all)?.1)))
-    });
+    let loss = |reason: &str, rule: &str, flow: Flow| Loss {
+        reason: reason.to_owned(),
+        rule: rule.to_owned(),
+        flow,
+    };
+    let dropped =
+        rates.now.dropped.iter().filter(|(_, (records, bytes))| *records + *bytes > 0).map(|(key, _)| {
+            let of = |counters: &Counters| counters.dropped.get(key).copied();
+            loss(&key.0, &key.1, rates.flow(|all| Some(of(all)?.0), |all| Some(of(all)?.1)))
+        });
+    let lost =
+        rates.now.lost.iter().filter(|(_, (records, bytes))| *records + *bytes > 0).map(|(reason, _)| {
+            let of = |counters: &Counters| counters.lost.get(reason).copied();
+            loss(reason, "", rates.flow(|all| Some(of(all)?.0), |all| Some(of(all)?.1)))
+        });
     let danger = now.accounts.iter().filter(|account| account.is_behind()).filter_map(|of| of.time_to_loss);
     let full = gauges.budget_limit > 0 && gauges.budget_held as f64 >= gauges.budget_limit as f64 * FULL;
     Pipeline {
@@ -257,7 +263,12 @@ fn streams(now: &Look, rates: &Rates<'_>, omitted: &mut Omitted) -> Vec<Stream> 
             .then(b.generation_lag.cmp(&a.generation_lag))
             .then(rate(b).total_cmp(&rate(a)))
             .then_with(|| {
-                (&a.namespace, &a.pod, &a.container, a.restart).cmp(&(&b.namespace, &b.pod, &b.container, b.restart))
+                (&a.namespace, &a.pod, &a.container, a.restart).cmp(&(
+                    &b.namespace,
+                    &b.pod,
+                    &b.container,
+                    b.restart,
+                ))
             })
     });
     omitted.streams = found.len().saturating_sub(STREAMS) as u64;
@@ -355,7 +366,8 @@ fn issues(now: &Look, of: &Overview) -> Vec<Issue> {
     }
     for sink in of.sinks.iter().filter(|sink| sink.up == Some(false)) {
         let why = sink.last_error.as_deref().unwrap_or("it does not answer");
-        let waits = if sink.signal == "metrics" { "samples wait in memory" } else { "its lines wait on disk" };
+        let waits =
+            if sink.signal == "metrics" { "samples wait in memory" } else { "its lines wait on disk" };
         add(Level::Degraded, &sink.name, format!("{why}; {waits}"));
     }
     let danger: Vec<&Stream> =

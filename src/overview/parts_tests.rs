@@ -12,7 +12,12 @@ use crate::scrape::status::Row;
 use crate::sink::said::Said;
 
 fn look(seconds: u64, counters: Counters) -> Look {
-    Look { at: Duration::from_secs(seconds), time_unix_ms: 1_000 * seconds as i64, counters, ..Look::default() }
+    Look {
+        at: Duration::from_secs(seconds),
+        time_unix_ms: 1_000 * seconds as i64,
+        counters,
+        ..Look::default()
+    }
 }
 
 fn account(pod: &str) -> Account {
@@ -38,7 +43,8 @@ fn account(pod: &str) -> Account {
 #[test]
 fn rates_are_what_grew_by_the_time_between_two_looks() {
     let before = Counters { records: 100, read_bytes: 5_000, kept_records: 90, ..Counters::default() };
-    let now = Counters { records: 350, read_bytes: 15_000, kept_records: 40, unparsed: 50, ..Counters::default() };
+    let now =
+        Counters { records: 350, read_bytes: 15_000, kept_records: 40, unparsed: 50, ..Counters::default() };
     let (before, now) = (look(10, before), look(15, now));
     let first = overview(&now, None);
     assert_eq!(first.pipeline.read.lines, 350);
@@ -100,10 +106,8 @@ fn each_stream_has_one_state_and_the_worst_come_first() {
     }
     counters.streams.insert(key("live"), (60, 0));
     counters.streams.insert(key("losing"), (10, 70));
-    let now = Look {
-        accounts: Arc::new(vec![idle, live, gone, behind, losing, danger]),
-        ..look(10, counters)
-    };
+    let now =
+        Look { accounts: Arc::new(vec![idle, live, gone, behind, losing, danger]), ..look(10, counters) };
     let found = overview(&now, Some(&look(5, before)));
     let states: Vec<(&str, StreamState)> =
         found.streams.iter().map(|stream| (stream.pod.as_str(), stream.state)).collect();
@@ -129,11 +133,18 @@ fn a_sink_that_is_down_is_an_issue_with_its_last_words() {
     let mut counters = Counters::default();
     counters.sinks.insert(
         "loki.main".into(),
-        SinkCounters { delivered: 500, sent_bytes: 4_000, requests: 9, retries: 3, ..SinkCounters::default() },
+        SinkCounters {
+            delivered: 500,
+            sent_bytes: 4_000,
+            requests: 9,
+            retries: 3,
+            ..SinkCounters::default()
+        },
     );
     let mut before = Counters::default();
     before.sinks.insert("loki.main".into(), SinkCounters { delivered: 400, ..SinkCounters::default() });
-    let gauges = SinkGauges { up: false, queue_bytes: 77, last_success_unix_seconds: Some(95), p99_seconds: None };
+    let gauges =
+        SinkGauges { up: false, queue_bytes: 77, last_success_unix_seconds: Some(95), p99_seconds: None };
     let mut now = look(100, counters);
     now.gauges = Gauges { sinks: [("loki.main".to_owned(), gauges)].into(), ..Gauges::default() };
     now.said = vec![Said {
@@ -189,7 +200,10 @@ fn services_keep_their_figures_and_a_rate_needs_time() {
     let now = Look { red: Arc::new(summary), ..Look::default() };
     let found = overview(&now, None);
     let minute = &found.services[0].last_minute;
-    assert_eq!((minute.per_second, minute.error_ratio, minute.p99_seconds), (Some(2.0), Some(0.05), Some(0.2)));
+    assert_eq!(
+        (minute.per_second, minute.error_ratio, minute.p99_seconds),
+        (Some(2.0), Some(0.05), Some(0.2))
+    );
     assert_eq!(found.services[0].whole.error_ratio, None, "without requests");
     assert_eq!(found.services[1].last_minute.per_second, None);
     assert_eq!((found.omitted.services, found.services[0].history[0].per_second), (4, 2.0));

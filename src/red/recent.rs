@@ -328,13 +328,15 @@ mod tests {
         book.workloads.insert(id, workload);
         let pod_id = identity.pod_id();
         let cells = [((RouteId(1), Method::at(0).expect("a method")), Cell::new(&bounds))];
-        book.pods.insert(pod_id, Pod { identity, workload: id, cells: cells.into_iter().collect(), seen_ms: 0 });
+        book.pods
+            .insert(pod_id, Pod { identity, workload: id, cells: cells.into_iter().collect(), seen_ms: 0 });
         (Arc::new(Mutex::new(book)), id)
     }
 
     fn serve(book: &Arc<Mutex<Book>>, good: u64, bad: u64, millis: u64) {
         let mut book = book.lock();
-        let cell = book.pods.values_mut().next().and_then(|pod| pod.cells.values_mut().next()).expect("a cell");
+        let cell =
+            book.pods.values_mut().next().and_then(|pod| pod.cells.values_mut().next()).expect("a cell");
         for (class, count) in [(Class::SUCCESS, good), (Class::SERVER_ERROR, bad)] {
             (0..count).for_each(|_| cell.count(class, Some(millis * 1_000_000), None, 0));
         }
