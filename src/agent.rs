@@ -472,6 +472,7 @@ impl Pipeline {
             reading_ended: quiet.clone(),
             registry: Arc::clone(&lasting.registry),
             shown: Arc::clone(&lasting.red),
+            has_page: lasting.lines.is_some(),
         };
         let (metrics, tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())
