@@ -146,6 +146,8 @@ pub struct Agent {
     stop: Option<oneshot::Sender<()>>,
     ui_address: Option<SocketAddr>,
     registry: Known,
+    slos: Arc<evaluator::Slos>,
+    board: Board,
     thread: Option<std::thread::JoinHandle<Result<Outcome, Error>>>,
 }
 
@@ -165,24 +167,36 @@ fn start_for(config: Config, people: ui::People) -> Result<Agent, Error> {
     let ui_address = people.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let runtime = runtime(&config)?;
-    let registry = Known::default();
-    let known = Arc::clone(&registry);
+    let lasting = Lasting::new(Known::default());
+    let (registry, slos) = (Arc::clone(&lasting.registry), Arc::clone(&lasting.slos));
+    let board = lasting.board.clone();
     let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
         let asked = async {
             let _ = stopped.await;
             "asked by its owner"
         };
-        let outcome = runtime.block_on(run_known(config, Reloads::none(), known, people, asked));
+        let outcome = runtime.block_on(run_known(config, Reloads::none(), lasting, people, asked));
         runtime.shutdown_background();
         outcome
     })?;
-    Ok(Agent { stop: Some(stop), ui_address, registry, thread: Some(thread) })
+    Ok(Agent { stop: Some(stop), ui_address, registry, slos, board, thread: Some(thread) })
 }
 
 impl Agent {
     /// Where the logs that it follows will be known, once it reads.
     pub fn registry(&self) -> Known {
         Arc::clone(&self.registry)
+    }
+
+    /// How its objectives stand, and their alerts, at any time.
+    pub fn objectives(&self) -> impl Fn() -> Arc<crate::slo::eval::Report> + Send + Sync + use<> {
+        let slos = Arc::clone(&self.slos);
+        move || slos.report()
+    }
+
+    /// What became of its targets, as the page `/targets` has it.
+    pub fn targets(&self) -> String {
+        self.board.page(clock::unix_ms())
     }
 
     /// Where its page for people is, with the real port; `None` where it has none.
@@ -277,14 +291,14 @@ pub async fn run_until(
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
     let people = ui::People::bind(&config, ui::in_run(&config))?;
-    run_known(config, reloads, Known::default(), people, asked).await
+    run_known(config, reloads, Lasting::new(Known::default()), people, asked).await
 }
 
-/// The same; what is followed is shown in `registry` once there is something.
+/// The same; what outlives pipelines is in `lasting`, where others look at it.
 async fn run_known(
     mut config: Config,
     mut reloads: Reloads,
-    registry: Known,
+    mut lasting: Lasting,
     people: ui::People,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
@@ -296,7 +310,6 @@ async fn run_known(
     config.memory_bound().fits(limit)?;
     compile(&config)?;
     let mut attendants = Supervisor::new();
-    let mut lasting = Lasting::new(registry);
     lasting.lines = people.address().map(|_| lines::Lines::new(&config));
     let observer = ui::observer(&config, &lasting);
     // Before anyone can ask: not ready until they have been looked at.
@@ -459,6 +472,7 @@ impl Pipeline {
             reading_ended: quiet.clone(),
             registry: Arc::clone(&lasting.registry),
             shown: Arc::clone(&lasting.red),
+            has_page: lasting.lines.is_some(),
         };
         let (metrics, tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())

@@ -381,7 +381,7 @@ fn etc() -> Vec<PathBuf> {
     room.into_iter().chain([PathBuf::from("/etc")]).collect()
 }
 
-/// Ports that the process listens on.
+/// Ports that the process listens on; 0 is any that is free.
 fn ports(loaded: &Loaded) -> Vec<u16> {
     let config = &loaded.config;
     let machines = config.admin.address().ok().flatten().map(|address| address.port());

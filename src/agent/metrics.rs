@@ -102,6 +102,8 @@ pub(super) struct Start<'a> {
     pub(super) registry: Known,
     /// Where what people are shown of RED goes.
     pub(super) shown: Arc<ArcSwap<red::Summary>>,
+    /// People have a page to look at it.
+    pub(super) has_page: bool,
 }
 
 impl Metrics {
@@ -121,6 +123,7 @@ impl Metrics {
             reading_ended,
             registry,
             shown: summary,
+            has_page,
         } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
@@ -195,7 +198,7 @@ impl Metrics {
             Ok::<_, Infallible>(())
         });
 
-        let recent = red.as_ref().map(Red::recent);
+        let recent = red.as_ref().map(|red| red.recent(has_page));
         // An earlier pipeline may have counted what this one does not.
         summary.store(Arc::default());
         let (ended, thread_ended) = oneshot::channel::<()>();

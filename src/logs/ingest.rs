@@ -149,7 +149,7 @@ impl LineState {
     #[must_use]
     pub fn quietly(mut self) -> Self {
         self.framer.mute();
-        self.joiner.set_quiet();
+        self.joiner.set_warming_up(true);
         self
     }
 

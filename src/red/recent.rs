@@ -24,9 +24,17 @@ pub const STEPS: usize = 60;
 const MINUTE: usize = 12;
 /// Steps that a point of the history covers, where requests are counted from lines: one alone would flutter.
 const SMOOTH: usize = 3;
-/// Bytes that all of it takes: 200 workloads with 60 steps of 24 bytes, 12 histograms of 16 bounds, and texts; twice, as a
-/// summary is read while the next one is made.
-pub const MEMORY: u64 = SERVICES as u64 * (60 * 24 + 13 * 16 * 16 + 512) * 2;
+/// Workloads and steps that are remembered where nobody has a page to look at them.
+const WITHOUT_PAGE: (usize, usize) = (32, 12);
+/// Bytes that a workload takes: 13 histograms of 16 bounds, names, and the steps of its history three times, as a summary is
+/// read while the next one is made.
+const fn each(steps: usize) -> u64 {
+    (13 * (16 * 16 + 40) + 600 + 3 * 24 * steps) as u64
+}
+/// Bytes that all of it takes without a page.
+pub const MEMORY: u64 = WITHOUT_PAGE.0 as u64 * each(WITHOUT_PAGE.1);
+/// Bytes that it takes beyond that where there is a page.
+pub const MEMORY_OF_PAGE: u64 = SERVICES as u64 * each(STEPS) - MEMORY;
 /// Bounds of a histogram that are told apart.
 const BOUNDS: usize = 16;
 
@@ -98,6 +106,8 @@ pub struct Recent {
     book: Arc<Mutex<Book>>,
     known: HashMap<u64, Known>,
     last_unix_ms: Option<i64>,
+    services: usize,
+    steps: usize,
 }
 
 /// What is remembered of one workload.
@@ -183,8 +193,9 @@ fn quantile(share: f64, buckets: &[(f64, u64)]) -> Option<f64> {
 }
 
 impl Recent {
-    pub(super) fn new(book: Arc<Mutex<Book>>) -> Self {
-        Self { book, known: HashMap::default(), last_unix_ms: None }
+    pub(super) fn new(book: Arc<Mutex<Book>>, has_page: bool) -> Self {
+        let (services, steps) = if has_page { (SERVICES, STEPS) } else { WITHOUT_PAGE };
+        Self { book, known: HashMap::default(), last_unix_ms: None, services, steps }
     }
 
     /// Looks at the book.
@@ -222,18 +233,27 @@ impl Recent {
             });
             let lagging = workload.is_lagging() && !workload.source.is_scrape();
             of.step(now_unix_ms, seconds, &now, if source == "scrape" { MINUTE } else { SMOOTH }, lagging);
-            found.push((*id, of.service(workload, service, source, book.confidence.of(*id), &now, &book)));
-            if self.known.len() < 2 * SERVICES {
-                self.known.insert(*id, of);
+            while of.history.len() > self.steps {
+                of.history.pop_front();
             }
+            found.push((*id, of.service(workload, service, source, book.confidence.of(*id), &now, &book)));
+            self.known.insert(*id, of);
         }
         drop(book);
         found.sort_by(|(_, a), (_, b)| {
             let busy = |of: &Service| (of.minute.requests, of.whole.requests);
             busy(b).cmp(&busy(a)).then_with(|| (&a.namespace, &a.workload).cmp(&(&b.namespace, &b.workload)))
         });
-        let omitted = found.len().saturating_sub(SERVICES);
-        found.truncate(SERVICES);
+        let omitted = found.len().saturating_sub(self.services);
+        // Whoever is not shown keeps its counters, and begins its history anew once it is.
+        for (id, _) in found.drain(found.len() - omitted..) {
+            if let Some(of) = self.known.get_mut(&id) {
+                *of = Known {
+                    last: Totals { buckets: Vec::new(), ..std::mem::take(&mut of.last) },
+                    ..Known::default()
+                };
+            }
+        }
         let services = found.into_iter().map(|(_, service)| service).collect();
         Summary { time_unix_ms: now_unix_ms, services, omitted }
     }
@@ -258,9 +278,6 @@ impl Known {
             errors_per_second: (sum.errors as f64 / over) as f32,
             p99,
         });
-        while self.history.len() > STEPS {
-            self.history.pop_front();
-        }
     }
 
     fn last_steps(&self, steps: usize) -> (f64, Totals) {
@@ -346,7 +363,7 @@ mod tests {
     fn the_first_look_has_no_rate_and_what_was_counted_before_is_none() {
         let (book, _) = book();
         serve(&book, 90, 10, 40);
-        let mut recent = Recent::new(Arc::clone(&book));
+        let mut recent = Recent::new(Arc::clone(&book), true);
         let first = recent.look(1_000_000).services.remove(0);
         assert_eq!((first.whole.requests, first.whole.errors), (100, 10));
         assert_eq!((first.minute_seconds, first.minute.requests, first.history.len()), (0.0, 0, 0));
@@ -372,7 +389,7 @@ mod tests {
     #[test]
     fn a_minute_forgets_what_is_older_and_history_is_bounded() {
         let (book, id) = book();
-        let mut recent = Recent::new(Arc::clone(&book));
+        let mut recent = Recent::new(Arc::clone(&book), true);
         recent.look(0);
         serve(&book, 1_000, 0, 1);
         for step in 1..=80 {
@@ -403,7 +420,7 @@ mod tests {
                 book.workloads.insert(identity.workload_id(), workload);
             }
         }
-        let mut recent = Recent::new(Arc::clone(&book));
+        let mut recent = Recent::new(Arc::clone(&book), true);
         recent.look(0);
         serve(&book, 5, 0, 1);
         let summary = recent.look(5_000);

@@ -112,9 +112,9 @@ impl Red {
         }
     }
 
-    /// What people are shown of it.
-    pub fn recent(&self) -> super::Recent {
-        super::Recent::new(self.book.clone())
+    /// What people are shown of it: more of it where they have a page.
+    pub fn recent(&self, has_page: bool) -> super::Recent {
+        super::Recent::new(self.book.clone(), has_page)
     }
 
     /// The log thread's side.

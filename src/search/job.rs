@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 /// Bytes of records that are held until their log is read.
-pub(super) const HELD_BYTES: usize = 4 << 20;
+pub(super) const HELD_BYTES: usize = 3 << 19;
 /// Bytes of records that one search gives out.
 const SHOWN_BYTES: usize = 32 << 20;
 /// Bytes of logs that one search reads.
@@ -27,6 +27,8 @@ const PACE: Duration = Duration::from_millis(1);
 const CHUNK_BYTES: usize = 64 << 10;
 /// How long a client that does not read is waited for, again and again until the deadline.
 const CLIENT_PAUSE: Duration = Duration::from_millis(5);
+/// How long the end of a search waits for its client.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Files that could not be read are told by name, so many of them.
 const NAMED: usize = 20;
 
@@ -218,7 +220,7 @@ impl Job {
 
     /// Says what was searched.
     pub(super) fn finish(mut self, cut: Option<Cut>) {
-        self.deadline = self.deadline.max(Instant::now() + Duration::from_secs(1));
+        self.deadline = self.deadline.max(Instant::now() + LAST_WORD);
         let rest = self.end_log().err();
         let searched = &mut self.searched;
         let left_out = (searched.shown < searched.matches).then_some(Cut::Limit);
@@ -227,6 +229,9 @@ impl Job {
         searched.milliseconds = self.begun.elapsed().as_millis() as u64;
         let mut line = serde_json::to_vec(&serde_json::json!({ "searched": searched })).unwrap_or_default();
         line.push(b'\n');
+        // Whoever reads is told even when the agent stops.
+        self.stopping = Arc::default();
+        self.deadline = Instant::now() + LAST_WORD;
         let _ = self.send(line);
     }
 

@@ -281,6 +281,10 @@ impl<'a> Log<'a> {
         let Some(needle) = self.wanted.needle else { return Ok(false) };
         let file = &self.files[self.at.file];
         let want = usize::try_from(file.end - self.at.offset).unwrap_or(usize::MAX).min(CHUNK);
+        if want == 0 {
+            self.next_file();
+            return Ok(true);
+        }
         let mut bytes = job.buffer();
         let got = match file.source.read_at(self.at.offset, want, &mut bytes) {
             Ok(got) => got,

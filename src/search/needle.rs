@@ -182,7 +182,7 @@ mod tests {
             ("abc+def", Some("abc")),
             ("status=[45]..", Some("status=")),
             ("user (alice|bob) left", Some("user ")),
-            (r"say \x{41}bcd[\]x]efgh", Some("efgh")),
+            (r"say \x{41}bcd[\]x]efghi", Some("efghi")),
             ("x{0,3}yes", Some("yes")),
             // None of these is certain.
             ("alice|bob", None),

@@ -161,17 +161,16 @@ impl Remote {
         let text = String::from_utf8_lossy(&lines.bytes[lines.taken..]).into_owned();
         let said = serde_json::from_str::<serde_json::Value>(&text).ok();
         let said = said.and_then(|said| said.get("error")?.as_str().map(str::to_owned));
+        let line = || text.lines().next().filter(|line| !line.is_empty() && line.len() < 1_000);
         Ok(Err(match (status, said) {
             (200 | 404, None) => return Err(foreign()),
-            (401 | 403, said) => Refusal {
+            (401, _) => Refusal {
                 status,
-                text: format!(
-                    "{}; give the token of [ui] token with --token-file",
-                    said.unwrap_or_else(|| "it wants a token".to_owned())
-                ),
+                text: "it wants a token; give the file that holds [ui] token with --token-file".to_owned(),
             },
-            (status, said) => {
-                Refusal { status, text: said.unwrap_or_else(|| format!("HTTP status {status}")) }
+            (status, Some(text)) => Refusal { status, text },
+            (status, None) => {
+                Refusal { status, text: line().map_or(format!("HTTP status {status}"), str::to_owned) }
             }
         }))
     }

@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::session::{self, Entry};
-use super::{BODY_BYTES, BODY_TIMEOUT, EVENTS, Question, page};
+use super::{BODIES, BODY_BYTES, BODY_TIMEOUT, EVENTS, Question, page};
 
 /// Time between two pictures of a page that is kept up to date.
 const BEAT: Duration = Duration::from_secs(1);
@@ -140,6 +140,10 @@ pub(super) async fn explain(
             }
         }
     }
+    let Ok(_permit) = shown.bodies.try_acquire() else {
+        let text = format!("{BODIES} others are being answered; try again\n");
+        return plain(StatusCode::TOO_MANY_REQUESTS, text);
+    };
     question.lines = match body(request).await {
         Ok(bytes) => bytes.to_vec(),
         Err(answer) => return answer,
@@ -167,6 +171,9 @@ pub(super) async fn action(State(shown): State<super::State>, Path(name): Path<S
 
 /// `POST /sign-in`: a form with the token.
 pub(super) async fn sign_in(State(shown): State<super::State>, request: Request) -> Response {
+    let Ok(_permit) = shown.bodies.try_acquire() else {
+        return page::door(StatusCode::TOO_MANY_REQUESTS, "Others are signing in; try again.");
+    };
     let form = match body(request).await {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(answer) => return answer,

@@ -38,9 +38,12 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTION_LIFE: Duration = Duration::from_secs(900);
 /// Pages that are kept up to date at once; with them and those who watch lines, the page itself always finds a connection.
 pub const EVENTS: usize = 16;
-/// Most memory that the listener takes: connections with their heads and bodies, and a page for each that is kept up to date.
+/// Bodies that are read at once.
+pub const BODIES: usize = 4;
+/// Most memory that the listener takes: the heads of all connections, some bodies with what is made of them, and the parts of
+/// each page that is kept up to date.
 pub const MEMORY_BOUND: u64 =
-    listener::CONNECTIONS as u64 * (listener::HEAD_BYTES + BODY_BYTES) as u64 + (EVENTS as u64) * (512 << 10);
+    (listener::CONNECTIONS * listener::HEAD_BYTES + BODIES * 4 * BODY_BYTES + EVENTS * (64 << 10)) as u64;
 
 /// Lines explained: who wrote them, and the lines. Out comes JSON, or what cannot be used in words.
 pub type Explain = Arc<dyn Fn(Question) -> Result<String, String> + Send + Sync>;
@@ -80,6 +83,7 @@ struct Shown {
     explain: Explain,
     guard: Guard,
     events: Arc<Semaphore>,
+    bodies: Semaphore,
     leave: CancellationToken,
 }
 
@@ -98,8 +102,8 @@ pub async fn serve(bound: config::Bound, page: Page, leave: CancellationToken) -
 fn router(address: std::net::SocketAddr, page: Page, leave: CancellationToken) -> Router {
     let Page { observer, extras, explain, lines, token } = page;
     let guard = Guard::new(address, Sessions::new(token));
-    let events = Arc::new(Semaphore::new(EVENTS));
-    let state: State = Arc::new(Shown { observer, extras, explain, guard, events, leave });
+    let (events, bodies) = (Arc::new(Semaphore::new(EVENTS)), Semaphore::new(BODIES));
+    let state: State = Arc::new(Shown { observer, extras, explain, guard, events, bodies, leave });
     Router::new()
         .route("/", get(page::page))
         .route("/sign-in", get(page::sign_in).post(api::sign_in))

@@ -17,7 +17,7 @@ use super::{Extras, api, words};
 use crate::overview::{Overview, Stream, StreamState};
 
 /// Rows of a table on the page; `/api/overview` has more of them.
-const ROWS: usize = 100;
+const ROWS: usize = 60;
 
 /// Parts of the page that are made anew, in their order.
 const PARTS: [(&str, &str); 8] = [

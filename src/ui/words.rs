@@ -43,9 +43,9 @@ pub(super) fn seconds(value: f64) -> String {
         v if v < 0.9995 => format!("{:.0} ms", v * 1e3),
         v if v < 9.95 => format!("{v:.1} s"),
         _ if rounded < 120.0 => format!("{rounded:.0} s"),
-        _ if rounded < 7_200.0 => format!("{:.0} min", (value / 60.0).floor()),
+        _ if rounded < 7_200.0 => format!("{:.0} min", (rounded / 60.0).floor()),
         _ if rounded < 172_800.0 => {
-            let minutes = (value / 60.0).floor();
+            let minutes = (rounded / 60.0).floor();
             format!("{:.0} h {:.0} min", (minutes / 60.0).floor(), minutes % 60.0)
         }
         _ => format!("{:.0} days", (value / 86_400.0).floor()),

@@ -129,8 +129,6 @@ pub struct Joiner {
     closed: Vec<Stretch>,
     ready: Vec<Ready>,
     warming_up: bool,
-    /// Nothing is counted.
-    quiet: bool,
 }
 
 impl Joiner {
@@ -149,13 +147,7 @@ impl Joiner {
             closed: Vec::new(),
             ready: Vec::new(),
             warming_up: false,
-            quiet: false,
         }
-    }
-
-    /// From now on nothing is counted: the lines are read once more.
-    pub fn set_quiet(&mut self) {
-        self.quiet = true;
     }
 
     /// While true, lines are read again only for warmth: nothing is counted.
@@ -387,7 +379,7 @@ impl Joiner {
             framed.original_len = u32::try_from(group.original).unwrap_or(u32::MAX);
         }
         let kind = if group.lines > 1 {
-            if !self.warming_up && !self.quiet {
+            if !self.warming_up {
                 metrics::LOG_MULTILINE.with_label_values(&[group.language.name()]).inc();
             }
             Kind::Joined(group.language)
