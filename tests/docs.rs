@@ -1,0 +1,706 @@
+//! The documents hold: their configs load, their commands parse, their rules pass, and each of them can be found.
+//!
+//! In: README.md, ARCHITECTURE.md, CONTRIBUTING.md, SECURITY.md and what lies below docs, deploy and alerts, as text. Out: one failure
+//! a rule, with every place that breaks it. Links, anchors and the agent's own metrics are tests/tidy.rs' to check.
+//!
+//! A fenced block says by its info string what it is: `toml` is a whole config, `toml fragment: <why>` is none; `yaml` parses, and
+//! rules, Prometheus', Alertmanager's and Helm values are given to who reads them; `sh`, `console` and bare blocks have commands;
+//! `console` is moreover run where all of its commands are `nodewick`'s and must print what stands below them, with the page's
+//! configs as `agent.toml`. tests/docs/rules.rs has an example of each rule that fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use nodewick::config::{Sources, load};
+use regex::Regex;
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A document: its path from the repository's root, and its text.
+struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+/// All documents for people. CHANGELOG.md tells of the past, which need not hold.
+static DOCUMENTS: LazyLock<Vec<Document>> = LazyLock::new(|| {
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from).into();
+    let mut open: Vec<PathBuf> = ["docs", "deploy", "alerts"].map(PathBuf::from).into();
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(root().join(&directory)).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let path = directory.join(entry.file_name());
+            if entry.path().is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text =
+            fs::read_to_string(root().join(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Document { path, text }
+    };
+    paths.into_iter().map(read).collect()
+});
+
+/// A fenced block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Block {
+    /// Line of its first line of text, from 1.
+    line: usize,
+    info: String,
+    text: String,
+}
+
+fn blocks(document: &str) -> Vec<Block> {
+    let (mut found, mut open): (Vec<Block>, Option<(Block, usize)>) = (Vec::new(), None);
+    for (number, line) in document.lines().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (None, Some(info)) => {
+                let block = Block { line: number + 2, info: info.trim().to_owned(), text: String::new() };
+                open = Some((block, indent));
+            }
+            (Some(_), Some(_)) => found.extend(open.take().map(|(block, _)| block)),
+            (Some((block, indent)), None) => {
+                let line = line.get((*indent).min(line.len() - line.trim_start().len())..).unwrap_or(line);
+                let _ = writeln!(block.text, "{line}");
+            }
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// What a rule finds in every block of every document.
+fn in_blocks(rule: impl Fn(&Block) -> Vec<String>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for document in DOCUMENTS.iter() {
+        for block in blocks(&document.text) {
+            let found = rule(&block);
+            findings.extend(found.into_iter().map(|text| at(&document.path, block.line, &text)));
+        }
+    }
+    findings
+}
+
+fn at(path: &Path, line: usize, text: &str) -> String {
+    format!("{}:{line}: {}", path.display(), text.trim_end().replace('\n', "\n    "))
+}
+
+fn none(findings: &[String], rule: &str) {
+    assert!(findings.is_empty(), "{rule}:\n  {}\n", findings.join("\n  "));
+}
+
+// Configs.
+
+/// A word behind `toml` or `yaml` says why the block is no whole config: `toml fragment: cases of the test verb`.
+fn fragment(info: &str) -> Option<Result<(), String>> {
+    let rest = info.split_once(' ')?.1;
+    let reason = rest.strip_prefix("fragment:").map(str::trim);
+    Some(match reason {
+        Some(reason) if reason.len() > 5 => Ok(()),
+        _ => Err(format!("`{info}`: write `fragment: <why it is no whole config>`")),
+    })
+}
+
+/// Why a text is no config; each variable that it names has a value.
+fn config_problems(text: &str) -> Vec<String> {
+    static VARIABLE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)").expect("a regex"));
+    let env =
+        VARIABLE.captures_iter(text).map(|found| (found[1].to_owned(), "10.0.0.1".to_owned())).collect();
+    let file = Some(("block".to_owned(), text.to_owned()));
+    match load(&Sources { file, env, host: Some("node-1".into()), ..Sources::default() }) {
+        Ok(_) => Vec::new(),
+        Err(problems) => vec![problems.to_string()],
+    }
+}
+
+fn toml_problems(block: &Block) -> Vec<String> {
+    match block.info.split(' ').next() {
+        Some("toml") => match fragment(&block.info) {
+            None => config_problems(&block.text),
+            Some(Ok(())) => {
+                toml::from_str::<toml::Table>(&block.text).err().map(|e| e.to_string()).into_iter().collect()
+            }
+            Some(Err(problem)) => vec![problem],
+        },
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_config_in_the_documents_loads() {
+    none(&in_blocks(toml_problems), "configs that do not load");
+}
+
+// YAML and JSON.
+
+/// Documents of a YAML stream, and why they are none.
+fn yaml(text: &str) -> Result<Vec<Value>, String> {
+    let parts = text.split("\n---\n").map(|part| part.strip_prefix("---\n").unwrap_or(part));
+    parts
+        .filter(|part| part.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#')))
+        .map(|part| serde_saphyr::from_str::<Value>(part).map_err(|error| error.to_string()))
+        .collect()
+}
+
+/// Runs a checker on a file; what it says when it fails.
+fn refused(program: &str, arguments: &[&str], text: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("block.yaml");
+    fs::write(&file, text).expect("written");
+    let output =
+        Command::new(program).args(arguments).arg(&file).current_dir(&dir).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; run .ci/tools"));
+    let said = [output.stdout, output.stderr].concat();
+    if output.status.success() { Vec::new() } else { vec![String::from_utf8_lossy(&said).into_owned()] }
+}
+
+fn yaml_problems(block: &Block) -> Vec<String> {
+    if block.info.split(' ').next() != Some("yaml") {
+        return Vec::new();
+    }
+    let parts = match yaml(&block.text) {
+        Ok(parts) => parts,
+        Err(problem) => return vec![problem],
+    };
+    match fragment(&block.info) {
+        Some(Ok(())) => return Vec::new(),
+        Some(Err(problem)) => return vec![problem],
+        None => {}
+    }
+    let mut problems = Vec::new();
+    for part in &parts {
+        let has = |key: &str| part.get(key).is_some();
+        if has("groups") {
+            problems.extend(refused("promtool", &["check", "rules"], &block.text));
+        } else if has("route") && has("receivers") {
+            problems.extend(refused("amtool", &["check-config"], &block.text));
+        } else if has("scrape_configs") || has("rule_files") {
+            problems.extend(refused("promtool", &["check", "config", "--syntax-only"], &block.text));
+        } else if let Some(config) = part.get("config").filter(|config| config.is_object()) {
+            problems.extend(helm_problems(part, config));
+        }
+    }
+    problems
+}
+
+/// Values of the chart: the keys of its own, and `config:`, which is the agent's config as a map.
+fn helm_problems(values: &Value, config: &Value) -> Vec<String> {
+    static KEYS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let text =
+            fs::read_to_string(root().join("deploy/helm/nodewick/values.schema.json")).expect("it is there");
+        let schema: Value = serde_json::from_str(&text).expect("JSON");
+        schema["properties"].as_object().expect("an object").keys().cloned().collect()
+    });
+    let keys = values.as_object().into_iter().flat_map(|table| table.keys());
+    let mut problems: Vec<String> =
+        keys.filter(|key| !KEYS.contains(*key)).map(|key| format!("the chart has no value {key}")).collect();
+    match toml::to_string(&without_null(config)) {
+        Ok(text) => problems.extend(config_problems(&text)),
+        Err(error) => problems.push(error.to_string()),
+    }
+    problems
+}
+
+/// `null` takes a key of the chart's defaults away.
+fn without_null(value: &Value) -> Value {
+    match value {
+        Value::Object(table) => {
+            let kept = table.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key.clone(), without_null(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn every_yaml_block_is_taken_by_who_reads_it() {
+    none(&in_blocks(yaml_problems), "YAML that is refused");
+}
+
+fn other_problems(block: &Block) -> Vec<String> {
+    match block.info.as_str() {
+        "json" => {
+            serde_json::from_str::<Value>(&block.text).err().map(|e| e.to_string()).into_iter().collect()
+        }
+        "js" => {
+            let dir = tempfile::tempdir().expect("a directory");
+            let file = dir.path().join("block.mjs");
+            fs::write(&file, &block.text).expect("written");
+            let output =
+                Command::new("node").arg("--check").arg(&file).output().expect("node; run .ci/tools");
+            if output.status.success() {
+                Vec::new()
+            } else {
+                vec![String::from_utf8_lossy(&output.stderr).into_owned()]
+            }
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn json_and_programs_in_the_documents_parse() {
+    none(&in_blocks(other_problems), "JSON and JavaScript that do not parse");
+}
+
+// Commands.
+
+/// The words of a shell line, and `|`, `;`, `&&` and redirections as words of their own; no expansion.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut is_word): (Vec<String>, String, bool) = (Vec::new(), String::new(), false);
+    let mut quote = None;
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (Some(open), _) if letter == open => quote = None,
+            (Some('"'), '\\') | (None, '\\') => word.extend(letters.next()),
+            (Some(_), _) => word.push(letter),
+            (None, '\'' | '"') => (quote, is_word) = (Some(letter), true),
+            (None, '#') if !is_word => break,
+            (None, ' ' | '\t' | '|' | ';' | '&' | '>' | '(' | ')') => {
+                if is_word {
+                    words.push(std::mem::take(&mut word));
+                }
+                is_word = false;
+                if !matches!(letter, ' ' | '\t') {
+                    words.push(letter.to_string());
+                }
+            }
+            (None, _) => {
+                word.push(letter);
+                is_word = true;
+            }
+        }
+    }
+    if is_word {
+        words.push(word);
+    }
+    words
+}
+
+/// The arguments of every `nodewick` on a line of a shell.
+fn invocations(line: &str) -> Vec<Vec<String>> {
+    let words = words(line);
+    let parts = words.split(|word| matches!(word.as_str(), "|" | ";" | "&" | "(" | ")"));
+    let is_ours = |word: &str| {
+        matches!(
+            word,
+            "nodewick" | "./nodewick" | "/nodewick" | "target/debug/nodewick" | "target/release/nodewick"
+        )
+    };
+    let is_setting = |word: &str| {
+        word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+    };
+    let mut found = Vec::new();
+    for part in parts {
+        let mut rest = part.iter().skip_while(|word| is_setting(word) || *word == "sudo");
+        let first = rest.next().map(String::as_str).unwrap_or_default();
+        // `kubectl exec … -- /nodewick why`, `sudo -u nodewick nodewick check`, `perf record -- nodewick run`.
+        let after = match first {
+            first if is_ours(first) => Some(rest.cloned().collect::<Vec<_>>()),
+            "kubectl" | "docker" | "podman" | "perf" | "nice" | "deploy/image/try" => part
+                .iter()
+                .position(|word| {
+                    word == "/nodewick" || word == "nodewick" || word == "target/release/nodewick"
+                })
+                .filter(|place| part[place - 1] == "--")
+                .map(|place| part[place + 1..].to_vec()),
+            _ => None,
+        };
+        found.extend(after.map(|arguments| arguments.into_iter().take_while(|word| word != ">").collect()));
+    }
+    found
+}
+
+/// The lines of a block that are typed. In a block with a prompt that is what stands behind one.
+fn typed(block: &Block) -> Vec<(usize, String)> {
+    let kind = block.info.split(' ').next().unwrap_or_default();
+    if !matches!(kind, "" | "sh" | "console") {
+        return Vec::new();
+    }
+    let has_prompt = block.text.lines().any(|line| line.starts_with("$ "));
+    let (mut found, mut open): (Vec<(usize, String)>, Option<(usize, String)>) = (Vec::new(), None);
+    for (number, line) in block.text.lines().enumerate() {
+        let line = match &open {
+            None if has_prompt => match line.strip_prefix("$ ") {
+                Some(line) => line,
+                None => continue,
+            },
+            _ => line,
+        };
+        let (place, mut whole) = open.take().unwrap_or((block.line + number, String::new()));
+        whole.push_str(line.trim_end_matches('\\').trim_end());
+        if line.ends_with('\\') {
+            whole.push(' ');
+            open = Some((place, whole));
+        } else {
+            found.push((place, whole));
+        }
+    }
+    found
+}
+
+/// The commands that a document's prose names in backticks; `a|b` stands for both.
+fn named(document: &str) -> Vec<(usize, Vec<String>)> {
+    static CODE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`nodewick ([^`]+)`").expect("a regex"));
+    let (mut found, mut code) = (Vec::new(), false);
+    for (number, line) in document.lines().enumerate() {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        if fence || code {
+            continue;
+        }
+        for command in CODE.captures_iter(line) {
+            let command = command[1].replace("\\|", "|");
+            // What stands for any verb names none.
+            if command.starts_with('<') || command.starts_with('…') {
+                continue;
+            }
+            let mut all: Vec<Vec<String>> = vec![Vec::new()];
+            for word in command.split_whitespace().take_while(|word| *word != "…") {
+                let choices: Vec<&str> =
+                    if word.starts_with('<') { vec![word] } else { word.split('|').collect() };
+                all = all
+                    .iter()
+                    .flat_map(|arguments| {
+                        choices
+                            .iter()
+                            .map(move |choice| [arguments.clone(), vec![(*choice).to_owned()]].concat())
+                    })
+                    .collect();
+            }
+            found.extend(all.into_iter().map(|arguments| (number + 1, arguments)));
+        }
+    }
+    found
+}
+
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodewick"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+    command
+}
+
+/// Why the program does not know these arguments. `--help` is put at their end, so that nothing is done: whatever stands before it
+/// is parsed first.
+fn parse_problem(arguments: &[String]) -> Option<String> {
+    let mut arguments = arguments.to_vec();
+    let end = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
+    arguments.insert(end, "--help".to_owned());
+    let output = binary().args(&arguments).output().expect("runs");
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn every_command_in_the_documents_is_one_that_the_program_knows() {
+    let mut places: BTreeMap<Vec<String>, String> = BTreeMap::new();
+    for document in DOCUMENTS.iter() {
+        let in_blocks = blocks(&document.text);
+        let in_blocks = in_blocks.iter().flat_map(|block| {
+            typed(block)
+                .into_iter()
+                .flat_map(|(line, text)| invocations(&text).into_iter().map(move |one| (line, one)))
+        });
+        for (line, arguments) in in_blocks.chain(named(&document.text)) {
+            places.entry(arguments).or_insert_with(|| format!("{}:{line}", document.path.display()));
+        }
+    }
+    assert!(places.len() > 60, "only {} commands were found", places.len());
+    let places: Vec<(Vec<String>, String)> = places.into_iter().collect();
+    let check = |(arguments, place): &(Vec<String>, String)| {
+        parse_problem(arguments)
+            .map(|why| format!("{place}: nodewick {}: {}", arguments.join(" "), why.trim()))
+    };
+    let (one, two) = places.split_at(places.len() / 2);
+    let findings = std::thread::scope(|scope| {
+        let other = scope.spawn(|| two.iter().filter_map(check).collect::<Vec<_>>());
+        let mut found: Vec<String> = one.iter().filter_map(check).collect();
+        found.extend(other.join().expect("the other half"));
+        found
+    });
+    none(&findings, "commands that the program refuses");
+}
+
+/// The commands of a `console` block with what stands below each.
+fn transcript(block: &Block) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in block.text.lines() {
+        match (line.strip_prefix("$ "), found.last_mut()) {
+            (Some(command), _) => found.push((command.to_owned(), String::new())),
+            (None, Some((_, output))) => {
+                let _ = writeln!(output, "{line}");
+            }
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// What is different when the commands of a block are run in `dir`.
+fn differences(block: &Block, dir: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (command, expected) in transcript(block) {
+        let [arguments] = &invocations(&command)[..] else {
+            problems.push(format!("a console block has one nodewick a line, not: {command}"));
+            continue;
+        };
+        let output = binary().args(arguments).current_dir(dir).output().expect("runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if said != expected {
+            problems.push(format!("$ {command}\nprints\n{said}"));
+        }
+    }
+    problems
+}
+
+/// The page's whole configs, one after the other, as `agent.toml`.
+fn page_config(document: &str) -> String {
+    let configs = blocks(document).into_iter().filter(|block| block.info == "toml");
+    configs.map(|block| block.text).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_console_blocks_show_is_what_is_printed() {
+    let (mut findings, mut run) = (Vec::new(), 0);
+    for document in DOCUMENTS.iter() {
+        let consoles: Vec<Block> =
+            blocks(&document.text).into_iter().filter(|block| block.info == "console").collect();
+        if consoles.is_empty() {
+            continue;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("agent.toml"), page_config(&document.text)).expect("written");
+        for block in consoles {
+            run += 1;
+            let found = differences(&block, dir.path());
+            findings.extend(found.into_iter().map(|text| at(&document.path, block.line, &text)));
+        }
+    }
+    assert!(run >= 3, "only {run} console blocks were run");
+    none(&findings, "console blocks that show something else");
+}
+
+// Names.
+
+fn sources_text() -> String {
+    let (mut text, mut open) = (String::new(), vec![root().join("src")]);
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                text.push_str(&fs::read_to_string(path).expect("a source file"));
+            }
+        }
+    }
+    text
+}
+
+/// Names of published families that no source file has.
+fn unknown_families(document: &str, sources: &str) -> Vec<(usize, String)> {
+    static NAME: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\b(?:red|slo)_[a-z0-9_]*[a-z0-9]\b").expect("a regex"));
+    let mut found = Vec::new();
+    for (number, line) in document.lines().enumerate() {
+        for name in NAME.find_iter(line).map(|name| name.as_str()) {
+            let base =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            if !sources.contains(base) {
+                found.push((number + 1, name.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_families_of_metrics_that_documents_name_are_published() {
+    let sources = sources_text();
+    let mut findings = Vec::new();
+    for document in DOCUMENTS.iter() {
+        let found = unknown_families(&document.text, &sources);
+        findings.extend(found.into_iter().map(|(line, name)| at(&document.path, line, &name)));
+    }
+    none(&findings, "metrics that no source file names");
+}
+
+/// Variables that stand for keys of the config and do not; the others must be named in the sources.
+fn unknown_variables(document: &str, sources: &str) -> Vec<(usize, String)> {
+    static NAME: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\bNODEWICK_[A-Z0-9_]*[A-Z0-9]\b").expect("a regex"));
+    let mut found = Vec::new();
+    for (number, line) in document.lines().enumerate() {
+        for name in NAME.find_iter(line).map(|name| name.as_str()) {
+            let env = vec![(name.to_owned(), "1".to_owned())];
+            let loaded = load(&Sources { env, ..Sources::default() });
+            let said = match loaded {
+                Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect(),
+                Err(problems) => problems.to_string(),
+            };
+            let is_key = !said.contains("has no such key") && !said.contains("no key answers");
+            if !is_key && !sources.contains(name) {
+                found.push((number + 1, name.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_variables_that_documents_name_are_read() {
+    // Variables of the tests and of the fuzz targets are documented beside them.
+    let others = [
+        "tests/render.rs",
+        "tests/slo_differential.rs",
+        "fuzz/run.py",
+        "Makefile",
+        "deploy/image/build",
+        "build.rs",
+    ];
+    let mut sources = sources_text();
+    for path in others {
+        sources.push_str(&fs::read_to_string(root().join(path)).unwrap_or_default());
+    }
+    for entry in fs::read_dir(root().join("tests")).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("docs.rs") {
+            sources.push_str(&fs::read_to_string(path).expect("a source file"));
+        }
+    }
+    let mut findings = Vec::new();
+    for document in DOCUMENTS.iter() {
+        let found = unknown_variables(&document.text, &sources);
+        findings.extend(found.into_iter().map(|(line, name)| at(&document.path, line, &name)));
+    }
+    none(&findings, "variables that nothing reads");
+}
+
+/// The paths that listeners serve, from the calls that route them.
+fn routes(source: &str) -> BTreeSet<String> {
+    static ROUTE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"(?:\.route\(|\.with_page\(|for path in \[)\s*((?:"/[^"]*"(?:,\s*)?)+)"#)
+            .expect("a regex")
+    });
+    static PATH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""(/[^"]*)""#).expect("a regex"));
+    let product = source.split("\n#[cfg(test)]").next().unwrap_or_default();
+    let calls = ROUTE.captures_iter(product).map(|call| call[1].to_owned()).collect::<Vec<_>>().join(",");
+    PATH.captures_iter(&calls).map(|path| path[1].to_owned()).collect()
+}
+
+#[test]
+fn every_path_of_the_listeners_is_in_their_reference() {
+    let page = fs::read_to_string(root().join("docs/reference/http.md")).expect("it is there");
+    let mut all = BTreeSet::new();
+    let (mut open, mut files) = (
+        ["src/admin", "src/ui", "src/agent"].map(|at| root().join(at)).to_vec(),
+        vec![root().join("src/agent.rs")],
+    );
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { open.push(path) } else { files.push(path) }
+        }
+    }
+    for file in files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs"))
+    {
+        all.extend(routes(&fs::read_to_string(file).expect("a source file")));
+    }
+    assert!(all.contains("/metrics") && all.contains("/targets"), "{all:?}");
+    let missing: Vec<String> = all.into_iter().filter(|path| !page.contains(&format!("`{path}`"))).collect();
+    none(&missing, "paths that docs/reference/http.md does not name");
+}
+
+// Finding the way.
+
+/// Documents of this repository that a document links to.
+fn leads_to(document: &Document) -> Vec<PathBuf> {
+    static LINK: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)").expect("a regex"));
+    let links = LINK.captures_iter(&document.text).map(|found| found[1].to_owned());
+    let here = document.path.parent().unwrap_or(Path::new(""));
+    links
+        .filter(|link| !link.contains("://") && link.ends_with(".md"))
+        .map(|link| straight(&here.join(link)))
+        .collect()
+}
+
+/// A path without `.` and `..`.
+fn straight(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.iter() {
+        match part.to_str() {
+            Some("..") => drop(out.pop()),
+            Some(".") => {}
+            _ => out.push(part),
+        }
+    }
+    out
+}
+
+/// Documents that no chain of links from `start` reaches.
+fn orphans(documents: &[Document], start: &str) -> Vec<String> {
+    let (mut reached, mut open) = (BTreeSet::new(), vec![PathBuf::from(start)]);
+    while let Some(path) = open.pop() {
+        if let Some(document) = documents.iter().find(|document| document.path == path)
+            && reached.insert(path)
+        {
+            open.extend(leads_to(document));
+        }
+    }
+    documents
+        .iter()
+        .filter(|one| !reached.contains(&one.path))
+        .map(|one| one.path.display().to_string())
+        .collect()
+}
+
+#[test]
+fn every_document_is_reached_from_the_index() {
+    none(&orphans(&DOCUMENTS, "docs/README.md"), "documents that docs/README.md does not lead to");
+}
+
+#[test]
+fn the_index_lists_every_page_but_runbooks_itself() {
+    let index = DOCUMENTS.iter().find(|one| one.path == Path::new("docs/README.md")).expect("it is there");
+    let listed: BTreeSet<PathBuf> = leads_to(index).into_iter().collect();
+    let pages =
+        DOCUMENTS.iter().filter(|one| one.path.starts_with("docs") && !one.path.starts_with("docs/runbooks"));
+    let missing = pages.filter(|one| one.path != index.path && !listed.contains(&one.path));
+    none(
+        &missing.map(|one| one.path.display().to_string()).collect::<Vec<_>>(),
+        "pages that docs/README.md does not list",
+    );
+}
+
+#[test]
+fn every_page_opens_with_a_heading_and_what_it_is_for() {
+    let mut findings = Vec::new();
+    for document in DOCUMENTS.iter().filter(|document| document.path.starts_with("docs")) {
+        let mut lines = document.text.lines().filter(|line| !line.is_empty() && !line.starts_with("<!--"));
+        if !lines.next().is_some_and(|line| line.starts_with("# ")) || lines.next().is_none() {
+            findings.push(document.path.display().to_string());
+        }
+    }
+    none(&findings, "pages without a heading");
+}
+
+#[path = "docs/rules.rs"]
+mod rules;
