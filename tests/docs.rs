@@ -313,13 +313,15 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
         // `kubectl exec … -- /nodewick why`, `sudo -u nodewick nodewick check`, `perf record -- nodewick run`.
         let after = match first {
             first if is_ours(first) => Some(rest.cloned().collect::<Vec<_>>()),
-            "kubectl" | "docker" | "podman" | "perf" | "nice" | "deploy/image/try" => part
-                .iter()
-                .position(|word| {
-                    word == "/nodewick" || word == "nodewick" || word == "target/release/nodewick"
-                })
-                .filter(|place| part[place - 1] == "--")
+            "kubectl" | "docker" | "podman" | "perf" | "nice" => (1..part.len())
+                .find(|place| part[place - 1] == "--" && is_ours(&part[*place]))
                 .map(|place| part[place + 1..].to_vec()),
+            // `make demo ARGS="--for 20s"`.
+            "make" if rest.next().is_some_and(|word| word == "demo") => {
+                let flags = rest.find_map(|word| word.strip_prefix("ARGS=")).unwrap_or_default();
+                let flags = flags.split_whitespace().map(str::to_owned);
+                Some(std::iter::once("demo".to_owned()).chain(flags).collect())
+            }
             _ => None,
         };
         found.extend(after.map(|arguments| arguments.into_iter().take_while(|word| word != ">").collect()));
@@ -343,7 +345,9 @@ fn typed(block: &Block) -> Vec<(usize, String)> {
             },
             _ => line,
         };
+        let continues = open.is_some();
         let (place, mut whole) = open.take().unwrap_or((block.line + number, String::new()));
+        let line = if continues { line.trim_start() } else { line };
         whole.push_str(line.trim_end_matches('\\').trim_end());
         if line.ends_with('\\') {
             whole.push(' ');
@@ -372,7 +376,7 @@ fn named(document: &str) -> Vec<(usize, Vec<String>)> {
                 continue;
             }
             let mut all: Vec<Vec<String>> = vec![Vec::new()];
-            for word in command.split_whitespace().take_while(|word| *word != "…") {
+            for word in command.split_whitespace().take_while(|word| !matches!(*word, "…" | "|")) {
                 let choices: Vec<&str> =
                     if word.starts_with('<') { vec![word] } else { word.split('|').collect() };
                 all = all
@@ -497,15 +501,22 @@ fn what_console_blocks_show_is_what_is_printed() {
 
 // Names.
 
-fn sources_text() -> String {
-    let (mut text, mut open) = (String::new(), vec![root().join("src")]);
+/// Texts of the files below `directories` whose name ends in one of `endings`, each behind its path.
+fn texts(directories: &[&str], endings: &[&str]) -> String {
+    let mut open: Vec<PathBuf> = directories.iter().map(PathBuf::from).collect();
+    let mut text = String::new();
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
+        for entry in fs::read_dir(root().join(&directory)).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let path = directory.join(entry.file_name());
+            let name = path.to_string_lossy().into_owned();
+            if name.ends_with("node_modules") || name.ends_with("target") || name.starts_with("tests/docs") {
+                // Others' files, and this test's own examples.
+            } else if entry.path().is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                text.push_str(&fs::read_to_string(path).expect("a source file"));
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                let _ = writeln!(text, "{name}");
+                text.push_str(&fs::read_to_string(entry.path()).expect("a source file"));
             }
         }
     }
@@ -531,7 +542,8 @@ fn unknown_families(document: &str, sources: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn the_families_of_metrics_that_documents_name_are_published() {
-    let sources = sources_text();
+    // Tests have such names too.
+    let sources = texts(&["src", "tests"], &[".rs"]);
     let mut findings = Vec::new();
     for document in DOCUMENTS.iter() {
         let found = unknown_families(&document.text, &sources);
@@ -564,25 +576,9 @@ fn unknown_variables(document: &str, sources: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn the_variables_that_documents_name_are_read() {
-    // Variables of the tests and of the fuzz targets are documented beside them.
-    let others = [
-        "tests/render.rs",
-        "tests/slo_differential.rs",
-        "fuzz/run.py",
-        "Makefile",
-        "deploy/image/build",
-        "build.rs",
-    ];
-    let mut sources = sources_text();
-    for path in others {
-        sources.push_str(&fs::read_to_string(root().join(path)).unwrap_or_default());
-    }
-    for entry in fs::read_dir(root().join("tests")).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("docs.rs") {
-            sources.push_str(&fs::read_to_string(path).expect("a source file"));
-        }
-    }
+    // Those of the tests, the fuzz targets and the image's build are documented too.
+    let mut sources = texts(&["src", "tests", "fuzz", "deploy/image", "benches"], &[".rs", ".py", "build"]);
+    sources.push_str(&fs::read_to_string(root().join("Makefile")).expect("it is there"));
     let mut findings = Vec::new();
     for document in DOCUMENTS.iter() {
         let found = unknown_variables(&document.text, &sources);

@@ -87,7 +87,7 @@ const VARIABLES: &[(&str, &str)] = &[
         "XDG_STATE_HOME, HOME, TMPDIR",
         "where `run --logs`, `--stdin` and `exec` keep their state when `[agent] state_dir` cannot be written",
     ),
-    ("NO_COLOR", "no colours, whatever its value"),
+    ("NO_COLOR", "no colours, whatever its value is, unless it is empty"),
 ];
 
 /// The page.
@@ -170,19 +170,15 @@ fn verb(command: &Command, page: &mut String) {
         page.push_str("\n| argument | default | what |\n|---|---|---|\n");
     }
     for arg in arguments {
-        let default: Vec<String> =
-            arg.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
+        let takes_value = arg.get_num_args().is_some_and(|number| number.takes_values());
+        let code = |text: &str| format!("`{text}`");
+        let (mut default, mut values) = (Vec::new(), Vec::new());
+        if takes_value {
+            default.extend(arg.get_default_values().iter().map(|value| code(&value.to_string_lossy())));
+            let shown = arg.get_possible_values().into_iter().filter(|value| !value.is_hide_set());
+            values.extend(shown.map(|value| code(value.get_name())));
+        }
         let mut what = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let values: Vec<String> = if arg.get_num_args().is_some_and(|number| number.takes_values()) {
-            let values = arg.get_possible_values();
-            values
-                .iter()
-                .filter(|value| !value.is_hide_set())
-                .map(|value| format!("`{}`", value.get_name()))
-                .collect()
-        } else {
-            Vec::new()
-        };
         if !values.is_empty() {
             let _ = write!(what, ": {}", values.join(", "));
         }

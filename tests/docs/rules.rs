@@ -62,6 +62,7 @@ fn commands_are_found_wherever_they_stand() {
         of("kubectl -n nodewick exec $agent -- /nodewick why shop/checkout-0"),
         ["why shop/checkout-0"]
     );
+    assert_eq!(of("make demo ARGS=\"--for 20s\"; make demo; make test"), ["demo --for 20s", "demo"]);
     assert_eq!(of("LOKI=x nodewick check && nodewick run"), ["check", "run"]);
     assert_eq!(of("helm install nodewick deploy/helm/nodewick; kubectl logs daemonset/nodewick"), [""; 0]);
     let lines = typed(&block("console", "$ nodewick slo \\\n  lint\nnodewick run\n$ ls\n"));
