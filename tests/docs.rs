@@ -440,6 +440,72 @@ fn every_command_in_the_documents_is_one_that_the_program_knows() {
     none(&findings, "commands that the program refuses");
 }
 
+/// Verbs that need a config and a directory and nothing else, so that what the documents say of them can be done.
+const DOABLE: &[&str] = &[
+    "check",
+    "config",
+    "slo lint",
+    "slo render",
+    "slo simulate",
+    "alerts",
+    "dashboards",
+    "completions",
+    "man",
+    "version",
+];
+
+/// What they are given as `agent.toml`.
+const CONFIG: &str = "[agent]\ncluster = \"c\"\n[slo.checkout-availability]\nmatch = { namespace = \"shop\", workload = \"checkout\" \
+                      }\nsli = \"availability\"\nobjective = \"99.9%\"\n[slo.defaults]\nretention = \"31d\"\n";
+
+#[test]
+fn commands_that_need_nothing_do_what_the_documents_ask_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("config")).expect("made");
+    for file in ["agent.toml", "config/agent.toml"] {
+        fs::write(dir.path().join(file), CONFIG).expect("written");
+    }
+    let mut all = BTreeSet::new();
+    for document in DOCUMENTS.iter() {
+        for (_, text) in blocks(&document.text).iter().flat_map(typed) {
+            let is_doable = |one: &Vec<String>| {
+                let verbs = one.join(" ");
+                DOABLE.iter().any(|verb| verbs.starts_with(verb))
+                    && !verbs.contains("manifests")
+                    && !verbs.contains("/etc/")
+            };
+            all.extend(invocations(&text).into_iter().filter(is_doable));
+        }
+    }
+    assert!(all.len() >= 12, "only {} commands can be done: {all:?}", all.len());
+    let mut findings = Vec::new();
+    for mut arguments in all {
+        if arguments[0] == "check" && !arguments.iter().any(|word| word == "--offline") {
+            arguments.push("--offline".to_owned());
+        }
+        let output = binary().args(&arguments).current_dir(&dir).output().expect("runs");
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            findings.push(format!("nodewick {}: {}: {said}", arguments.join(" "), output.status));
+        }
+    }
+    none(&findings, "documented commands that fail");
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let page = fs::read_to_string(root().join("docs/reference/cli.md")).expect("it is there");
+    let verbs: Vec<Vec<String>> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## `nodewick ")?.strip_suffix('`'))
+        .map(|verbs| verbs.split(' ').map(str::to_owned).collect())
+        .collect();
+    assert!(verbs.len() > 20, "{verbs:?}");
+    let silent =
+        verbs.iter().filter_map(|verb| parse_problem(verb).map(|why| format!("{}: {why}", verb.join(" "))));
+    none(&silent.collect::<Vec<_>>(), "verbs of the reference that have no --help");
+}
+
 /// The commands of a `console` block with what stands below each.
 fn transcript(block: &Block) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
