@@ -6,7 +6,8 @@
 //! A fenced block says by its info string what it is: `toml` is a whole config, `toml fragment: <why>` is none; `yaml` parses, and
 //! rules, Prometheus', Alertmanager's and Helm values are given to who reads them; `sh`, `console` and bare blocks have commands;
 //! `console` is moreover run where all of its commands are `nodewick`'s and must print what stands below them, with the page's
-//! configs as `agent.toml`. tests/docs/rules.rs has an example of each rule that fails.
+//! configs as `agent.toml`. tests/docs/names.rs checks names; tests/docs/rules.rs has an
+//! example of each rule that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -565,131 +566,6 @@ fn what_console_blocks_show_is_what_is_printed() {
     none(&findings, "console blocks that show something else");
 }
 
-// Names.
-
-/// Texts of the files below `directories` whose name ends in one of `endings`, each behind its path.
-fn texts(directories: &[&str], endings: &[&str]) -> String {
-    let mut open: Vec<PathBuf> = directories.iter().map(PathBuf::from).collect();
-    let mut text = String::new();
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(root().join(&directory)).expect("a directory") {
-            let entry = entry.expect("an entry");
-            let path = directory.join(entry.file_name());
-            let name = path.to_string_lossy().into_owned();
-            if name.ends_with("node_modules") || name.ends_with("target") || name.starts_with("tests/docs") {
-                // Others' files, and this test's own examples.
-            } else if entry.path().is_dir() {
-                open.push(path);
-            } else if endings.iter().any(|ending| name.ends_with(ending)) {
-                let _ = writeln!(text, "{name}");
-                text.push_str(&fs::read_to_string(entry.path()).expect("a source file"));
-            }
-        }
-    }
-    text
-}
-
-/// Names of published families that no source file has.
-fn unknown_families(document: &str, sources: &str) -> Vec<(usize, String)> {
-    static NAME: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\b(?:red|slo)_[a-z0-9_]*[a-z0-9]\b").expect("a regex"));
-    let mut found = Vec::new();
-    for (number, line) in document.lines().enumerate() {
-        for name in NAME.find_iter(line).map(|name| name.as_str()) {
-            let base =
-                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-            if !sources.contains(base) {
-                found.push((number + 1, name.to_owned()));
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn the_families_of_metrics_that_documents_name_are_published() {
-    // Tests have such names too.
-    let sources = texts(&["src", "tests"], &[".rs"]);
-    let mut findings = Vec::new();
-    for document in DOCUMENTS.iter() {
-        let found = unknown_families(&document.text, &sources);
-        findings.extend(found.into_iter().map(|(line, name)| at(&document.path, line, &name)));
-    }
-    none(&findings, "metrics that no source file names");
-}
-
-/// Variables that stand for keys of the config and do not; the others must be named in the sources.
-fn unknown_variables(document: &str, sources: &str) -> Vec<(usize, String)> {
-    static NAME: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\bNODEWICK_[A-Z0-9_]*[A-Z0-9]\b").expect("a regex"));
-    let mut found = Vec::new();
-    for (number, line) in document.lines().enumerate() {
-        for name in NAME.find_iter(line).map(|name| name.as_str()) {
-            let env = vec![(name.to_owned(), "1".to_owned())];
-            let loaded = load(&Sources { env, ..Sources::default() });
-            let said = match loaded {
-                Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect(),
-                Err(problems) => problems.to_string(),
-            };
-            let is_key = !said.contains("has no such key") && !said.contains("no key answers");
-            if !is_key && !sources.contains(name) {
-                found.push((number + 1, name.to_owned()));
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn the_variables_that_documents_name_are_read() {
-    // Those of the tests, the fuzz targets and the image's build are documented too.
-    let mut sources = texts(&["src", "tests", "fuzz", "deploy/image", "benches"], &[".rs", ".py", "build"]);
-    sources.push_str(&fs::read_to_string(root().join("Makefile")).expect("it is there"));
-    let mut findings = Vec::new();
-    for document in DOCUMENTS.iter() {
-        let found = unknown_variables(&document.text, &sources);
-        findings.extend(found.into_iter().map(|(line, name)| at(&document.path, line, &name)));
-    }
-    none(&findings, "variables that nothing reads");
-}
-
-/// The paths that listeners serve, from the calls that route them.
-fn routes(source: &str) -> BTreeSet<String> {
-    static ROUTE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r#"(?:\.route\(|\.with_page\(|for path in \[)\s*((?:"/[^"]*"(?:,\s*)?)+)"#)
-            .expect("a regex")
-    });
-    static PATH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""(/[^"]*)""#).expect("a regex"));
-    let product = source.split("\n#[cfg(test)]").next().unwrap_or_default();
-    let calls = ROUTE.captures_iter(product).map(|call| call[1].to_owned()).collect::<Vec<_>>().join(",");
-    PATH.captures_iter(&calls).map(|path| path[1].to_owned()).collect()
-}
-
-#[test]
-fn every_path_of_the_listeners_is_in_their_reference() {
-    let page = fs::read_to_string(root().join("docs/reference/http.md")).expect("it is there");
-    let mut all = BTreeSet::new();
-    let (mut open, mut files) = (
-        ["src/admin", "src/ui", "src/agent"].map(|at| root().join(at)).to_vec(),
-        vec![root().join("src/agent.rs")],
-    );
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten() {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() { open.push(path) } else { files.push(path) }
-        }
-    }
-    for file in files
-        .iter()
-        .filter(|path| path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs"))
-    {
-        all.extend(routes(&fs::read_to_string(file).expect("a source file")));
-    }
-    assert!(all.contains("/metrics") && all.contains("/targets"), "{all:?}");
-    let missing: Vec<String> = all.into_iter().filter(|path| !page.contains(&format!("`{path}`"))).collect();
-    none(&missing, "paths that docs/reference/http.md does not name");
-}
-
 // Finding the way.
 
 /// Documents of this repository that a document links to.
@@ -764,5 +640,7 @@ fn every_page_opens_with_a_heading_and_what_it_is_for() {
     none(&findings, "pages without a heading");
 }
 
+#[path = "docs/names.rs"]
+mod names;
 #[path = "docs/rules.rs"]
 mod rules;
