@@ -137,7 +137,9 @@ pub(super) fn unknown_keys(document: &str) -> Vec<(usize, String)> {
     for (number, line) in document.lines().enumerate() {
         let fence = line.trim_start().starts_with("```");
         code ^= fence;
-        for name in KEY.captures_iter(line).filter(|_| !fence && !code) {
+        // One bare word in brackets may be anything.
+        let is_key = |name: &regex::Captures<'_>| name.get(2).is_some() || name[1].contains(['.', '_']);
+        for name in KEY.captures_iter(line).filter(|name| !fence && !code && is_key(name)) {
             let key = name.get(2).map(|key| format!("{} = 0\n", key.as_str())).unwrap_or_default();
             let text = format!("{}\n{key}", name[1].replace("<name>", "x").replace("<sink>", "loki"));
             let said = config_problems(&text).concat();

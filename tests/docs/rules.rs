@@ -107,8 +107,8 @@ fn names_that_nothing_has_are_found() {
     let document =
         "NODEWICK_LOG, NODEWICK_AGENT_CLUSTER, NODEWICK_SINK__LOKI__MAIN__URL\nNODEWICK_AGENT_CLUSTR";
     assert_eq!(unknown_variables(document, sources), [(2, "NODEWICK_AGENT_CLUSTR".to_owned())]);
-    let prose = "`[kube] tenants`, `[scrape] mode = \"off\"`, `[[scrape.static]] targets`, `[process.drop.<name>]`\n`[kube] tenant`\n`[kub]`";
-    assert_eq!(unknown_keys(prose), [(2, "`[kube] tenant`".to_owned()), (3, "`[kub]`".to_owned())]);
+    let prose = "`[kube] tenants`, `[scrape] mode = \"off\"`, `[[scrape.static]] targets`, `[process.drop.<name>]`\n`[kube] tenant`\n`[kube.kubelt]`";
+    assert_eq!(unknown_keys(prose), [(2, "`[kube] tenant`".to_owned()), (3, "`[kube.kubelt]`".to_owned())]);
     let code = "router.route(\"/a\", get(a))\n  for path in [\"/b\", \"/c\"] {\n.with_page(\"/d\", page)\n#[cfg(test)]\n.route(\"/e\", x)";
     assert_eq!(routes(code), ["/a", "/b", "/c", "/d"].map(str::to_owned).into());
 }
