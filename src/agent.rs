@@ -18,8 +18,10 @@ mod metrics;
 mod node_pods;
 mod objectives;
 pub mod reload;
+mod ui;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,6 +72,9 @@ pub enum Error {
     /// The machines' listener cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The people's listener cannot be opened.
+    #[error(transparent)]
+    Ui(#[from] crate::ui::config::BindError),
     /// The processing rules cannot be used.
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -111,6 +116,7 @@ impl Error {
         matches!(
             self,
             Self::Listen(_)
+                | Self::Ui(crate::ui::config::BindError::Config(_))
                 | Self::Process(_)
                 | Self::Files(_)
                 | Self::Scrape(_)
@@ -138,32 +144,64 @@ pub type Known = Arc<ArcSwapOption<Registry>>;
 /// An agent in a thread of its own, for a process that does more than run it.
 pub struct Agent {
     stop: Option<oneshot::Sender<()>>,
+    ui_address: Option<SocketAddr>,
     registry: Known,
+    slos: Arc<evaluator::Slos>,
+    board: Board,
     thread: Option<std::thread::JoinHandle<Result<Outcome, Error>>>,
 }
 
-/// Starts an agent beside whatever else the process does.
+/// Starts an agent beside whatever else the process does. It has a page for people only where the config names its address.
 pub fn start(config: Config) -> Result<Agent, Error> {
+    let people = ui::People::bind(&config, None)?;
+    start_for(config, people)
+}
+
+/// The same with a page for people, to which the owner adds something.
+pub fn start_with(config: Config, extras: crate::ui::Extras) -> Result<Agent, Error> {
+    let people = ui::People::bind(&config, Some(extras))?;
+    start_for(config, people)
+}
+
+fn start_for(config: Config, people: ui::People) -> Result<Agent, Error> {
+    let ui_address = people.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let runtime = runtime(&config)?;
-    let registry = Known::default();
-    let known = Arc::clone(&registry);
+    let lasting = Lasting::new(Known::default());
+    let (registry, slos) = (Arc::clone(&lasting.registry), Arc::clone(&lasting.slos));
+    let board = lasting.board.clone();
     let thread = std::thread::Builder::new().name("agent".into()).spawn(move || {
         let asked = async {
             let _ = stopped.await;
             "asked by its owner"
         };
-        let outcome = runtime.block_on(run_known(config, Reloads::none(), known, asked));
+        let outcome = runtime.block_on(run_known(config, Reloads::none(), lasting, people, asked));
         runtime.shutdown_background();
         outcome
     })?;
-    Ok(Agent { stop: Some(stop), registry, thread: Some(thread) })
+    Ok(Agent { stop: Some(stop), ui_address, registry, slos, board, thread: Some(thread) })
 }
 
 impl Agent {
     /// Where the logs that it follows will be known, once it reads.
     pub fn registry(&self) -> Known {
         Arc::clone(&self.registry)
+    }
+
+    /// How its objectives stand, and their alerts, at any time.
+    pub fn objectives(&self) -> impl Fn() -> Arc<crate::slo::eval::Report> + Send + Sync + use<> {
+        let slos = Arc::clone(&self.slos);
+        move || slos.report()
+    }
+
+    /// What became of its targets, as the page `/targets` has it.
+    pub fn targets(&self) -> String {
+        self.board.page(clock::unix_ms())
+    }
+
+    /// Where its page for people is, with the real port; `None` where it has none.
+    pub fn ui_address(&self) -> Option<SocketAddr> {
+        self.ui_address
     }
 
     /// True when it has ended by itself.
@@ -243,14 +281,16 @@ pub async fn run_until(
     reloads: Reloads,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
-    run_known(config, reloads, Known::default(), asked).await
+    let people = ui::People::bind(&config, ui::in_run(&config))?;
+    run_known(config, reloads, Lasting::new(Known::default()), people, asked).await
 }
 
-/// The same; what is followed is shown in `registry` once there is something.
+/// The same; what outlives pipelines is in `lasting`, where others look at it.
 async fn run_known(
     mut config: Config,
     mut reloads: Reloads,
-    registry: Known,
+    mut lasting: Lasting,
+    people: ui::People,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
     let limit = cgroup_limit();
@@ -261,7 +301,6 @@ async fn run_known(
     config.memory_bound().fits(limit)?;
     compile(&config)?;
     let mut attendants = Supervisor::new();
-    let mut lasting = Lasting::new(registry);
     // Before anyone can ask: not ready until they have been looked at.
     for name in ["state_dir", "logs_root"] {
         lasting.health.check(name);
@@ -291,6 +330,7 @@ async fn run_known(
         }
         attendants.attend("admin", |leave| admin.serve(health, leave));
     }
+    people.attend(&config, &lasting, &mut attendants);
     tokio::pin!(asked);
     let state = tokio::select! {
         state = lock_state(&config.agent.state_dir, &lasting.health) => state,

@@ -10,6 +10,7 @@ mod doctor;
 mod exec;
 mod explain;
 mod files;
+mod laptop;
 mod migrate;
 mod reference;
 mod shell;
@@ -31,7 +32,7 @@ use nodewick::agent::reload::{Origin, Reloads};
 use nodewick::config::memory::{Human, cgroup_limit};
 use nodewick::config::resolved::Setting;
 use nodewick::config::{self, Diagnostics, Loaded, Sources, load, render};
-use nodewick::{agent, demo, supervise, tail, telemetry, version};
+use nodewick::{agent, demo, supervise, tail, telemetry, ui, version};
 
 /// Exit code for a config that cannot be used (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
@@ -150,6 +151,7 @@ pub(crate) fn main() -> ExitCode {
     let default = || Verb::Run(exec::RunArgs { config: cli.run, ..exec::RunArgs::default() });
     let result = match cli.verb.unwrap_or_else(default) {
         Verb::Run(args) if args.stdin => exec::stdin(&args),
+        Verb::Run(args) if args.logs.is_some() => laptop::run(&args),
         Verb::Run(args) => run(&args),
         Verb::Exec(args) => exec::exec(&args),
         Verb::Demo(args) => demo(&args),
@@ -201,10 +203,7 @@ impl ConfigArgs {
 
 fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
     let origin = args.config.origin();
-    let mut loaded = origin.load()?;
-    if let Some(dir) = &args.logs {
-        exec::follow_directory(&mut loaded, dir, args.service.as_deref())?;
-    }
+    let loaded = origin.load()?;
     // Before the first thread: each thread has its own fetters, and gives them to those that it starts.
     let hardening = harden::apply(&loaded, origin.file());
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
@@ -214,11 +213,7 @@ fn run(args: &exec::RunArgs) -> anyhow::Result<ExitCode> {
     }
     let runtime = agent::runtime(&loaded.config).context("cannot start the async runtime")?;
     let outcome = runtime.block_on(async {
-        let reloads = match args.logs {
-            None => Reloads::of(origin, &loaded, hardening.sandbox().cloned())?,
-            // The directory on the command line is in no file.
-            Some(_) => Reloads::none(),
-        };
+        let reloads = Reloads::of(origin, &loaded, hardening.sandbox().cloned())?;
         agent::run(loaded.config, reloads).await
     });
     // Threads that missed the deadline are not waited for.
@@ -257,18 +252,26 @@ fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
     // The agent's own words would stand between the lines of its logs: warnings only.
-    let quiet = telemetry::Config { log: "warn".into(), ..telemetry::Config::default() };
+    // What the evaluator says of alerts is shown in full, as whoever is on call would get it.
+    let log = "warn,nodewick::agent::evaluator=error".into();
+    let quiet = telemetry::Config { log, ..telemetry::Config::default() };
     let _telemetry = telemetry::init(&quiet)?;
     let interrupted = interrupted()?;
-    let start = |site: &demo::Site| -> Result<demo::StopAgent, Box<dyn std::error::Error + Send + Sync>> {
+    type Failure = Box<dyn std::error::Error + Send + Sync>;
+    let start = |site: &demo::Site, extras: ui::Extras| -> Result<demo::Started, Failure> {
         let file = site.dir.join("agent.toml");
         let sources = Sources::of_process(Some(&file), vec!["admin.listen=off".into()])?;
-        let agent = agent::start(config::load(&sources)?.config)?;
-        Ok(Box::new(move || {
-            if let Err(error) = agent.stop() {
-                tracing::error!(%error, "the agent ended with an error");
-            }
-        }))
+        let agent = agent::start_with(config::load(&sources)?.config, extras)?;
+        let objectives = agent.objectives();
+        Ok(demo::Started {
+            page: agent.ui_address(),
+            objectives: Some(Box::new(objectives)),
+            stop: Box::new(move || {
+                if let Err(error) = agent.stop() {
+                    tracing::error!(%error, "the agent ended with an error");
+                }
+            }),
+        })
     };
     let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
     let counts = demo::run(args, tail::Style::of_stdout(), start, &interrupted, &mut out, &mut notices)?;

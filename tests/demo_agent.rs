@@ -61,7 +61,7 @@ fn run(args: &Args, restarts: u32) -> (Counts, String) {
     let counts = demo::run(
         args,
         Style::PLAIN,
-        |site| {
+        |site, _| {
             let first = start(site);
             let site = site.clone();
             let agent = std::thread::spawn(move || {
@@ -74,7 +74,8 @@ fn run(args: &Args, restarts: u32) -> (Counts, String) {
                 }
                 running
             });
-            Ok(Box::new(move || agent.join().expect("no panic").stop()) as StopAgent)
+            let stop: StopAgent = Box::new(move || agent.join().expect("no panic").stop());
+            Ok(stop.into())
         },
         &AtomicBool::new(false),
         &mut out,
@@ -84,7 +85,16 @@ fn run(args: &Args, restarts: u32) -> (Counts, String) {
 }
 
 fn args(rate: u32, seconds: u64) -> Args {
-    Args { rate, duration: Some(Span::secs(seconds)), dir: None, seed: 1, quiet: false }
+    let breaks = demo::fault::Break::Auto;
+    Args {
+        rate,
+        duration: Some(Span::secs(seconds)),
+        dir: None,
+        seed: 1,
+        quiet: false,
+        breaks,
+        no_open: true,
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use nodewick::data::delivery::{Ledger, Outlet as _, Shipment};
 use nodewick::data::position::Position;
 use nodewick::data::trace::TraceId;
 use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity};
+use nodewick::demo::fault::Switch;
 use nodewick::demo::node::{Config, ContainerLog, MAX_FILES, Node, compress_earlier, log_dir, remove_excess};
 use nodewick::demo::tally::{Counts, Tally};
 use nodewick::demo::traffic::{PODS, seq_of};
@@ -127,7 +128,13 @@ fn rotation_is_the_kubelets() {
 fn the_node_writes_every_number_once_over_rotations() {
     let dir = tempfile::tempdir().expect("temp dir");
     let tally = Arc::new(Tally::default());
-    let config = Config { root: dir.path().to_owned(), rate: 800, seed: 5, rotate_bytes: 120 << 10 };
+    let config = Config {
+        root: dir.path().to_owned(),
+        rate: 800,
+        seed: 5,
+        rotate_bytes: 120 << 10,
+        switch: Switch::default(),
+    };
     let node = Node::start(&config, Arc::clone(&tally)).expect("starts");
     std::thread::sleep(Duration::from_millis(3_300));
     let done = node.stop().expect("wrote without an error");
@@ -257,17 +264,18 @@ fn run_demo(args: &Args, drop_one_in: Option<u64>) -> (Result<Counts, Error>, St
     let result = demo::run(
         args,
         Style::PLAIN,
-        |site| {
+        |site, _| {
             let store = local::start("demo", &local::Config::default(), &site.state_dir, Fields::ALL)?;
             let (outlet, writer) = store;
             let stop = Arc::new(AtomicBool::new(false));
             let (stopped, root) = (Arc::clone(&stop), site.log_root.clone());
             let agent = std::thread::spawn(move || follow(&root, &outlet, drop_one_in, &stopped));
-            Ok(Box::new(move || {
+            let end: StopAgent = Box::new(move || {
                 stop.store(true, Ordering::SeqCst);
                 agent.join().expect("the stand-in ends");
                 assert!(writer.join());
-            }) as StopAgent)
+            });
+            Ok(end.into())
         },
         &AtomicBool::new(false),
         &mut out,
@@ -278,7 +286,8 @@ fn run_demo(args: &Args, drop_one_in: Option<u64>) -> (Result<Counts, Error>, St
 
 fn args(seconds: u64, dir: Option<PathBuf>) -> Args {
     use nodewick::data::units::Span;
-    Args { rate: 100, duration: Some(Span::secs(seconds)), dir, seed: 1, quiet: false }
+    let breaks = demo::fault::Break::Never;
+    Args { rate: 100, duration: Some(Span::secs(seconds)), dir, seed: 1, quiet: false, breaks, no_open: true }
 }
 
 #[test]

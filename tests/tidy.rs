@@ -34,20 +34,29 @@ const LAYERS: &[(&str, u8)] = &[
     ("history", 3),
     // It links and names severities as `slo` does.
     ("alerts", 3),
+    // It copies what `logs` makes to viewers.
+    ("live", 3),
+    // It puts together what all parts know.
+    ("overview", 3),
+    // It reads files as `logs` does.
+    ("search", 3),
     // It reads what the local sink stores.
     ("tail", 3),
-    ("config", 4),
-    ("agent", 5),
-    ("demo", 5),
-    ("doctor", 5),
-    ("inspect", 5),
-    ("migrate", 5),
+    // It shows all of these to people.
+    ("ui", 4),
+    ("config", 5),
+    ("doctor", 6),
+    ("inspect", 6),
+    ("migrate", 6),
+    // Its page explains lines.
+    ("agent", 7),
     // It asks what `doctor` knows.
-    ("why", 6),
+    ("why", 7),
+    ("demo", 8),
     // It runs an agent.
-    ("exec", 6),
-    ("cli", 7),
-    ("main", 8),
+    ("exec", 8),
+    ("cli", 9),
+    ("main", 10),
 ];
 
 /// Modules that must build without an async runtime: bytes on disk and arithmetic, tested without a clock.

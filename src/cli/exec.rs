@@ -26,6 +26,9 @@ pub(crate) struct ExecArgs {
     config: ConfigArgs,
     #[command(flatten)]
     process: ProcessArgs,
+    /// Show a page for people at 127.0.0.1:9465, or on a free port if that is taken; its address is said on stderr.
+    #[arg(long)]
+    ui: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -53,12 +56,19 @@ pub(crate) struct RunArgs {
     /// Ship the lines of standard input, and end with them. Who writes waits while nothing more can be kept.
     #[arg(long, conflicts_with = "logs", group = "source")]
     pub(crate) stdin: bool,
-    /// Follow DIR/**/*.log instead of a node's pods: no cluster needed.
+    /// Follow DIR/**/*.log instead of a node's pods: no cluster needed. The agent's page is at 127.0.0.1:9465 unless [ui]
+    /// listen says otherwise.
     #[arg(long, value_name = "DIR", group = "source")]
     pub(crate) logs: Option<PathBuf>,
     /// Name of the service that --stdin or --logs is about.
     #[arg(long, value_name = "NAME", requires = "source")]
     pub(crate) service: Option<String>,
+    /// With --logs: metrics of the same service, HOST:PORT or HOST:PORT/PATH (default /metrics). Repeatable.
+    #[arg(long, value_name = "HOST:PORT", requires = "logs")]
+    pub(crate) scrape: Vec<String>,
+    /// With --logs: an objective of the service: availability=99.9%, or latency=99%<300ms. Repeatable.
+    #[arg(long, value_name = "SLI=SHARE", requires = "logs")]
+    pub(crate) slo: Vec<String>,
 }
 
 /// Runs a command beside an agent.
@@ -67,7 +77,8 @@ pub(crate) fn exec(args: &ExecArgs) -> anyhow::Result<ExitCode> {
     let _telemetry = own_words(&config)?;
     let service = service(args.process.service.as_deref())
         .map_or_else(|| (exec::guess_service(&args.command), true), |name| (name, false));
-    let options = Options { service, spool: args.process.spool.0, flush: args.process.flush.0 };
+    let options =
+        Options { service, spool: args.process.spool.0, flush: args.process.flush.0, page: args.ui };
     exec::run(config, &options, &args.command, &mut say).context("cannot run the command")
 }
 
@@ -77,12 +88,22 @@ pub(crate) fn stdin(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let _telemetry = own_words(&config)?;
     let service =
         service(args.service.as_deref()).map_or_else(|| ("stdin".to_owned(), true), |name| (name, false));
-    let options = Options { service, spool: ByteSize::mib(64).0, flush: std::time::Duration::from_secs(20) };
+    let options = Options {
+        service,
+        spool: ByteSize::mib(64).0,
+        flush: std::time::Duration::from_secs(20),
+        page: false,
+    };
     exec::stdin(config, &options, &mut say).context("cannot ship standard input")
 }
 
 /// Turns the config of a node into one that follows the logs of a directory.
-pub(crate) fn follow_directory(loaded: &mut Loaded, dir: &Path, service: Option<&str>) -> anyhow::Result<()> {
+/// Returns the service's name.
+pub(super) fn follow_directory(
+    loaded: &mut Loaded,
+    dir: &Path,
+    service: Option<&str>,
+) -> anyhow::Result<String> {
     let dir = dir.canonicalize().with_context(|| format!("cannot follow {}", dir.display()))?;
     anyhow::ensure!(dir.is_dir(), "{} is no directory", dir.display());
     let text = dir.to_str().filter(|text| !text.contains(['*', '?']));
@@ -97,12 +118,13 @@ pub(crate) fn follow_directory(loaded: &mut Loaded, dir: &Path, service: Option<
     let config = &mut loaded.config;
     config.logs.root = PathBuf::new();
     config.logs.files.insert(name.clone(), source);
+    let service = self::service(service).unwrap_or_else(|| name.clone());
     quiet_listener(config);
     let base = place::writable_state_dir(&config.agent.state_dir);
     let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
     config.agent.state_dir = base.join(format!("logs-{name}-{hash:016x}"));
     say(&format!("following {text}/**/*.log; state in {}", config.agent.state_dir.display()));
-    Ok(())
+    Ok(service)
 }
 
 fn service(given: Option<&str>) -> Option<String> {
@@ -134,6 +156,6 @@ fn own_words(config: &Config) -> anyhow::Result<Option<impl Drop + use<>>> {
     Ok(if asked { Some(telemetry::init(&config.telemetry)?) } else { None })
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     eprintln!("nodewick: {text}");
 }

@@ -143,6 +143,11 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     if let Some(message) = config.evaluator.problem() {
         add(Level::Error, &["evaluator", "interval"], message, "the rules are made for \"30s\"");
     }
+    if let Some((message, help)) =
+        config.evaluator.compression_problem(config.red.interval, !config.alertmanager.is_empty())
+    {
+        add(Level::Error, &["evaluator", "compression"], message, &help);
+    }
     if config.evaluates().is_ok() && !config.red.enabled {
         let message =
             "no requests are counted: [red] enabled is false, so every objective is without data".to_owned();

@@ -33,7 +33,7 @@ pub use memory::MemoryBound;
 
 pub use crate::logs::process;
 pub use crate::sink::{alertmanager, local, loki, otlp, remote_write, stdout};
-pub use crate::{host, kube, logs, red, scrape, slo, telemetry};
+pub use crate::{host, kube, logs, red, scrape, slo, telemetry, ui};
 
 /// The whole config.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -65,6 +65,8 @@ pub struct Config {
     pub sink: Sinks,
     /// The listener for machines: metrics and health.
     pub admin: admin::Config,
+    /// The listener for people: the status page, live lines, search.
+    pub ui: ui::Config,
     /// The agent's own logs.
     pub telemetry: telemetry::Config,
 }
@@ -266,6 +268,7 @@ fn declared_order(section: &str) -> Vec<&'static str> {
         | "alertmanager.<name>.auth.oauth2"
         | "sink.remote_write.<name>.auth.oauth2" => fields_of::<crate::sink::http::OAuth2>(),
         "admin" => fields_of::<admin::Config>(),
+        "ui" => fields_of::<ui::Config>(),
         "telemetry" => fields_of::<telemetry::Config>(),
         _ => Vec::new(),
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use super::fault::Switch;
 use super::tally::Tally;
 use super::traffic::{CONTAINER, NAMESPACE, PODS, Pod, Traffic};
 use crate::data::batch::Stream;
@@ -43,6 +44,8 @@ pub struct Config {
     pub seed: u64,
     /// Size from which a log is rotated: the kubelet's `containerLogMaxSize`.
     pub rotate_bytes: u64,
+    /// What is broken, now and later.
+    pub switch: Switch,
 }
 
 /// A running node.
@@ -80,9 +83,10 @@ impl Node {
         let containers = {
             let (stop, logs, fragmented) = (Arc::clone(&stop), Arc::clone(&logs), Arc::clone(&fragmented));
             let traffic = Traffic::new(config.seed, f64::from(config.rate));
+            let switch = config.switch.clone();
             std::thread::Builder::new()
                 .name("demo-containers".to_owned())
-                .spawn(move || write_lines(traffic, &logs, &tally, &fragmented, &stop))?
+                .spawn(move || write_lines(traffic, &switch, &logs, &tally, &fragmented, &stop))?
         };
         let kubelet = {
             let (stop, rotations, rotate_bytes) =
@@ -124,7 +128,8 @@ pub fn log_dir(root: &Path, pod: &Pod) -> PathBuf {
 
 /// Writes the traffic's lines at their times until `stop`.
 fn write_lines(
-    traffic: Traffic,
+    mut traffic: Traffic,
+    switch: &Switch,
     logs: &[Mutex<ContainerLog>],
     tally: &Tally,
     fragmented: &AtomicU64,
@@ -132,7 +137,9 @@ fn write_lines(
 ) -> io::Result<()> {
     let mut begun = Instant::now();
     let mut line = String::new();
-    for (count, event) in traffic.enumerate() {
+    for count in 0_u64.. {
+        traffic.set_broken(switch.broken());
+        let Some(event) = traffic.next() else { break };
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -143,7 +150,7 @@ fn write_lines(
             }
             std::thread::sleep(early.min(Duration::from_millis(50)));
         }
-        if count % 1_024 == 0 {
+        if count.is_multiple_of(1_024) {
             // What is under way must fit in memory: a stalled agent halts the clock.
             while tally.is_full() && !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(50));

@@ -1,16 +1,17 @@
 //! The requests of a make-believe shop, as the log lines that its services write about them.
 //!
 //! In: a seed and a rate. Out: an endless sequence of [`Event`]s in the order of their (virtual) times. Pure: equal
-//! seeds give equal sequences. The lines have the keys, the order and the habits of pino 10 with pino-http 11
-//! (checkout, payments) and of fastify 5 (cart), both with OpenTelemetry's pino instrumentation; `seq` stands where a
-//! mixin's field would, so that every line can be accounted for.
+//! seeds give equal sequences, as long as nothing is broken meanwhile. What the services do, and in which words they
+//! log it, is in [`shop`](super::shop).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::chance::{Random, base36, stack};
+use super::chance::Random;
+use super::fault::Part;
+use super::shop::{Scope, base};
 use crate::data::batch::Stream;
 
 /// A container of the make-believe node.
@@ -58,11 +59,8 @@ pub const PODS: [Pod; 4] = [
         ip: "10.244.0.34",
     },
 ];
-const CART: usize = 2;
-const PAYMENTS: usize = 3;
-
-/// Length of the text in the cart's now and then dump: more than the 16 KiB at which the runtime splits a line.
-const DUMP_BYTES: usize = 21_000;
+pub(super) const CART: usize = 2;
+pub(super) const PAYMENTS: usize = 3;
 
 /// One line that a container writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +108,14 @@ pub fn seq_of(line: &str) -> Option<u64> {
 /// The endless traffic of the node.
 #[derive(Debug)]
 pub struct Traffic {
-    random: Random,
+    pub(super) random: Random,
+    /// What does not work just now.
+    pub(super) broken: Option<Part>,
     lines_per_second: f64,
     /// Lines made so far, which paces the requests.
     made: u64,
-    requests: u64,
-    request_ids: [u64; PODS.len()],
+    pub(super) requests: u64,
+    pub(super) request_ids: [u64; PODS.len()],
     next_request_ms: f64,
     next_probe_ms: f64,
     waiting: BinaryHeap<Reverse<Due>>,
@@ -142,18 +142,12 @@ impl Ord for Due {
     }
 }
 
-/// What all lines of one service about one request share.
-struct Scope {
-    pod: usize,
-    /// Members between `time` and `seq`.
-    head: String,
-}
-
 impl Traffic {
     /// Traffic that makes `lines_per_second` lines on average.
     pub fn new(seed: u64, lines_per_second: f64) -> Self {
         let mut traffic = Self {
             random: Random(seed ^ 0x6e6f_6465_7769_636b),
+            broken: None,
             lines_per_second: lines_per_second.max(0.1),
             made: 0,
             requests: 0,
@@ -174,6 +168,11 @@ impl Traffic {
         traffic
     }
 
+    /// Breaks a service, or mends what is broken, for the requests from now on.
+    pub fn set_broken(&mut self, broken: Option<Part>) {
+        self.broken = broken;
+    }
+
     fn push(&mut self, at_ms: f64, pod: usize, stream: Stream, text: Text) {
         let at = Duration::from_secs_f64(at_ms.max(0.0) / 1e3);
         self.made += 1;
@@ -185,40 +184,12 @@ impl Traffic {
         self.push(at_ms, pod, Stream::Stdout, text);
     }
 
-    fn say(&mut self, at_ms: f64, scope: &Scope, level: u8, tail: &str) {
+    pub(super) fn say(&mut self, at_ms: f64, scope: &Scope, level: u8, tail: &str) {
         self.pino(at_ms, scope.pod, level, &scope.head, tail);
     }
 
-    fn plain(&mut self, at_ms: f64, pod: usize, text: String) {
+    pub(super) fn plain(&mut self, at_ms: f64, pod: usize, text: String) {
         self.push(at_ms, pod, Stream::Stderr, Text::Plain(text));
-    }
-
-    /// The bindings of pino-http for a request, with the ids that the instrumentation adds.
-    fn express(&mut self, pod: usize, method: &str, url: &str, trace: &str, from: Caller<'_>) -> Scope {
-        self.request_ids[pod] += 1;
-        let id = self.request_ids[pod];
-        let port = 32_768 + self.random.below(28_000);
-        let span = self.random.hex(16);
-        let host = PODS[pod].service;
-        let mut head = base(pod);
-        let _ = write!(
-            head,
-            ",\"req\":{{\"id\":{id},\"method\":\"{method}\",\"url\":\"{url}\",\"query\":{{}},\"params\":{{}},\"headers\":{{\"host\":\"{host}:3000\",\"user-agent\":\"{}\",\"accept\":\"*/*\"{}}},\"remoteAddress\":\"{}\",\"remotePort\":{port}}},\"trace_id\":\"{trace}\",\"span_id\":\"{span}\",\"trace_flags\":\"01\"",
-            from.agent, from.headers, from.address
-        );
-        Scope { pod, head }
-    }
-
-    /// The bindings of fastify's logger for a request.
-    fn fastify(&mut self, pod: usize, trace: &str) -> Scope {
-        self.request_ids[pod] += 1;
-        let (id, span) = (base36(self.request_ids[pod]), self.random.hex(16));
-        let mut head = base(pod);
-        let _ = write!(
-            head,
-            ",\"reqId\":\"req-{id}\",\"trace_id\":\"{trace}\",\"span_id\":\"{span}\",\"trace_flags\":\"01\""
-        );
-        Scope { pod, head }
     }
 
     /// One request from outside. Returns nothing: its lines wait for their time.
@@ -230,236 +201,6 @@ impl Traffic {
             self.read_cart(start_ms, &trace, cart, "10.244.0.1");
         } else {
             self.checkout(start_ms, &trace);
-        }
-    }
-
-    fn checkout(&mut self, start_ms: f64, trace: &str) {
-        let pod = self.random.below(2) as usize;
-        let cart = 1_000 + self.random.below(9_000);
-        let order = 100_000 + self.requests;
-        let items = 1 + self.random.below(6);
-        let amount = (500 + self.random.below(19_500)) as f64 / 100.0;
-        let headers =
-            format!(",\"content-type\":\"application/json\",\"x-request-id\":\"{}\"", self.random.hex(32));
-        let shopper =
-            ["Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0", "okhttp/5.3.0"];
-        let agent = shopper[self.random.below(2) as usize];
-        let caller = Caller { agent, headers: &headers, address: "10.244.0.1" };
-        let scope = self.express(pod, "POST", "/checkout", trace, caller);
-        let mut now = start_ms + self.random.latency(1.5);
-        self.say(
-            now,
-            &scope,
-            30,
-            &format!(",\"cartId\":\"{cart}\",\"items\":{items},\"msg\":\"checkout started\""),
-        );
-        if self.random.chance(3) {
-            self.plain(
-                now + 1.0,
-                pod,
-                format!(
-                    "cart client: GET /cart/{cart} failed with ECONNRESET, trying again (attempt 2 of 3)"
-                ),
-            );
-            now += 50.0;
-        }
-        now = self.read_cart(now + 1.0, trace, cart, PODS[pod].ip);
-        let (paid_ms, status) = self.charge(now + 1.0, trace, pod, order, amount);
-        now = paid_ms + self.random.latency(2.0);
-        match status {
-            200 => {
-                self.say(
-                    now,
-                    &scope,
-                    30,
-                    &format!(",\"orderId\":\"{order}\",\"amount\":{amount},\"msg\":\"order placed\""),
-                );
-                self.complete(now + 0.8, start_ms, &scope, 201);
-            }
-            402 => {
-                self.say(
-                    now,
-                    &scope,
-                    40,
-                    &format!(
-                        ",\"orderId\":\"{order}\",\"reason\":\"card_declined\",\"msg\":\"payment refused\""
-                    ),
-                );
-                self.complete(now + 0.8, start_ms, &scope, 402);
-            }
-            _ => {
-                let message = "payments answered 503";
-                let stack = stack(
-                    "UpstreamError",
-                    message,
-                    &[
-                        "PaymentsClient.charge (/app/src/clients/payments.js:48:13)",
-                        "process.processTicksAndRejections (node:internal/process/task_queues:105:5)",
-                        "async placeOrder (/app/src/routes/checkout.js:61:20)",
-                        "async /app/src/routes/checkout.js:22:5",
-                    ],
-                );
-                self.say(now, &scope, 50, &format!(",\"err\":{{\"type\":\"UpstreamError\",\"message\":\"{message}\",\"stack\":\"{stack}\",\"status\":503}},\"orderId\":\"{order}\",\"msg\":\"order failed\""));
-                self.complete(now + 0.8, start_ms, &scope, 502);
-            }
-        }
-    }
-
-    /// `GET /cart/<id>` at the cart, a fastify service. Returns when it answered.
-    fn read_cart(&mut self, start_ms: f64, trace: &str, cart: u64, from: &str) -> f64 {
-        let scope = self.fastify(CART, trace);
-        let port = 32_768 + self.random.below(28_000);
-        self.say(start_ms, &scope, 30, &format!(",\"req\":{{\"method\":\"GET\",\"url\":\"/cart/{cart}\",\"host\":\"cart:3000\",\"remoteAddress\":\"{from}\",\"remotePort\":{port}}},\"msg\":\"incoming request\""));
-        let took = self.random.latency(8.0);
-        if self.random.chance(15) {
-            self.say(
-                start_ms + took * 0.4,
-                &scope,
-                20,
-                &format!(",\"key\":\"cart:{cart}\",\"ttl\":300,\"msg\":\"cache miss\""),
-            );
-        }
-        if self.requests % 60 == 5 {
-            let mut dump = String::with_capacity(DUMP_BYTES + 64);
-            while dump.len() < DUMP_BYTES {
-                let _ = write!(dump, "sku-{:05} x{}; ", self.random.below(100_000), 1 + self.random.below(9));
-            }
-            self.say(
-                start_ms + took * 0.6,
-                &scope,
-                20,
-                &format!(",\"cartId\":\"{cart}\",\"dump\":\"{dump}\",\"msg\":\"cart as stored\""),
-            );
-        }
-        let done = start_ms + took;
-        if self.random.chance(1) {
-            let stack = stack(
-                "TypeError",
-                "Cannot read properties of undefined (reading 'items')",
-                &[
-                    "Object.<anonymous> (/app/src/cart.js:31:24)",
-                    "preHandlerCallbackInner (/app/node_modules/fastify/lib/handle-request.js:190:24)",
-                    "preHandlerCallback (/app/node_modules/fastify/lib/handle-request.js:155:5)",
-                    "handler (/app/node_modules/fastify/lib/handle-request.js:99:7)",
-                ],
-            );
-            let message = "Cannot read properties of undefined (reading 'items')";
-            self.say(done - 0.1, &scope, 50, &format!(",\"req\":{{\"method\":\"GET\",\"url\":\"/cart/{cart}\",\"host\":\"cart:3000\",\"remoteAddress\":\"{from}\",\"remotePort\":{port}}},\"res\":{{\"statusCode\":500}},\"err\":{{\"type\":\"TypeError\",\"message\":\"{message}\",\"stack\":\"{stack}\"}},\"msg\":\"{message}\""));
-            self.say(
-                done,
-                &scope,
-                30,
-                &format!(
-                    ",\"res\":{{\"statusCode\":500}},\"responseTime\":{took},\"msg\":\"request completed\""
-                ),
-            );
-        } else {
-            self.say(
-                done,
-                &scope,
-                30,
-                &format!(
-                    ",\"res\":{{\"statusCode\":200}},\"responseTime\":{took},\"msg\":\"request completed\""
-                ),
-            );
-        }
-        done
-    }
-
-    /// `POST /charges` at payments. Returns when it answered and with which status.
-    fn charge(&mut self, start_ms: f64, trace: &str, from: usize, order: u64, amount: f64) -> (f64, u16) {
-        let headers = format!(
-            ",\"content-type\":\"application/json\",\"traceparent\":\"00-{trace}-{}-01\"",
-            self.random.hex(16)
-        );
-        let caller = Caller { agent: "undici", headers: &headers, address: PODS[from].ip };
-        let scope = self.express(PAYMENTS, "POST", "/charges", trace, caller);
-        let took = self.random.latency(38.0);
-        let done = start_ms + took;
-        if took > 150.0 {
-            self.say(
-                start_ms + took * 0.9,
-                &scope,
-                40,
-                &format!(
-                    ",\"gateway\":\"acme-pay\",\"elapsedMs\":{},\"msg\":\"gateway is slow\"",
-                    took as u64
-                ),
-            );
-        }
-        let status = match self.random.below(100) {
-            0..=2 => 503,
-            3..=6 => 402,
-            _ => 200,
-        };
-        match status {
-            200 => {
-                let authorization = self.random.hex(8);
-                self.say(done - 0.5, &scope, 30, &format!(",\"orderId\":\"{order}\",\"amount\":{amount},\"authorization\":\"{authorization}\",\"msg\":\"charge authorized\""));
-                self.complete(done, start_ms, &scope, 200);
-            }
-            402 => self.complete(done, start_ms, &scope, 402),
-            _ => {
-                let message = "connect ECONNREFUSED 10.96.14.7:5432";
-                let stack = stack(
-                    "Error",
-                    message,
-                    &[
-                        "/app/node_modules/pg-pool/index.js:45:11",
-                        "process.processTicksAndRejections (node:internal/process/task_queues:105:5)",
-                        "async Ledger.reserve (/app/src/ledger.js:19:18)",
-                        "async charge (/app/src/routes/charges.js:37:3)",
-                    ],
-                );
-                self.say(done - 0.5, &scope, 50, &format!(",\"err\":{{\"type\":\"Error\",\"message\":\"{message}\",\"stack\":\"{stack}\",\"errno\":-111,\"code\":\"ECONNREFUSED\",\"syscall\":\"connect\",\"address\":\"10.96.14.7\",\"port\":5432}},\"orderId\":\"{order}\",\"msg\":\"ledger is not reachable\""));
-                self.complete(done, start_ms, &scope, 503);
-            }
-        }
-        (done, status)
-    }
-
-    /// pino-http's own line at the end of a response.
-    fn complete(&mut self, at_ms: f64, start_ms: f64, scope: &Scope, status: u16) {
-        let length = 8 + self.random.below(400);
-        let millis = (at_ms - start_ms).round().max(0.0) as u64;
-        let res = format!(
-            ",\"res\":{{\"statusCode\":{status},\"headers\":{{\"x-powered-by\":\"Express\",\"content-type\":\"application/json; charset=utf-8\",\"content-length\":\"{length}\",\"etag\":\"W/\\\"{length:x}-Nv24HbD1i+MHVjOdNPLzttklKUw\\\"\"}}}}"
-        );
-        if status >= 500 {
-            let message = format!("failed with status code {status}");
-            let stack = stack(
-                "Error",
-                &message,
-                &[
-                    "onResFinished (/app/node_modules/pino-http/logger.js:115:39)",
-                    "ServerResponse.onResponseComplete (/app/node_modules/pino-http/logger.js:178:14)",
-                    "ServerResponse.emit (node:events:536:35)",
-                    "onFinish (node:_http_outgoing:1031:10)",
-                ],
-            );
-            self.say(at_ms, scope, 50, &format!("{res},\"err\":{{\"type\":\"Error\",\"message\":\"{message}\",\"stack\":\"{stack}\"}},\"responseTime\":{millis},\"msg\":\"request errored\""));
-        } else {
-            let level = if status >= 400 { 40 } else { 30 };
-            self.say(
-                at_ms,
-                scope,
-                level,
-                &format!("{res},\"responseTime\":{millis},\"msg\":\"request completed\""),
-            );
-        }
-    }
-
-    /// The kubelet's readiness probe of every pod.
-    fn probe(&mut self, at_ms: f64) {
-        for pod in [0, 1, PAYMENTS] {
-            let trace = self.random.hex(32);
-            let caller = Caller {
-                agent: "kube-probe/1.31",
-                headers: ",\"connection\":\"close\"",
-                address: "10.244.0.1",
-            };
-            let scope = self.express(pod, "GET", "/healthz", &trace, caller);
-            self.complete(at_ms + 1.0 + pod as f64, at_ms + pod as f64, &scope, 200);
         }
     }
 }
@@ -487,18 +228,6 @@ impl Iterator for Traffic {
             self.next_request_ms = paced.max(start) + jitter.min(2_000.0);
         }
     }
-}
-
-/// Who asks.
-struct Caller<'a> {
-    agent: &'a str,
-    /// Further header members, each with its leading comma.
-    headers: &'a str,
-    address: &'a str,
-}
-
-fn base(pod: usize) -> String {
-    format!(",\"pid\":1,\"hostname\":\"{}\"", PODS[pod].name)
 }
 
 #[cfg(test)]
@@ -557,6 +286,59 @@ mod tests {
         }
         let wide = services.values().filter(|pods| pods.contains(&CART) && pods.contains(&PAYMENTS)).count();
         assert!(wide > 100, "{wide} traces cross services");
+    }
+
+    /// Requests that checkout answered, and those that it answered with a 5xx; the median of their durations.
+    fn answered(broken: Option<Part>) -> (usize, usize, u64) {
+        let mut traffic = Traffic::new(11, 50.0);
+        traffic.set_broken(broken);
+        let mut took: Vec<(u64, u64)> = Vec::new();
+        for event in traffic.take(8_000).filter(|event| event.pod < CART && event.stream == Stream::Stdout) {
+            let value: serde_json::Value = serde_json::from_str(&line(&event, 0)).expect("JSON");
+            if let (Some(status), "/checkout") =
+                (value["res"]["statusCode"].as_u64(), value["req"]["url"].as_str().unwrap_or_default())
+            {
+                took.push((value["responseTime"].as_u64().expect("a number"), status));
+            }
+        }
+        took.sort_unstable();
+        (took.len(), took.iter().filter(|(_, status)| *status >= 500).count(), took[took.len() / 2].0)
+    }
+
+    #[test]
+    fn nothing_fails_until_a_service_is_broken() {
+        let (all, failed, median) = answered(None);
+        assert!(all > 500 && failed == 0 && (30..100).contains(&median), "{failed} of {all}, {median} ms");
+        for part in [Part::Checkout, Part::Cart, Part::Payments] {
+            let (all, failed, broken_median) = answered(Some(part));
+            let share = failed as f64 / all as f64;
+            assert!((0.4..0.8).contains(&share), "{part:?}: {failed} of {all}");
+            assert!(broken_median > 2 * median, "{part:?}: {broken_median} ms instead of {median}");
+        }
+    }
+
+    #[test]
+    fn a_broken_checkout_says_why_with_a_stack_and_a_trace() {
+        let mut traffic = Traffic::new(5, 50.0);
+        traffic.set_broken(Some(Part::Checkout));
+        let mut pods = HashMap::<String, std::collections::BTreeSet<usize>>::new();
+        let mut failed = Vec::new();
+        for event in traffic.take(3_000).filter(|event| event.stream == Stream::Stdout) {
+            let value: serde_json::Value = serde_json::from_str(&line(&event, 0)).expect("JSON");
+            let trace = value["trace_id"].as_str().unwrap_or_default().to_owned();
+            pods.entry(trace.clone()).or_default().insert(event.pod);
+            if value["msg"] == "order failed" {
+                assert_eq!((value["level"].as_u64(), value["err"]["status"].as_u64()), (Some(50), Some(502)));
+                let stack = value["err"]["stack"].as_str().expect("a stack");
+                assert!(stack.starts_with(
+                    "UpstreamError: POST http://payments:3000/charges: 502 Bad Gateway\n    at "
+                ));
+                failed.push(trace);
+            }
+        }
+        assert!(failed.len() > 50, "{}", failed.len());
+        let wide = failed.iter().filter(|trace| pods[*trace].len() == 3).count();
+        assert!(wide > failed.len() / 3, "{wide} of {} failed requests reached payments", failed.len());
     }
 
     #[test]

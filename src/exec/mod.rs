@@ -27,6 +27,7 @@ use crate::data::batch::Stream;
 use crate::data::clock;
 use crate::data::position::Position;
 use crate::logs::files::Spool;
+use crate::ui::Extras;
 use child::Child;
 use place::Place;
 use queue::{Empty, Entrance, Exit, queue};
@@ -54,6 +55,8 @@ pub struct Options {
     pub spool: u64,
     /// Time for the rest to be delivered when the process has ended.
     pub flush: Duration,
+    /// Show a page for people.
+    pub page: bool,
 }
 
 /// Bytes of one stream on their way to the spool.
@@ -234,8 +237,15 @@ impl Keeping {
         config.logs.root = PathBuf::new();
         config.logs.spool = Some(Spool { path, service, guessed, own_times: waits });
         config.agent.state_dir = place.state();
-        let agent = match agent::start(config) {
-            Ok(agent) => agent,
+        let started =
+            if options.page { agent::start_with(config, Extras::default()) } else { agent::start(config) };
+        let agent = match started {
+            Ok(agent) => {
+                if let Some(page) = agent.ui_address() {
+                    say(&format!("the agent's page: http://{page}/"));
+                }
+                agent
+            }
             Err(error) => {
                 say(&format!("lines are not shipped: {error}"));
                 return None;

@@ -126,13 +126,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whose log it is.
+    /// Whose log it is. A file or a process outside of pods has no owner: there the service is the workload.
     pub fn of_instance(instance: &Instance) -> Self {
+        let owner = owner_of(&instance.attributes, &instance.container.pod).name;
+        let workload = if owner.is_empty() { &instance.service_name } else { owner };
         Self {
             cluster: instance.cluster.clone(),
             node: instance.node.clone(),
             namespace: instance.container.namespace.clone(),
-            workload: owner_of(&instance.attributes, &instance.container.pod).name.to_owned(),
+            workload: workload.to_owned(),
             pod: instance.container.pod.clone(),
             service: instance.service_name.clone(),
         }

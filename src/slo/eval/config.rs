@@ -1,7 +1,7 @@
 //! `[evaluator]`: whether the agent judges its objectives itself.
 //!
-//! In: the table. Out: whether it runs, and how often. Invariant: an interval that the rules' own look back cannot bridge is
-//! refused.
+//! In: the table. Out: whether it runs, how often, and how fast its time goes. Invariant: an interval that the rules' own
+//! look back cannot bridge is refused; so is compressed time wherever somebody might take its alerts for real.
 
 use std::time::Duration;
 
@@ -19,11 +19,17 @@ pub struct Config {
     pub mode: Mode, // auto
     /// Time between two evaluations. The rules are made for 30s.
     pub interval: Span, // 30s
+    /// How many times faster the evaluator's time goes, 1 to 60: at 60 a second counts as a minute, so that an hour's window
+    /// is a minute long and `for: 5m` five seconds. For demonstrations and for trying an objective out, never for production:
+    /// above 1 every alert says so in its summary, nothing is written to or read from the state directory, what rules record
+    /// goes to no sink, and any [alertmanager.<name>] is refused. Evaluations are at most one a second, and [red] interval
+    /// must be short enough for four samples in five of these minutes: 1s at 60.
+    pub compression: u32, // 1
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mode: Mode::Auto, interval: Span::secs(30) }
+        Self { mode: Mode::Auto, interval: Span::secs(30), compression: 1 }
     }
 }
 
@@ -42,6 +48,10 @@ pub enum Mode {
 
 /// Shortest and longest time between two evaluations.
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Most that time may be compressed: more would leave less than one sample a second in five minutes.
+const MOST_COMPRESSION: u32 = 60;
+/// Longest time between samples, as the rules see it: four of them in their shortest range.
+const MOST_BETWEEN: Duration = Duration::from_secs(75);
 
 impl Config {
     /// What is wrong with the interval.
@@ -53,6 +63,33 @@ impl Config {
                 "interval is {}; it must be 5s to 60s and a part of five minutes, like 10s, 15s or 30s",
                 self.interval
             )
+        })
+    }
+
+    /// What is wrong with the compression of time, and the fix: `published` is how often requests are counted, `told` says
+    /// that an Alertmanager is to be told of alerts.
+    pub fn compression_problem(&self, published: Span, told: bool) -> Option<(String, String)> {
+        let factor = self.compression;
+        if !(1..=MOST_COMPRESSION).contains(&factor) {
+            let message = format!("compression is {factor}; it must be 1 to {MOST_COMPRESSION}");
+            return Some((message, "1 is the time of the clock; leave the key out".to_owned()));
+        }
+        if factor == 1 {
+            return None;
+        }
+        if told {
+            let message = format!("time is compressed {factor} times, and an Alertmanager is told of alerts");
+            let help = "compressed time is for demonstrations: remove it, or every [alertmanager.<name>]";
+            return Some((message, help.to_owned()));
+        }
+        (published.0.saturating_mul(factor) > MOST_BETWEEN).then(|| {
+            let message = format!(
+                "five minutes last {} at this compression, and requests are counted every {published}",
+                Span::millis(300_000 / u64::from(factor))
+            );
+            // In whole tenths of a second, down.
+            let fits = Span::millis(75_000 / u64::from(factor) / 100 * 100);
+            (message, format!("write [red] interval = \"{fits}\" or less, or compress less"))
         })
     }
 
@@ -82,6 +119,38 @@ mod tests {
         assert!(of(Mode::Auto).runs(0, false).expect_err("nothing").contains("no objectives"));
         assert_eq!(of(Mode::On).runs(1, true), Ok(()));
         assert!(of(Mode::Off).runs(1, false).is_err());
+    }
+
+    #[test]
+    fn compressed_time_is_refused_where_it_could_be_taken_for_real() {
+        let of = |compression, published, told| {
+            Config { compression, ..Config::default() }.compression_problem(Span::millis(published), told)
+        };
+        assert_eq!(of(1, 15_000, true), None);
+        assert_eq!(of(60, 1_000, false), None);
+        assert_eq!(of(5, 15_000, false), None);
+        assert_eq!(
+            of(60, 1_000, true),
+            Some((
+                "time is compressed 60 times, and an Alertmanager is told of alerts".into(),
+                "compressed time is for demonstrations: remove it, or every [alertmanager.<name>]".into()
+            ))
+        );
+        assert_eq!(
+            of(60, 15_000, false),
+            Some((
+                "five minutes last 5s at this compression, and requests are counted every 15s".into(),
+                "write [red] interval = \"1200ms\" or less, or compress less".into()
+            ))
+        );
+        assert_eq!(
+            of(0, 1_000, false).map(|(message, _)| message),
+            Some("compression is 0; it must be 1 to 60".into())
+        );
+        assert_eq!(
+            of(61, 1, false).map(|(message, _)| message),
+            Some("compression is 61; it must be 1 to 60".into())
+        );
     }
 
     #[test]

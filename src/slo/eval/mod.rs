@@ -7,7 +7,8 @@
 //! ```
 //!
 //! In: pages, and the time. Out: alerts to send, a page of what the rules record, a report, and bytes that bring all of it
-//! back after a restart. Invariants: pure, no file and no network is touched; what runs are the rules that are rendered for
+//! back after a restart. Its time may go faster than the clock (`[evaluator] compression`): then every time that comes in is
+//! multiplied and every time that goes out divided, and nothing between knows of it. Invariants: pure, no file and no network is touched; what runs are the rules that are rendered for
 //! Prometheus, and it does with them what Prometheus does; no data is nothing, never 100 %; every kept thing has a limit.
 
 mod alert;
@@ -68,6 +69,9 @@ pub struct Evaluator {
     store: Store,
     objectives: Vec<Objective>,
     interval_ms: i64,
+    /// How many times faster its time goes than the clock.
+    compression: i64,
+    /// In its own time, as every time that is kept.
     last_ms: Option<i64>,
     set_back: u64,
 }
@@ -76,9 +80,21 @@ impl Evaluator {
     /// Nothing is known yet.
     pub fn new(specs: &[Spec], defaults: &Defaults, config: &Config) -> Self {
         let mut store = Store::default();
-        let objectives = specs.iter().map(|spec| Objective::new(spec, defaults, &mut store)).collect();
+        let objectives =
+            specs.iter().map(|spec| Objective::new(spec, defaults, config.compression, &mut store)).collect();
         let interval_ms = i64::try_from(config.interval.0.as_millis()).unwrap_or(30_000).max(1_000);
-        Self { store, objectives, interval_ms, last_ms: None, set_back: 0 }
+        let compression = i64::from(config.compression.max(1));
+        Self { store, objectives, interval_ms, compression, last_ms: None, set_back: 0 }
+    }
+
+    /// A time of the clock as its own: since the epoch, so that a restart changes nothing.
+    fn own_ms(&self, unix_ms: i64) -> i64 {
+        unix_ms.saturating_mul(self.compression)
+    }
+
+    /// The time of the clock from which on it is `own_ms` here.
+    fn unix_ms(&self, own_ms: i64) -> i64 {
+        own_ms.div_euclid(self.compression) + i64::from(own_ms.rem_euclid(self.compression) > 0)
     }
 
     /// Rules that cannot be evaluated here, by objective.
@@ -102,6 +118,7 @@ impl Evaluator {
                 page.labels_of(sample).iter().map(|label| (page.text(label.name), page.text(label.value)));
             pairs.extend(labels.filter(|(name, value)| *name != "__name__" && !value.is_empty()));
             let at = if sample.time_unix_ms > now_ms + TOLERANCE_MS { now_ms } else { sample.time_unix_ms };
+            let at = self.own_ms(at);
             self.store.take(name, &pairs, at, sample.value);
         }
     }
@@ -109,16 +126,19 @@ impl Evaluator {
     /// Takes one sample; `labels` are sorted, without the name.
     pub fn take_one(&mut self, name: &str, labels: &[(&str, &str)], unix_ms: i64, value: f64) {
         if self.store.wants(name) {
-            self.store.take(name, labels, unix_ms, value);
+            let at = self.own_ms(unix_ms);
+            self.store.take(name, labels, at, value);
         }
     }
 
-    /// The time of the evaluation that is due at `now_ms`: whole intervals since the epoch. `None`: none is.
+    /// The time of the evaluation that is due at `now_ms`: whole intervals since the epoch, as its own time goes. `None`: none
+    /// is.
     pub fn due(&self, now_ms: i64) -> Option<i64> {
+        let now_ms = self.own_ms(now_ms);
         let at_ms = now_ms.div_euclid(self.interval_ms) * self.interval_ms;
         match self.last_ms {
-            Some(last) if at_ms <= last && last - now_ms <= TOLERANCE_MS => None,
-            _ => Some(at_ms),
+            Some(last) if at_ms <= last && last - now_ms <= self.own_ms(TOLERANCE_MS) => None,
+            _ => Some(self.unix_ms(at_ms)),
         }
     }
 
@@ -127,6 +147,7 @@ impl Evaluator {
     /// A clock that was set back by more than five minutes takes samples and values of the future away; by less, nothing is
     /// evaluated until it has caught up.
     pub fn evaluate(&mut self, at_ms: i64) -> bool {
+        let at_ms = self.own_ms(at_ms);
         if self.last_ms.is_some_and(|last| at_ms < last) {
             self.store.clear();
             self.objectives.iter_mut().for_each(|objective| objective.set_back(at_ms));
@@ -141,17 +162,22 @@ impl Evaluator {
         changed
     }
 
-    /// Alerts that fire, and those that ended within the last quarter of an hour.
+    /// Alerts that fire, and those that ended within the last quarter of an hour of its own time.
     pub fn told(&self) -> Vec<Told> {
         let alerting = self.objectives.iter().flat_map(Objective::alerting);
         let all = alerting.flat_map(|alerting| &alerting.alerts.all);
         let told = all.filter(|(_, alert)| alert.state != State::Pending).map(|(labels, alert)| Told {
             labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             annotations: alert.annotations.clone(),
-            starts_unix_ms: alert.fired_unix_ms,
-            ended_unix_ms: (alert.state == State::Resolved).then_some(alert.resolved_unix_ms),
+            starts_unix_ms: self.unix_ms(alert.fired_unix_ms),
+            ended_unix_ms: (alert.state == State::Resolved).then(|| self.unix_ms(alert.resolved_unix_ms)),
         });
         told.collect()
+    }
+
+    /// How many times faster its time goes than the clock: 1, except in demonstrations.
+    pub fn compression(&self) -> u32 {
+        u32::try_from(self.compression).unwrap_or(u32::MAX)
     }
 
     /// Writes what the rules recorded, at its newest, by the names that they have in Prometheus.
@@ -176,7 +202,7 @@ impl Evaluator {
 
     /// When rules ran last, milliseconds since the epoch.
     pub fn last_unix_ms(&self) -> Option<i64> {
-        self.last_ms
+        self.last_ms.map(|last| self.unix_ms(last))
     }
 
     /// The value of one recorded series of an objective.

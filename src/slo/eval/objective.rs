@@ -73,7 +73,7 @@ pub(super) struct Alerting {
 const MOST_ASKED: usize = 64;
 
 impl Objective {
-    pub(super) fn new(spec: &Spec, defaults: &Defaults, store: &mut Store) -> Self {
+    pub(super) fn new(spec: &Spec, defaults: &Defaults, compression: u32, store: &mut Store) -> Self {
         let mut own = Self {
             id: spec.id(),
             spec: spec.clone(),
@@ -86,7 +86,10 @@ impl Objective {
         for group in render::groups(spec, defaults) {
             let interval_ms = promql::duration(group.interval).unwrap_or(30_000);
             let mut rules = Vec::new();
-            for rule in group.rules {
+            for mut rule in group.rules {
+                if compression > 1 {
+                    warn_of(compression, &mut rule);
+                }
                 let name = match &rule.kind {
                     Kind::Record(name) => name.as_str(),
                     Kind::Alert { name, .. } => name,
@@ -256,6 +259,20 @@ impl Alerting {
             (with(labels, &state), 1.0)
         });
         (changed, shown.collect())
+    }
+}
+
+/// Says in an alert that its time is no real one: who reads only the first words must not take it for real.
+fn warn_of(compression: u32, rule: &mut render::Rule) {
+    if let Some((_, summary)) = rule.annotations.iter_mut().find(|(name, _)| *name == "summary") {
+        *summary = format!("[demonstration, time x{compression}] {summary}");
+    }
+    if let Kind::Alert { .. } = rule.kind {
+        let said = format!(
+            "The evaluator's time goes {compression} times faster than the clock: windows and spans in this alert are that much \
+             shorter than they say. Nobody is to be called."
+        );
+        rule.annotations.push(("time_compression", said));
     }
 }
 

@@ -21,6 +21,10 @@ pub struct Report {
     /// Why it does not; empty when it does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// How many times faster its time goes than the clock: 1, except in demonstrations. Spans and windows on this page are of
+    /// its own time, moments are of the clock.
+    #[serde(default = "one")]
+    pub compression: u32,
     /// When it did last, milliseconds since the epoch.
     pub evaluated_unix_ms: Option<i64>,
     /// Every objective.
@@ -76,9 +80,19 @@ pub struct AlertRow {
     pub annotations: BTreeMap<String, String>,
 }
 
+const fn one() -> u32 {
+    1
+}
+
 /// The page while nothing is evaluated.
 pub fn off(reason: &str) -> Report {
-    Report { evaluator: false, reason: reason.to_owned(), evaluated_unix_ms: None, objectives: Vec::new() }
+    Report {
+        evaluator: false,
+        reason: reason.to_owned(),
+        compression: one(),
+        evaluated_unix_ms: None,
+        objectives: Vec::new(),
+    }
 }
 
 impl Evaluator {
@@ -88,66 +102,67 @@ impl Evaluator {
         Report {
             evaluator: true,
             reason: String::new(),
-            evaluated_unix_ms: self.last_ms,
-            objectives: self.objectives.iter().map(|objective| row(objective, at_ms)).collect(),
+            compression: self.compression(),
+            evaluated_unix_ms: self.last_unix_ms(),
+            objectives: self.objectives.iter().map(|objective| self.row(objective, at_ms)).collect(),
         }
     }
-}
 
-fn row(objective: &Objective, at_ms: i64) -> Row {
-    let spec = &objective.spec;
-    let window: Range = spec.window.into();
-    let value = |name: String| objective.value(&name, at_ms);
-    let mut ranges = Range::DIRECT.to_vec();
-    ranges.extend([Range::D1, Range::D3, window]);
-    let by = |ranges: &[Range], of: &dyn Fn(&Range) -> Option<f64>| {
-        ranges.iter().map(|range| (range.to_string(), of(range))).collect::<BTreeMap<_, _>>()
-    };
-    let burns = [Range::M5, Range::H1, Range::H6, Range::D3];
-    let left = value("slo:error_budget_remaining:ratio".into());
-    let burning = value("slo:burn_rate:ratio_rate1h".into()).filter(|burn| *burn > 0.0);
-    let seconds = f64::from(spec.window.minutes()) * 60.0;
-    let alerts = objective.alerting().map(|alerting| {
-        // The one that matters most, should there be several.
-        let rank = |state: State| match state {
-            State::Firing => 2,
-            State::Pending => 1,
-            State::Resolved => 0,
+    fn row(&self, objective: &Objective, at_ms: i64) -> Row {
+        let spec = &objective.spec;
+        let window: Range = spec.window.into();
+        let value = |name: String| objective.value(&name, at_ms);
+        let mut ranges = Range::DIRECT.to_vec();
+        ranges.extend([Range::D1, Range::D3, window]);
+        let by = |ranges: &[Range], of: &dyn Fn(&Range) -> Option<f64>| {
+            ranges.iter().map(|range| (range.to_string(), of(range))).collect::<BTreeMap<_, _>>()
         };
-        let alert = alerting.alerts.all.values().max_by_key(|alert| rank(alert.state));
-        AlertRow {
-            name: alerting.name.to_owned(),
-            state: alert.map_or("inactive", |alert| alert.state.name()).to_owned(),
-            since_unix_ms: alert.map(|alert| match alert.state {
-                State::Pending => alert.active_unix_ms,
-                State::Firing => alert.fired_unix_ms,
-                State::Resolved => alert.resolved_unix_ms,
+        let burns = [Range::M5, Range::H1, Range::H6, Range::D3];
+        let left = value("slo:error_budget_remaining:ratio".into());
+        let burning = value("slo:burn_rate:ratio_rate1h".into()).filter(|burn| *burn > 0.0);
+        let seconds = f64::from(spec.window.minutes()) * 60.0;
+        let alerts = objective.alerting().map(|alerting| {
+            // The one that matters most, should there be several.
+            let rank = |state: State| match state {
+                State::Firing => 2,
+                State::Pending => 1,
+                State::Resolved => 0,
+            };
+            let alert = alerting.alerts.all.values().max_by_key(|alert| rank(alert.state));
+            AlertRow {
+                name: alerting.name.to_owned(),
+                state: alert.map_or("inactive", |alert| alert.state.name()).to_owned(),
+                since_unix_ms: alert.map(|alert| match alert.state {
+                    State::Pending => self.unix_ms(alert.active_unix_ms),
+                    State::Firing => self.unix_ms(alert.fired_unix_ms),
+                    State::Resolved => self.unix_ms(alert.resolved_unix_ms),
+                }),
+                annotations: alert.map(|alert| alert.annotations.clone()).unwrap_or_default(),
+            }
+        });
+        Row {
+            slo_id: objective.id.clone(),
+            sli: spec.sli.name().to_owned(),
+            threshold_seconds: match spec.sli {
+                Sli::Latency { threshold } => Some(threshold.as_secs_f64()),
+                Sli::Availability => None,
+            },
+            objective: shortest(spec.objective.ratio()).parse().unwrap_or_default(),
+            window: spec.window.to_string(),
+            mode: spec.mode.name().to_owned(),
+            owner: spec.owner.clone(),
+            good: by(&ranges, &|range| Some(1.0 - value(format!("slo:sli_error:ratio_rate{range}"))?)),
+            events: by(&ranges, &|range| value(format!("slo:sli_events:increase{range}"))),
+            burn_rate: by(&burns, &|range| value(format!("slo:burn_rate:ratio_rate{range}"))),
+            budget_remaining: left,
+            coverage: by(&[Range::D1, Range::D3, window], &|range| {
+                value(format!("slo:window_coverage:ratio{range}"))
             }),
-            annotations: alert.map(|alert| alert.annotations.clone()).unwrap_or_default(),
+            exhausted_in_seconds: left
+                .zip(burning)
+                .map(|(left, burning)| (left.max(0.0) * seconds / burning * 1e3).round() / 1e3),
+            alerts: alerts.collect(),
+            problems: objective.problems.clone(),
         }
-    });
-    Row {
-        slo_id: objective.id.clone(),
-        sli: spec.sli.name().to_owned(),
-        threshold_seconds: match spec.sli {
-            Sli::Latency { threshold } => Some(threshold.as_secs_f64()),
-            Sli::Availability => None,
-        },
-        objective: shortest(spec.objective.ratio()).parse().unwrap_or_default(),
-        window: spec.window.to_string(),
-        mode: spec.mode.name().to_owned(),
-        owner: spec.owner.clone(),
-        good: by(&ranges, &|range| Some(1.0 - value(format!("slo:sli_error:ratio_rate{range}"))?)),
-        events: by(&ranges, &|range| value(format!("slo:sli_events:increase{range}"))),
-        burn_rate: by(&burns, &|range| value(format!("slo:burn_rate:ratio_rate{range}"))),
-        budget_remaining: left,
-        coverage: by(&[Range::D1, Range::D3, window], &|range| {
-            value(format!("slo:window_coverage:ratio{range}"))
-        }),
-        exhausted_in_seconds: left
-            .zip(burning)
-            .map(|(left, burning)| (left.max(0.0) * seconds / burning * 1e3).round() / 1e3),
-        alerts: alerts.collect(),
-        problems: objective.problems.clone(),
     }
 }

@@ -90,6 +90,7 @@ impl Evaluator {
 
     /// After a restart: alerts that fired go on from `now_ms`, however long nothing ran.
     pub fn resume(&mut self, now_ms: i64) {
+        let now_ms = self.own_ms(now_ms);
         for objective in &mut self.objectives {
             objective.records.renew("ALERTS", now_ms);
         }

@@ -16,8 +16,13 @@ const ONE: &str = "defaults = { mode = \"alert\", owner = \"shop\" }\n[up]\nmatc
 const ID: &str = "shop/api/up";
 
 fn evaluator(text: &str) -> Evaluator {
+    compressed(text, 1)
+}
+
+/// One whose time goes so many times faster.
+fn compressed(text: &str, compression: u32) -> Evaluator {
     let (specs, defaults) = specs(text);
-    let evaluator = Evaluator::new(&specs, &defaults, &Config::default());
+    let evaluator = Evaluator::new(&specs, &defaults, &Config { compression, ..Config::default() });
     assert_eq!(evaluator.problems().collect::<Vec<_>>(), []);
     evaluator
 }
@@ -109,6 +114,72 @@ fn an_outage_of_ten_minutes_pages_and_clears_as_the_rules_do() {
         assert_eq!(turns.len(), 2, "{alert}: {turns:?}");
         assert!((turns[0] - fires).abs() <= 1.0 && (turns[1] - clears).abs() <= 2.0, "{alert}: {turns:?}");
     }
+}
+
+#[test]
+fn compressed_time_does_in_a_minute_what_an_hour_does() {
+    // One figure a second, as 60 seconds of the evaluator's time; an outage of ten seconds.
+    let begin = 1_700_000_100_000;
+    let (mut evaluator, mut good, mut bad) = (compressed(ONE, 60), 0.0, 0.0);
+    let mut turns = Vec::new();
+    for second in 0..=120_i64 {
+        let now = begin + second * 1_000;
+        let is_out = (60..70).contains(&second);
+        (good, bad) = if is_out { (good, bad + 20.0) } else { (good + 20.0, bad) };
+        for (class, value) in [("2xx", good), ("5xx", bad)] {
+            let labels =
+                [("cluster", "c"), ("code_class", class), ("namespace", "shop"), ("workload", "api")];
+            evaluator.take_one("red_requests_total", &labels, now, value);
+        }
+        let Some(at) = evaluator.due(now) else { panic!("at least once a second") };
+        assert!(at <= now && now - at <= 500, "half a minute is half a second: {at} of {now}");
+        let before = evaluator.fires(ID, "SLOErrorBudgetBurn");
+        evaluator.evaluate(at);
+        assert_eq!(evaluator.due(now), None);
+        if evaluator.fires(ID, "SLOErrorBudgetBurn") != before {
+            turns.push(second - 60);
+        }
+    }
+    assert_eq!(turns.len(), 2, "{turns:?}");
+    assert!((0..=3).contains(&turns[0]), "it fires within seconds: {turns:?}");
+    // Thirty minutes without a failure: half a minute.
+    assert!((38..=41).contains(&turns[1]), "{turns:?}");
+    let report = evaluator.report();
+    assert_eq!((report.compression, report.evaluated_unix_ms), (60, Some(begin + 120_000)));
+    let left = report.objectives[0].budget_remaining.expect("it is known");
+    // Two slices of five minutes, all bad, of the 8,640 of thirty days: 0.023 % of 0.05 %.
+    assert!((0.3..0.7).contains(&left), "{left}");
+    let row = &report.objectives[0].alerts[0];
+    assert_eq!((row.name.as_str(), row.state.as_str()), ("SLOErrorBudgetBurn", "inactive"));
+    let told = evaluator.told();
+    let still: Vec<&str> = told.iter().map(|told| told.labels["severity"].as_str()).collect();
+    assert_eq!(
+        still,
+        ["ticket"],
+        "an end is told for a quarter of an hour: fifteen seconds. Tickets take two hours to end"
+    );
+}
+
+#[test]
+fn an_alert_of_compressed_time_says_so_and_has_times_of_the_clock() {
+    let begin = 1_700_000_100_000;
+    let mut evaluator = compressed(ONE, 60);
+    for second in 0..=20_i64 {
+        let now = begin + second * 1_000;
+        let labels = [("cluster", "c"), ("code_class", "5xx"), ("namespace", "shop"), ("workload", "api")];
+        evaluator.take_one("red_requests_total", &labels, now, (second * 10) as f64);
+        evaluator.evaluate(now);
+    }
+    let told = evaluator.told();
+    let page = told.iter().find(|told| told.labels["severity"] == "page").expect("it pages");
+    assert_eq!(
+        page.annotations["summary"],
+        "[demonstration, time x60] shop/api: availability SLO 99.95% is burning"
+    );
+    assert!(page.annotations["time_compression"].contains("60 times faster"));
+    assert!(page.starts_unix_ms > begin && page.starts_unix_ms <= begin + 20_000, "{}", page.starts_unix_ms);
+    let told = self::evaluator(ONE);
+    assert_eq!(told.report().compression, 1);
 }
 
 #[test]
