@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -52,6 +52,7 @@ use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
 use crate::logs::{self, Legacy, process};
 use crate::metrics as figures;
+use crate::red::Summary;
 use crate::scrape::status::Board;
 use crate::sink::pull::Workloads;
 use crate::sink::{alertmanager, loki, otlp, remote_write, said, stdout};
@@ -250,6 +251,8 @@ struct Lasting {
     workloads: Arc<Workloads>,
     /// How objectives stand, for the page `/slos`.
     slos: Arc<evaluator::Slos>,
+    /// What people are shown of RED.
+    red: Arc<ArcSwap<Summary>>,
 }
 
 impl Lasting {
@@ -263,6 +266,7 @@ impl Lasting {
             board: Board::default(),
             workloads: Arc::default(),
             slos: Arc::default(),
+            red: Arc::default(),
         }
     }
 }
@@ -451,6 +455,7 @@ impl Pipeline {
             health: lasting.health.clone(),
             reading_ended: quiet.clone(),
             registry: Arc::clone(&lasting.registry),
+            shown: Arc::clone(&lasting.red),
         };
         let (metrics, tap) = metrics::Metrics::start(start, &mut supervisor)?;
         let settings = Settings::new(config.record.fields.0, chain, config.logs.max_line.as_usize())

@@ -137,7 +137,10 @@ fn ones_own_service_is_followed_scraped_and_held_to_an_objective() {
         let row = value["objectives"][0].clone();
         row["events"]["1h"].as_f64().filter(|events| *events > 20.0).map(|_| row)
     });
-    assert_eq!((&objective["slo_id"], &objective["mode"]), (&"shop/availability".into(), &"alert".into()));
+    assert_eq!(
+        (&objective["slo_id"], &objective["mode"]),
+        (&"local/shop/availability".into(), &"alert".into())
+    );
 
     kill_process(Pid::from_child(&agent.0), Signal::TERM).expect("it runs");
     assert_eq!(agent.0.wait().expect("it ends").code(), Some(0));

@@ -15,6 +15,7 @@ use regex::Regex;
 const LAYERS: &[(&str, u8)] = &[
     ("data", 0),
     ("version", 0),
+    ("durable", 1),
     ("health", 1),
     ("metrics", 1),
     ("supervise", 1),

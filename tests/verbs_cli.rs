@@ -438,3 +438,96 @@ fn completions_and_the_manual_know_every_verb() {
     assert!(page.contains(".TH nodewick 1") && page.contains("nodewick\\-migrate(1)"), "{page}");
     assert_eq!(run(&["completions", "tcsh"]).status.code(), Some(2));
 }
+
+/// A config with a rule that drops, redaction, and fewer fields than there are.
+const DIFFED: &str = "[agent]\ncluster = \"c\"\n[record]\nfields = [\"pod\", \"level\", \"trace_id\", \"request_id\"]\n\
+    [process.drop.health]\nurl_path = \"/healthz\"\n[process.redact]\nbuiltin = true\n\
+    [process.redact.rule.order]\npattern = 'o-[0-9]+'\nreplace = 'o-#'\n[sink.loki.main]\nurl = \"http://l\"\n";
+
+#[test]
+fn a_diff_shows_what_each_stage_changed_and_which_rule_did_it() {
+    let config = file(".toml", DIFFED);
+    let lines = "2026-11-22T14:42:13.000000001Z stderr P {\"sev\":\"error\",\"reqId\":\"r-77\",\"order\":\"o-123\",\n\
+                 2026-11-22T14:42:13.000000001Z stderr F \"password\":\"hunter2\"}\n\
+                 2026-11-22T14:42:14Z stdout F {\"level\":30,\"req\":{\"url\":\"/healthz\"}}\n";
+    let args = [
+        "explain",
+        "--diff",
+        "-c",
+        name(&config),
+        "-n",
+        "shop",
+        "--pod",
+        "pay-d994d45d6-5h9zr",
+        "--annotation",
+        "nodewick.dev/level-field=sev",
+        "--annotation",
+        "resource.opentelemetry.io/service.name=checkout",
+    ];
+    let output = nodewick(&args).write_stdin(lines).output().expect("runs");
+    let expected = r#"record  {"sev":"error","reqId":"r-77","order":"o-123","password":"hunter2"}
+  frame       CRI; 2 parts joined  148 → 67 bytes
+    - 2026-11-22T14:42:13.000000001Z stderr P {"sev":"error","reqId":"r-77","order":"o-123",\n2026-11-22T14:42:13.000000001Z stderr F "password":"hunter2"}
+    + {"sev":"error","reqId":"r-77","order":"o-123","password":"hunter2"}
+    + stream = stderr
+    + time = 2026-11-22T14:42:13.000000001Z
+  parse       JSON
+    + request_id = r-77
+  annotations
+    ~ service_name = pay → checkout
+    + level = error
+  rule        drop.health: does not match
+  redact      password, order  67 → 77 bytes
+    - {"sev":"error","reqId":"r-77","order":"o-123","password":"hunter2"}
+    + {"sev":"error","reqId":"r-77","order":"o-#","password":"[REDACTED:password]"}
+  seal        [record] fields and who wrote it
+    - stream = stderr
+    + cluster = c
+    + node = node-1
+    + namespace = shop
+    + pod = pay-d994d45d6-5h9zr
+    + container = main
+    + service_name = checkout
+
+record  {"level":30,"req":{"url":"/healthz"}}
+  frame       CRI  67 → 37 bytes
+    - 2026-11-22T14:42:14Z stdout F {"level":30,"req":{"url":"/healthz"}}
+    + {"level":30,"req":{"url":"/healthz"}}
+    + stream = stdout
+    + time = 2026-11-22T14:42:14.000000000Z
+  parse       JSON
+    + level = info
+    + http_route = /healthz
+    + url_path = /healthz
+  annotations
+    ~ service_name = pay → checkout
+  rule        drop.health: matches, dropped  37 → 0 bytes
+"#;
+    assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_diff_is_in_the_json_with_the_rule_of_each_part() {
+    let config = file(".toml", DIFFED);
+    let line = "{\"order\":\"o-123\",\"password\":\"hunter2\"}\n";
+    let output =
+        nodewick(&["explain", "-o", "json", "-c", name(&config)]).write_stdin(line).output().expect("runs");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let stages = told[0]["diff"].as_array().expect("stages");
+    let names: Vec<&str> = stages.iter().filter_map(|stage| stage["stage"].as_str()).collect();
+    assert_eq!(names, ["frame", "parse", "rule", "redact", "seal"]);
+    assert_eq!(
+        stages[3],
+        json!({"stage": "redact", "by": "password, order", "verdict": null, "outcome": "changed",
+            "text": {"before": "{\"order\":\"o-123\",\"password\":\"hunter2\"}",
+                "after": "{\"order\":\"o-#\",\"password\":\"[REDACTED:password]\"}",
+                "parts": [{"at": 10, "before": "o-123", "after": "o-#", "rule": "redact.order"},
+                    {"at": 29, "before": "hunter2", "after": "[REDACTED:password]", "rule": "redact.password"}]},
+            "bytes": {"before": 38, "after": 48}, "fields": {"added": {}, "changed": {}, "removed": {}}})
+    );
+    assert_eq!(
+        (&stages[2]["by"], &stages[2]["verdict"], &stages[2]["outcome"]),
+        (&json!("drop.health"), &json!("no_match"), &json!("same"))
+    );
+    assert_eq!(stages[4]["fields"]["added"]["service_name"], "example");
+}

@@ -9,6 +9,7 @@
 //! that does not finish its request head is cut off after [`HEAD_TIMEOUT`]. All of them run inside one task.
 
 pub mod client;
+pub mod listener;
 pub mod openmetrics;
 pub mod process;
 
@@ -29,25 +30,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Health, Report};
 
-/// Connections that are served at once; more wait in the kernel's queue.
-pub const CONNECTIONS: usize = 64;
-/// Time for a client to send its request head, also on a connection that is kept open.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+use listener::HEAD_BYTES;
+pub use listener::{CONNECTIONS, HEAD_TIMEOUT};
+
 /// Time until a connection is closed, whatever it does.
 pub const CONNECTION_LIFE: Duration = Duration::from_secs(120);
-/// Bytes of a request head.
-const HEAD_BYTES: usize = 16 << 10;
 
 /// `[admin]`: the listener for machines.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -218,30 +212,9 @@ impl Admin {
     pub async fn serve(self, health: Health, leave: CancellationToken) -> Result<(), Infallible> {
         let pages = Pages { health, ledger: self.ledger, sinks: self.sinks, workloads: self.workloads };
         let router = router(pages, &self.further);
-        let mut open = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                () = leave.cancelled() => return Ok(()),
-                Some(()) = open.next(), if !open.is_empty() => {}
-                accepted = self.listener.accept(), if open.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => open.push(connection(stream, router.clone())),
-                    // Out of descriptors, or the client is gone again: neither ends the listener.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                },
-            }
-        }
+        listener::serve(&self.listener, &router, CONNECTION_LIFE, &leave).await;
+        Ok(())
     }
-}
-
-async fn connection(stream: TcpStream, router: Router) {
-    let _ = stream.set_nodelay(true);
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // A broken connection is the client's affair; a probe that fails shows itself.
-    let _ = tokio::time::timeout(CONNECTION_LIFE, served).await;
 }
 
 fn router(pages: Pages, further: &[(&'static str, JsonPage)]) -> Router {

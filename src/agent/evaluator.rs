@@ -3,14 +3,11 @@
 //! In: final pages of RED, in the thread that owns all series. Out: a page of what the rules record, the list of alerts for
 //! every Alertmanager, the page `/slos`, and `evaluator.state` in the state directory.
 //! Invariants: what happens in the thread is arithmetic, and a file of some hundred kilobytes every five minutes and when an
-//! alert changes; a new file takes the old one's place by renaming, after it is durable; one that is damaged is told of, and
-//! everything begins anew. Where time is compressed, nothing of it leaves this process but the page and the agent's own log:
-//! no alert is told, no series is handed on, no file is read or written.
+//! alert changes; one that is damaged is told of, and everything begins anew. Where time is compressed, nothing of it leaves
+//! this process but the page and the agent's own log: no alert is told, no series is handed on, no file is read or written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,14 +18,13 @@ use tracing::{info, warn};
 
 use crate::config::{Config, alertmanager};
 use crate::data::clock;
-use crate::data::sample::{Collect, Origin, OriginKind, Page};
+use crate::data::sample::{Origin, OriginKind, Page};
 use crate::health::Health;
 use crate::metrics as figures;
 use crate::slo::eval::{self, Evaluator};
 
 /// Name in the state directory.
 const FILE: &str = "evaluator.state";
-const TEMPORARY: &str = "evaluator.state.new";
 /// Time between two files while nothing changes.
 const SAVE_MS: i64 = 300_000;
 /// An alert is valid for four times the time after which it is told again, as Prometheus has it.
@@ -156,17 +152,12 @@ pub(super) fn start(
     (Some(running), heard)
 }
 
-impl Collect for Running {
-    fn page(&mut self, origin: &Arc<Origin>, page: &Page) {
-        if origin.kind == OriginKind::Red {
-            self.evaluator.take(page, clock::unix_ms());
-        }
+impl Running {
+    /// Takes a page of RED.
+    pub(super) fn take(&mut self, page: &Page) {
+        self.evaluator.take(page, clock::unix_ms());
     }
 
-    fn flush(&mut self) {}
-}
-
-impl Running {
     /// Runs the rules if they are due; then there is a page to hand on.
     ///
     /// Under compressed time there is none: a series of an hour that is a minute would be taken for what its name says.
@@ -230,10 +221,7 @@ impl Running {
         if self.evaluator.compression() > 1 {
             return;
         }
-        let written = match self.evaluator.save() {
-            Some(bytes) => write(&self.directory, &bytes),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "there is too much to keep")),
-        };
+        let written = eval::FORM.write(&self.directory, FILE, &self.evaluator.save());
         let dir = self.directory.display();
         let was_durable = std::mem::replace(&mut self.is_durable, written.is_ok());
         match written {
@@ -254,7 +242,7 @@ impl Running {
 
 fn restore(evaluator: &mut Evaluator, directory: &Path) {
     let file = directory.join(FILE);
-    let restored = match read(&file) {
+    let restored = match eval::FORM.read(&file) {
         Ok(bytes) => evaluator.restore(&bytes).map_err(|damage| damage.to_string()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => Err(error.to_string()),
@@ -266,26 +254,4 @@ fn restore(evaluator: &mut Evaluator, directory: &Path) {
             warn!(file = %file.display(), error, "what was known of objectives cannot be read; their budgets begin anew");
         }
     }
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(file)?;
-    let mut bytes = Vec::new();
-    file.take(eval::MOST_SAVED as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(TEMPORARY);
-    // Never through a link that somebody left there.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&temporary, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
 }

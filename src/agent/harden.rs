@@ -19,6 +19,8 @@ use landlock::{
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing::{info, warn};
 
+use crate::ui::config::Listen;
+use crate::ui;
 use crate::config::tree::{Table, Value};
 use crate::config::{Config, Loaded};
 
@@ -380,9 +382,18 @@ fn etc() -> Vec<PathBuf> {
     room.into_iter().chain([PathBuf::from("/etc")]).collect()
 }
 
-/// Ports that the process listens on.
+/// Ports that the process listens on; 0 is any that is free.
 fn ports(loaded: &Loaded) -> Vec<u16> {
-    loaded.config.admin.address().ok().flatten().map(|address| address.port()).into_iter().collect()
+    let mut ports: Vec<u16> =
+        loaded.config.admin.address().ok().flatten().map(|address| address.port()).into_iter().collect();
+    match loaded.config.ui.listen() {
+        Ok(Listen::At(address)) => ports.push(address.port()),
+        Ok(Listen::Auto) if super::ui::in_run(&loaded.config).is_some() => {
+            ports.extend([ui::config::DEFAULT.port(), 0]);
+        }
+        _ => {}
+    }
+    ports
 }
 
 #[cfg(test)]

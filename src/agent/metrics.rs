@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ use crate::data::sample::{Collect, Origin, OriginKind, Page};
 use crate::health::Health;
 use crate::host;
 use crate::metrics;
-use crate::red::{self, Red};
+use crate::red::{self, Recent, Red};
 use crate::scrape::fetch::{Buffers, Fetcher};
 use crate::scrape::guard::Guard;
 use crate::scrape::pace;
@@ -58,6 +59,8 @@ enum Work {
     Scrape(Event),
     /// Time for RED's page.
     Red,
+    /// Time to look at RED for people.
+    Look,
     /// Time for the host's page.
     Host,
     /// Nothing more just now.
@@ -97,6 +100,8 @@ pub(super) struct Start<'a> {
     pub(super) reading_ended: CancellationToken,
     /// The logs that are followed, for what became of their lines.
     pub(super) registry: Known,
+    /// Where what people are shown of RED goes.
+    pub(super) shown: Arc<ArcSwap<red::Summary>>,
 }
 
 impl Metrics {
@@ -105,7 +110,18 @@ impl Metrics {
         start: Start<'_>,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, Option<Box<dyn AccessTap>>), Error> {
-        let Start { config, pods, sinks, evaluator, kept, board, health, reading_ended, registry } = start;
+        let Start {
+            config,
+            pods,
+            sinks,
+            evaluator,
+            kept,
+            board,
+            health,
+            reading_ended,
+            registry,
+            shown: summary,
+        } = start;
         let guard = guard(config)?;
         let targets = Targets::new(&config.scrape, site(config), guard.clone()).map_err(rules)?;
         let samples = Rules::compile(&config.scrape.metric_relabel).map_err(rules)?;
@@ -179,6 +195,9 @@ impl Metrics {
             Ok::<_, Infallible>(())
         });
 
+        let recent = red.as_ref().map(Red::recent);
+        // An earlier pipeline may have counted what this one does not.
+        summary.store(Arc::default());
         let (ended, thread_ended) = oneshot::channel::<()>();
         let worker = Worker {
             book,
@@ -192,6 +211,8 @@ impl Metrics {
             health,
             buffers,
             page: Page::default(),
+            recent,
+            summary,
             last_red: 0,
             silence: silence(config),
         };
@@ -272,10 +293,12 @@ async fn tick(
     };
     let (mut red, mut host) = (every(ticks.red), every(ticks.host));
     let mut flush = every(Some(FLUSH));
+    let mut look = every(Some(red::recent::STEP));
     loop {
         let due = tokio::select! {
             () = stop.cancelled() => break,
             _ = red.tick(), if ticks.red.is_some() => Work::Red,
+            _ = look.tick(), if ticks.red.is_some() => Work::Look,
             _ = host.tick(), if ticks.host.is_some() => Work::Host,
             _ = flush.tick(), if ticks.flush => Work::Flush,
         };
@@ -305,6 +328,9 @@ struct Worker {
     buffers: Buffers,
     /// For pages that are made here.
     page: Page,
+    /// What people are shown of RED, and where it goes.
+    recent: Option<Recent>,
+    summary: Arc<ArcSwap<red::Summary>>,
     /// When RED was last looked at, milliseconds since the epoch.
     last_red: i64,
     /// Without a scrape for this long a target is no more: one that is down is told of at each tick.
@@ -318,6 +344,7 @@ impl Worker {
             match due {
                 Work::Scrape(event) => self.scrape(event),
                 Work::Red => self.red(&red_origin),
+                Work::Look => self.look(),
                 Work::Host => self.host(),
                 Work::Flush => {
                     self.sweep();
@@ -341,7 +368,7 @@ impl Worker {
             }
             Event::Removed { .. } => None,
         };
-        let mut out = Out { red: self.red.as_mut(), evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
         let report = self.book.take(event, &mut out);
         self.buffers.put(self.book.take_buffer());
         let Some((target, time_unix_ms, took, fetched)) = told else { return };
@@ -373,9 +400,20 @@ impl Worker {
         let note =
             "the state directory cannot be written: a crash may count requests of logs twice or not at all";
         self.health.note(NOTE, (!durable).then(|| note.to_owned()));
-        let mut out = Out { red: None, evaluator: self.evaluator.as_mut(), sinks: &mut self.sinks };
+        let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(origin, &mut self.page, now, &mut out);
+        if let Some(evaluator) = &mut self.evaluator
+            && !self.page.samples.is_empty()
+        {
+            evaluator.take(&self.page);
+        }
         self.done_with_page();
+    }
+
+    fn look(&mut self) {
+        if let Some(recent) = &mut self.recent {
+            self.summary.store(Arc::new(recent.look(clock::unix_ms())));
+        }
     }
 
     fn host(&mut self) {
@@ -383,7 +421,7 @@ impl Worker {
         self.page.clear();
         host.collect(clock::now(), &mut self.page);
         let origin = Arc::clone(host.origin());
-        let mut out = Out { red: None, evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(&origin, &mut self.page, clock::unix_ms(), &mut out);
         self.done_with_page();
     }
@@ -392,7 +430,7 @@ impl Worker {
     fn evaluate(&mut self) {
         let Some(evaluator) = &mut self.evaluator else { return };
         let Some((origin, page)) = evaluator.tick() else { return };
-        let mut out = Out { red: None, evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: None, sinks: &mut self.sinks };
         self.book.own(&Arc::clone(origin), page, clock::unix_ms(), &mut out);
     }
 
@@ -407,7 +445,7 @@ impl Worker {
     /// Targets that a reload took away had nobody who could tell their end.
     fn sweep(&mut self) {
         let silent = i64::try_from(self.silence.as_millis()).unwrap_or(i64::MAX);
-        let mut out = Out { red: self.red.as_mut(), evaluator: None, sinks: &mut self.sinks };
+        let mut out = Out { red: self.red.as_mut(), sinks: &mut self.sinks };
         self.book.sweep(clock::unix_ms().saturating_sub(silent), &mut out);
     }
 }
@@ -415,7 +453,6 @@ impl Worker {
 /// Hands pages on: raw ones to RED, final ones to every sink.
 struct Out<'a> {
     red: Option<&'a mut Red>,
-    evaluator: Option<&'a mut evaluator::Running>,
     sinks: &'a mut [Box<dyn Collect>],
 }
 
@@ -427,9 +464,6 @@ impl Output for Out<'_> {
     }
 
     fn page(&mut self, origin: &Arc<Origin>, page: &Page) {
-        if let Some(evaluator) = &mut self.evaluator {
-            evaluator.page(origin, page);
-        }
         for sink in &mut *self.sinks {
             sink.page(origin, page);
         }

@@ -1,12 +1,12 @@
 //! `nodewick alerts`: rules about the agent and about what workloads log, as files.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use nodewick::alerts;
 
-use super::{ConfigArgs, files};
+use super::ConfigArgs;
+use super::files::OutArgs;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -18,15 +18,11 @@ pub(super) enum Verb {
 pub(super) struct RenderArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Directory to write to.
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
     /// Write these parts only.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Write nothing; exit 1 when a file differs from what would be written.
-    #[arg(long)]
-    check: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -55,5 +51,5 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?.config;
     let parts: Vec<alerts::Part> = args.only.iter().map(|part| (*part).into()).collect();
     let rendered = alerts::files(&config.slo.defaults, &parts);
-    if args.check { Ok(files::check(&rendered, &args.out)) } else { files::write(&rendered, &args.out) }
+    args.out.hand_over(&rendered)
 }

@@ -1,12 +1,11 @@
 //! `nodewick dashboards`: Grafana dashboards and provisioning as files.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use nodewick::dashboards;
 
-use super::files;
+use super::files::OutArgs;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -16,19 +15,11 @@ pub(super) enum Verb {
 
 #[derive(Debug, Args)]
 pub(super) struct RenderArgs {
-    /// Directory to write to.
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
-    /// Write nothing; exit 1 when a file differs from what would be written.
-    #[arg(long)]
-    check: bool,
+    #[command(flatten)]
+    out: OutArgs,
 }
 
 pub(super) fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
     let Verb::Render(args) = verb;
-    let rendered = dashboards::files();
-    if args.check {
-        return Ok(files::check(&rendered, &args.out));
-    }
-    files::write(&rendered, &args.out)
+    args.out.hand_over(&dashboards::files())
 }

@@ -1,15 +1,14 @@
 //! `nodewick explain`: log lines through every stage.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use nodewick::data::clock;
 use nodewick::inspect::{self, MAX_INPUT, Pipeline, Who};
+use nodewick::tail;
 
-use super::{ConfigArgs, Output, print};
+use super::{ConfigArgs, Output, files, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -22,6 +21,9 @@ pub(super) struct Args {
     /// Output format; JSON is one array with an object a record.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    /// Show what each stage changed in text and fields, instead of what it found and decided.
+    #[arg(long)]
+    diff: bool,
     /// Records that are explained, from the first one on.
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
@@ -62,7 +64,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         annotations: args.annotations.clone(),
         ..known
     };
-    let input = read(&args.file)?;
+    let input = files::read_bytes(&args.file, MAX_INPUT);
+    let input = input.with_context(|| format!("cannot read {}", named(&args.file)))?;
     eprint!("{}", inspect::explain::problems(&pipeline.problems(&who), ""));
     if input.len() > MAX_INPUT {
         eprintln!("nodewick: notice: only the first 1MiB is read");
@@ -77,25 +80,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         stories.truncate(args.limit);
     }
     match args.output {
+        Output::Text if args.diff => {
+            let sent = loaded.config.record.fields.0;
+            print(&inspect::stages::text(&stories, sent, tail::Style::of_stdout()))
+        }
         Output::Text => print(&inspect::explain::text(&pipeline, &stories)),
         Output::Json => {
             let json = inspect::explain::json(&pipeline, &stories);
             print(&format!("{}\n", serde_json::to_string_pretty(&json)?))
         }
     }
-}
-
-/// At most one byte more than is explained.
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = MAX_INPUT as u64 + 1;
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
-    } else {
-        let open = File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-        open.with_context(|| format!("cannot read {}", file.display()))?;
-    }
-    Ok(bytes)
 }
 
 fn named(file: &Path) -> String {

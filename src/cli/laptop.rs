@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nodewick::agent::{self, Agent, harden};
-use nodewick::config::{Config, scrape, slo};
+use nodewick::config::{Config, kube, scrape, slo};
 use nodewick::data::units::Span;
+use nodewick::logs::files::Around;
 use nodewick::telemetry;
 use nodewick::ui::Extras;
 
 use super::exec::{self, RunArgs, say};
 
+/// Stands for a namespace where there is none.
+const NAMESPACE: &str = "local";
 /// How often it is looked at what was found.
 const LOOK: Duration = Duration::from_millis(250);
 /// Files that are named; of more only their number is said.
@@ -33,6 +36,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if config.red.interval == nodewick::config::red::Config::default().interval {
         config.red.interval = SOON;
     }
+    if !args.scrape.is_empty() || !args.slo.is_empty() {
+        // What is read and what is scraped must be of one workload, and objectives are of workloads in namespaces.
+        let around = Around::of_process().namespace;
+        config.logs.namespace = if around.is_empty() { NAMESPACE.to_owned() } else { around };
+    }
     scrape_too(config, &args.scrape, &service)?;
     hold_to(config, &args.slo, &service)?;
     // Before the first thread: each thread has its own fetters, and gives them to those that it starts.
@@ -44,7 +52,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let has_stores = !loaded.config.sink.stores().is_empty();
     let state = loaded.config.agent.state_dir.clone();
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    let in_cluster = loaded.config.kube.effective_mode() != kube::Mode::Path
+        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
     let interrupted = super::interrupted()?;
     let started = if in_cluster {
         agent::start(loaded.config)
@@ -101,7 +110,12 @@ fn scrape_too(config: &mut Config, targets: &[String], service: &str) -> anyhow:
     config.scrape.fixed.push(scrape::config::Static {
         targets: targets.iter().map(whole).collect(),
         job: service.to_owned(),
-        labels: [label("service"), label("workload")].into(),
+        labels: [
+            label("service"),
+            label("workload"),
+            ("namespace".to_owned(), config.logs.namespace.clone()),
+        ]
+        .into(),
         interval: Some(SOON),
         timeout: Some(Span::secs(3)),
         ..scrape::config::Static::default()
@@ -118,7 +132,7 @@ fn scrape_too(config: &mut Config, targets: &[String], service: &str) -> anyhow:
 /// Adds objectives of the service.
 fn hold_to(config: &mut Config, objectives: &[String], service: &str) -> anyhow::Result<()> {
     for text in objectives {
-        let (name, declared) = declared(text, service).with_context(|| {
+        let (name, declared) = declared(text, &config.logs.namespace, service).with_context(|| {
             format!("--slo {text}: write it like availability=99.9% or latency=99%<300ms")
         })?;
         anyhow::ensure!(
@@ -129,19 +143,19 @@ fn hold_to(config: &mut Config, objectives: &[String], service: &str) -> anyhow:
     if let Some(problem) =
         config.slo.problems().into_iter().find(|problem| problem.level == slo::Level::Error)
     {
-        anyhow::bail!("--slo: {}", problem.message);
+        anyhow::bail!("--slo: {} {}", problem.key.join("."), problem.message);
     }
     Ok(())
 }
 
 /// The objective that an argument means, with its name.
-fn declared(text: &str, service: &str) -> anyhow::Result<(String, slo::config::Declared)> {
+fn declared(text: &str, namespace: &str, service: &str) -> anyhow::Result<(String, slo::config::Declared)> {
     let (sli, objective) = text.split_once('=').context("there is no \"=\" in it")?;
     let (objective, threshold) = objective
         .split_once('<')
         .map_or((objective, None), |(objective, threshold)| (objective, Some(threshold)));
     let mut table = serde_json::json!({
-        "match": {"namespace": "", "workload": service}, "sli": sli, "objective": objective.trim(), "mode": "alert",
+        "match": {"namespace": namespace, "workload": service}, "sli": sli, "objective": objective.trim(), "mode": "alert",
     });
     match (sli, threshold) {
         ("latency", Some(threshold)) => table["threshold"] = threshold.trim().into(),
@@ -204,15 +218,15 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> String {
-        format!("{:#}", declared(text, "shop").expect_err(text))
+        format!("{:#}", declared(text, "local", "shop").expect_err(text))
     }
 
     #[test]
     fn an_objective_fits_in_one_argument() {
-        let (name, found) = declared("availability=99.9%", "shop").expect("one");
+        let (name, found) = declared("availability=99.9%", "local", "shop").expect("one");
         assert_eq!((name.as_str(), found.selector.workload.as_deref()), ("availability", Some("shop")));
         assert_eq!((found.objective.to_string().as_str(), found.threshold), ("99.9%", None));
-        let (name, found) = declared("latency=99%<300ms", "shop").expect("one");
+        let (name, found) = declared("latency=99%<300ms", "local", "shop").expect("one");
         assert_eq!((name.as_str(), found.threshold), ("latency", Some(Span::millis(300))));
         assert!(problem("availability").contains("no \"=\""));
         assert!(problem("latency=99%").contains("threshold"));
@@ -220,10 +234,11 @@ mod tests {
         assert!(problem("speed=99%").contains("speed"));
         assert!(problem("availability=101%").contains("101%"));
         let mut config = Config::default();
+        config.logs.namespace = "local".into();
         hold_to(&mut config, &["availability=99.9%".into(), "latency=99%<300ms".into()], "shop")
             .expect("two");
         let ids: Vec<_> = config.slo.specs().iter().map(slo::Spec::id).collect();
-        assert_eq!(ids, ["shop/availability", "shop/latency"]);
+        assert_eq!(ids, ["local/shop/availability", "local/shop/latency"]);
         assert!(hold_to(&mut config, &["latency=99%<1s".into()], "shop").is_err(), "twice");
     }
 

@@ -1,13 +1,12 @@
 //! `nodewick migrate`: another agent's config as ours on stdout, what is different on stderr.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nodewick::config::diagnostics::{Diagnostic, Diagnostics, Spot};
 use nodewick::migrate::{self, MAX_INPUT};
 
+use super::files::{NoText, name_of, read_text};
 use super::print;
 
 /// Exit code for a translation that something was left out of.
@@ -44,33 +43,17 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
     Ok(if done.is_lossy() { ExitCode::from(LOSSY) } else { ExitCode::SUCCESS })
 }
 
-/// The file's name in messages and its text; the next step refuses what is too large.
+/// The file's name in messages and its text.
 fn read(path: &Path) -> Result<(String, String), Diagnostics> {
-    let stdin = path == Path::new("-");
-    let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
-    let fail = |message: String, help: &str| {
-        let diagnostic = Diagnostic::error("", message, Spot::File(name.clone()));
-        Err(Diagnostics(vec![diagnostic.help(Some(help.to_owned()))]))
-    };
-    let mut bytes = Vec::new();
-    let limit = MAX_INPUT as u64 + 1;
-    let read = if stdin {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
-    } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    if let Err(cause) = read {
-        return fail(format!("cannot read the config: {cause}"), "name the config file of the other agent");
-    }
-    if bytes.len() > MAX_INPUT {
-        return fail("larger than 1MiB".to_owned(), "name one config file");
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((name, text)),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            fail(format!("line {line} is not valid UTF-8"), "save the file as UTF-8")
+    let name = name_of(path);
+    let (message, help) = match read_text(path, MAX_INPUT) {
+        Ok(text) => return Ok((name, text)),
+        Err(NoText::Unreadable(cause)) => {
+            (format!("cannot read the config: {cause}"), "name the config file of the other agent")
         }
-    }
+        Err(NoText::TooLarge) => ("larger than 1MiB".to_owned(), "name one config file"),
+        Err(NoText::NotUtf8(line)) => (format!("line {line} is not valid UTF-8"), "save the file as UTF-8"),
+    };
+    let diagnostic = Diagnostic::error("", message, Spot::File(name));
+    Err(Diagnostics(vec![diagnostic.help(Some(help.to_owned()))]))
 }

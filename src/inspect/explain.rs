@@ -6,7 +6,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
-use super::{Decision, Kind, Pipeline, Sent, Story, Verdict, fields_of, text_of, time};
+use super::{
+    Decision, Kind, MAX_ASKED, MAX_ASKED_RECORDS, Pipeline, Sent, Story, Verdict, Who, fields_of, stages,
+    text_of, time,
+};
 use crate::config::Config;
 use crate::data::batch::{Batch, Fields, Marks, Record};
 use crate::kube::resolve::Problem;
@@ -130,7 +133,8 @@ fn process(out: &mut String, config: &Config, story: &Story) {
     }
 }
 
-fn words(step: &Decision) -> String {
+/// A decision in words.
+pub(super) fn words(step: &Decision) -> String {
     if step.kind == Kind::Annotation {
         return "switches the logs of this container off: they are not read".to_owned();
     }
@@ -201,7 +205,7 @@ fn json_line(batch: &Batch, record: &Record, fields: Fields) -> String {
 }
 
 /// A value on one line, its control characters escaped, cut when it is long.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(SHOWN) + 8);
     for (count, c) in text.chars().enumerate() {
         if count == SHOWN {
@@ -249,17 +253,8 @@ fn story_json(config: &Config, story: &Story) -> Json {
         .decisions
         .iter()
         .map(|step| {
-            let verdict = match step.verdict {
-                Verdict::OtherContainer => "other_container",
-                Verdict::NoMatch => "no_match",
-                Verdict::Kept => "kept",
-                Verdict::Dropped => "dropped",
-                Verdict::Held => "held",
-                Verdict::Folded => "folded",
-                Verdict::Redacted(_) => "redacted",
-            };
             let places = if let Verdict::Redacted(count) = step.verdict { Some(count) } else { None };
-            json!({"rule": step.name(), "verdict": verdict, "places": places})
+            json!({"rule": step.name(), "verdict": verdict(step), "places": places})
         })
         .collect();
     json!({
@@ -269,7 +264,55 @@ fn story_json(config: &Config, story: &Story) -> Json {
         "process": decisions,
         "dropped_by": story.dropped_by(),
         "sinks": story.sent.as_ref().map(|sent| sinks_json(config, sent)),
+        "diff": stages::json(&stages::stages(story, config.record.fields.0)),
     })
+}
+
+/// A decision as programs read it.
+pub(super) fn verdict(step: &Decision) -> &'static str {
+    match step.verdict {
+        Verdict::OtherContainer => "other_container",
+        Verdict::NoMatch => "no_match",
+        Verdict::Kept => "kept",
+        Verdict::Dropped => "dropped",
+        Verdict::Held => "held",
+        Verdict::Folded => "folded",
+        Verdict::Redacted(_) => "redacted",
+    }
+}
+
+/// Lines explained to who asks a running agent, as JSON: `records` as [`json`] has them, `problems` with the
+/// annotations, and how much was left out (`records_left_out`, `bytes_left_out`).
+///
+/// At most [`MAX_ASKED`] bytes are read and [`MAX_ASKED_RECORDS`] records told, so that an answer costs a bounded time.
+///
+/// # Errors
+/// Names the key of the config whose value cannot be used; a running agent's config has none.
+pub fn answer(
+    config: &Config,
+    who: &Who,
+    input: &[u8],
+    now_unix_nano: u64,
+) -> Result<String, crate::logs::process::Error> {
+    let pipeline = Pipeline::new(config)?;
+    let taken = &input[..input.len().min(MAX_ASKED)];
+    let mut stories = pipeline.run(who, taken, now_unix_nano);
+    let left_out = stories.len().saturating_sub(MAX_ASKED_RECORDS);
+    stories.truncate(MAX_ASKED_RECORDS);
+    let problems: Vec<Json> = pipeline
+        .problems(who)
+        .iter()
+        .map(|problem| {
+            json!({"annotation": problem.annotation, "value": problem.value, "what": problem.what, "fix": problem.fix})
+        })
+        .collect();
+    let answer = json!({
+        "records": json(&pipeline, &stories),
+        "problems": problems,
+        "records_left_out": left_out,
+        "bytes_left_out": input.len() - taken.len(),
+    });
+    Ok(answer.to_string())
 }
 
 fn sinks_json(config: &Config, sent: &Sent) -> Json {

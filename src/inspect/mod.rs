@@ -2,12 +2,16 @@
 //!
 //! In: a config, who wrote the lines, and their bytes as a runtime writes them. Out: one [`Story`] a record: the lines
 //! that it was framed from, what was found in it, what each rule decided, and the record as it would be sent.
-//! Invariant: frame, join, parse, process and encode are the agent's own code; nothing here decides anything.
+//! Invariant: frame, join, parse, process and encode are the agent's own code; nothing here decides anything, and nothing
+//! is counted, so that an agent may explain lines while it runs.
 
 mod annotations;
 pub mod cases;
 pub mod explain;
+mod marked;
+pub mod stages;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use annotations::Said;
@@ -23,11 +27,17 @@ use crate::logs::frame;
 use crate::logs::ingest::{LineState, Seen, Settings};
 use crate::logs::multiline::{Kind as Joined, Rules};
 use crate::logs::parse::{self, Format, sources::Source};
-use crate::logs::process::watch::{Kind, Step, Verdict};
+use crate::logs::process::watch::{self, Kind, Noted, Step, Verdict};
 use crate::logs::process::{self, Chain};
 
 /// Bytes of input that are taken.
 pub const MAX_INPUT: usize = 1 << 20;
+
+/// Bytes of input that are taken from who asks a running agent.
+pub const MAX_ASKED: usize = 64 << 10;
+
+/// Records that are explained to who asks a running agent.
+pub const MAX_ASKED_RECORDS: usize = 50;
 
 /// What the share that an annotation names is called among the rules, as in the agent's metrics.
 const ANNOTATION: &str = "annotation";
@@ -123,6 +133,8 @@ pub struct Physical {
     pub stream: &'static str,
     /// True when the application's line ends here.
     pub full: bool,
+    /// The line, without its newline.
+    pub text: Vec<u8>,
 }
 
 /// What one rule or annotation decided.
@@ -164,6 +176,19 @@ impl Sent {
     }
 }
 
+/// A text that redaction put in the place of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// Name of the rule.
+    pub rule: String,
+    /// First byte of what was replaced, in the line before.
+    pub start: usize,
+    /// Its end, exclusive.
+    pub end: usize,
+    /// What stands there now.
+    pub text: Vec<u8>,
+}
+
 /// What became of one record.
 #[derive(Debug, Clone)]
 pub struct Story {
@@ -181,6 +206,45 @@ pub struct Story {
     pub handling: Arc<Handling>,
     /// What goes to the sinks; `None` when a rule dropped it.
     pub sent: Option<Sent>,
+    /// What redaction replaced in its line, in order.
+    pub replaced: Vec<Replaced>,
+    /// The record as it would have been read without the pod's annotations, where they say how.
+    pub plain: Option<Seen>,
+    /// Shape of its line without them.
+    pub plain_format: parse::Format,
+    /// True when there are annotations.
+    pub is_annotated: bool,
+    /// Who wrote it.
+    pub workload: Arc<Workload>,
+    /// The same without the pod's annotations.
+    pub unannotated: Arc<Workload>,
+}
+
+/// What all stories of one input share.
+struct Told {
+    workload: Arc<Workload>,
+    unannotated: Arc<Workload>,
+    handling: Arc<Handling>,
+    is_annotated: bool,
+    /// By offset, as everything here.
+    noted: Noted,
+    batches: [Arc<Batch>; 2],
+    /// Batch and index of each record that is sent.
+    sent: HashMap<u64, (usize, u32)>,
+}
+
+impl Told {
+    fn steps(&self, offset: u64) -> &[Step] {
+        let steps = &self.noted.steps;
+        let from = steps.partition_point(|step| step.offset < offset);
+        &steps[from..from + steps[from..].partition_point(|step| step.offset == offset)]
+    }
+
+    fn replaced(&self, offset: u64) -> &[watch::Replaced] {
+        let replaced = &self.noted.replaced;
+        let from = replaced.partition_point(|own| own.offset < offset);
+        &replaced[from..from + replaced[from..].partition_point(|own| own.offset == offset)]
+    }
 }
 
 impl Story {
@@ -280,6 +344,7 @@ impl<'a> Pipeline<'a> {
     pub fn run(&self, who: &Who, input: &[u8], now_unix_nano: u64) -> Vec<Story> {
         let said = annotations::read(&who.container(), &who.annotations, self.config);
         let workload = who.workload(self.config, &said);
+        let unannotated = who.workload(self.config, &Said::default());
         let handling = Arc::new(said.handling);
         let input = &input[..input.len().min(MAX_INPUT)];
         let mut bytes = input.to_vec();
@@ -287,69 +352,117 @@ impl<'a> Pipeline<'a> {
             bytes.push(b'\n');
         }
         let physical = physical_lines(&bytes);
+        let first = physical.iter().map(|line| line.time_unix_nano).find(|time| *time > 0);
+        let first = first.unwrap_or(now_unix_nano);
+        let hints = Annotated::of(&handling);
+        // Once more without what annotations say of parsing, where they say something.
+        let plain = match hints.as_ref().and_then(|annotated| annotated.hints()) {
+            Some(_) => self.read(&workload, bytes.clone(), first, None, &handling).0,
+            None => Vec::new(),
+        };
+        let (seen, mut noted, batches) = self.read(&workload, bytes, first, hints, &handling);
+        noted.steps.sort_by_key(|step| step.offset);
+        noted.replaced.sort_by_key(|replaced| replaced.offset);
+        let mut sent = HashMap::new();
+        for (number, batch) in batches.iter().enumerate() {
+            for (index, record) in (0..).zip(&batch.records) {
+                sent.entry(record.offset).or_insert((number, index));
+            }
+        }
+        let is_annotated = !who.annotations.is_empty();
+        let told = Told { workload, unannotated, handling, is_annotated, noted, batches, sent };
+        self.stories(physical, seen, plain, &told)
+    }
+
+    /// Takes the lines through the agent's stages.
+    fn read(
+        &self,
+        workload: &Arc<Workload>,
+        mut bytes: Vec<u8>,
+        first_unix_nano: u64,
+        annotated: Option<Box<Annotated>>,
+        handling: &Handling,
+    ) -> (Vec<Seen>, Noted, [Arc<Batch>; 2]) {
         let length = bytes.len() as u64;
         let mut state = LineState::new(self.settings.max_line);
         state.watch();
-        state.set_annotated(Annotated::of(&handling));
+        state.set_annotated(annotated);
         if let Some(Ok(mode)) = handling.multiline.as_deref().map(str::parse) {
             state.set_multiline(mode);
         }
-        state.set_first_time(
-            physical.iter().map(|line| line.time_unix_nano).find(|time| *time > 0).unwrap_or(now_unix_nano),
-        );
+        state.set_first_time(first_unix_nano);
         let mut records = Vec::new();
-        state.ingest(&self.settings, &workload, &mut bytes, 0, 0, u64::MAX, &mut records);
+        state.ingest(&self.settings, workload, &mut bytes, 0, 0, u64::MAX, &mut records);
         let (mut rest, mut late) = (Vec::new(), Vec::new());
-        state.finish(&self.settings, &workload, &mut rest, length, &mut late);
-        let (seen, steps) = state.take_seen();
-        let batches = [batch(&workload, bytes, records), batch(&workload, rest, late)];
-        self.stories(physical, seen, &steps, &batches, &handling)
+        state.finish(&self.settings, workload, &mut rest, length, &mut late);
+        let (seen, noted) = state.take_seen();
+        (seen, noted, [batch(workload, bytes, records), batch(workload, rest, late)])
     }
 
-    fn stories(
-        &self,
-        physical: Vec<Physical>,
-        seen: Vec<Seen>,
-        steps: &[Step],
-        batches: &[Arc<Batch>],
-        handling: &Arc<Handling>,
-    ) -> Vec<Story> {
-        let story = |seen| self.story(seen, steps, batches, handling);
+    fn stories(&self, physical: Vec<Physical>, seen: Vec<Seen>, plain: Vec<Seen>, told: &Told) -> Vec<Story> {
+        let mut plain: HashMap<u64, Seen> =
+            plain.into_iter().map(|seen| (seen.record.offset, seen)).collect();
+        let story = |seen: Seen| {
+            // Both readings give out the same records, in the same order.
+            let plain = plain.remove(&seen.record.offset);
+            self.story(seen, plain, told)
+        };
         let mut stories: Vec<Story> = seen.into_iter().map(story).collect();
         stories.sort_by_key(|story| story.seen.record.offset);
         // A physical line belongs to the last record of its stream that begins at it or before.
         for line in physical {
-            let fits = |story: &&mut Story| {
-                story.seen.record.offset <= line.offset && story.seen.record.stream.name() == line.stream
-            };
-            if let Some(story) = stories.iter_mut().rev().find(fits) {
+            let begun = stories.partition_point(|story| story.seen.record.offset <= line.offset);
+            let fits = |story: &&mut Story| story.seen.record.stream.name() == line.stream;
+            if let Some(story) = stories[..begun].iter_mut().rev().find(fits) {
                 story.lines.push(line);
             }
         }
         stories
     }
 
-    fn story(&self, seen: Seen, steps: &[Step], batches: &[Arc<Batch>], handling: &Arc<Handling>) -> Story {
-        let annotated = Annotated::of(handling);
+    fn story(&self, seen: Seen, plain: Option<Seen>, told: &Told) -> Story {
+        let annotated = Annotated::of(&told.handling);
         let annotated = annotated.as_deref();
         let (want, body) = (self.settings.want, seen.record.body.of(&seen.text));
         let want = annotated.map_or(want, |annotated| annotated.wants(want));
         let hints = annotated.and_then(Annotated::hints);
         let (parsed, sources) = parse::sources::parse_with_sources(body, want, hints);
+        let plain_format = match plain {
+            Some(_) => parse::parse(body, want).format,
+            None => parsed.format,
+        };
         let offset = seen.record.offset;
         let decide = |step: &Step| Decision {
             kind: step.kind,
             rule: self.rule(step.kind, step.rule),
             verdict: step.verdict,
         };
-        let decisions = steps.iter().filter(|step| step.offset == offset).map(decide).collect();
-        let sent = batches.iter().find_map(|batch| {
-            let index = batch.records.iter().position(|record| record.offset == offset)?;
-            Some(Sent { batch: Arc::clone(batch), index: index as u32 })
+        let decisions = told.steps(offset).iter().map(decide).collect();
+        let sent = told.sent.get(&offset).map(|(batch, index)| {
+            let batch = Arc::clone(&told.batches[*batch]);
+            Sent { batch, index: *index }
         });
-        let handling = Arc::clone(handling);
-        let mut story =
-            Story { lines: Vec::new(), seen, format: parsed.format, sources, decisions, handling, sent };
+        let replaced = told.replaced(offset).iter().map(|own| Replaced {
+            rule: self.rule(Kind::Redact, own.rule),
+            start: own.start,
+            end: own.end,
+            text: own.text.clone(),
+        });
+        let mut story = Story {
+            lines: Vec::new(),
+            seen,
+            format: parsed.format,
+            sources,
+            decisions,
+            handling: Arc::clone(&told.handling),
+            sent,
+            replaced: replaced.collect(),
+            plain,
+            plain_format,
+            is_annotated: told.is_annotated,
+            workload: Arc::clone(&told.workload),
+            unannotated: Arc::clone(&told.unannotated),
+        };
         story.follow_annotations();
         story
     }
@@ -406,6 +519,7 @@ fn physical_lines(bytes: &[u8]) -> Vec<Physical> {
             time_unix_nano: header.time_unix_nano,
             stream: header.stream.name(),
             full: header.full,
+            text: line[..end].to_vec(),
         });
         offset += line.len() as u64;
     }
@@ -445,3 +559,6 @@ fn time(unix_nano: u64) -> String {
     crate::sink::json::write_rfc3339(unix_nano, &mut out);
     String::from_utf8(out).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ use tracing::warn;
 use super::disk::{Disk, DiskFile};
 use crate::data::pods::Traits;
 use crate::data::position::{Generation, Position, Skipping};
+use crate::data::varint;
 
 const PREFIX: &str = "positions.";
 const MAGIC: &[u8; 8] = b"NWICKPOS";
@@ -279,7 +280,7 @@ fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, o
         let place = match table.get(&entry) {
             Some(place) => *place,
             None => {
-                put_number(&mut traits, entry.len() as u64);
+                varint::write(&mut traits, entry.len() as u64);
                 traits.extend_from_slice(&entry);
                 table.insert(entry.clone(), place);
                 place
@@ -289,31 +290,31 @@ fn encode<'a>(sequence: u64, marks: impl Iterator<Item = (&'a str, &'a Mark)>, o
         let Position { generation, ordinal, offset, skipping } = mark.position;
         put_text(&mut entry, key);
         put_generation(&mut entry, generation);
-        put_number(&mut entry, offset);
+        varint::write(&mut entry, offset);
         let flags = u64::from(mark.service_name_guessed)
             | u64::from(mark.last_words_told) << 2
             | u64::from(mark.whole) << 3
             | u64::from(mark.excluded) << 4;
-        put_number(&mut entry, u64::from(skipping.0));
-        put_number(&mut entry, flags);
-        put_number(&mut entry, place);
-        put_number(&mut entry, ordinal);
-        put_number(&mut entry, mark.files.len() as u64);
+        varint::write(&mut entry, u64::from(skipping.0));
+        varint::write(&mut entry, flags);
+        varint::write(&mut entry, place);
+        varint::write(&mut entry, ordinal);
+        varint::write(&mut entry, mark.files.len() as u64);
         for seen in &mark.files {
             put_generation(&mut entry, seen.generation);
-            put_number(&mut entry, seen.ordinal);
-            put_number(&mut entry, seen.size);
+            varint::write(&mut entry, seen.ordinal);
+            varint::write(&mut entry, seen.size);
         }
         // The length lets a later version append to an entry.
-        put_number(&mut entries, entry.len() as u64);
+        varint::write(&mut entries, entry.len() as u64);
         entries.extend_from_slice(&entry);
         entry.clear();
     }
     let mut plain = Vec::with_capacity(10 + traits.len() + entries.len());
-    put_number(&mut plain, table.len() as u64);
+    varint::write(&mut plain, table.len() as u64);
     plain.append(&mut traits);
     plain.append(&mut entries);
-    put_number(out, plain.len() as u64);
+    varint::write(out, plain.len() as u64);
     out.resize(out.len() + zstd::zstd_safe::compress_bound(plain.len()), 0);
     let begin = out.len() - zstd::zstd_safe::compress_bound(plain.len());
     let packed = zstd::bulk::compress_to_buffer(&plain, &mut out[begin..], 1);
@@ -343,7 +344,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
     if number(8)? == FIRST_VERSION {
         return Some((sequence, decode_first(&mut rest)?));
     }
-    let len = take_number(&mut rest)?;
+    let len = varint::read(&mut rest)?;
     // Text and numbers pack to a third or a fourth; what claims much more is damaged.
     if len > MAX_SLOT {
         return None;
@@ -354,7 +355,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
 
 fn decode_marks(rest: &mut &[u8]) -> Option<Marks> {
     let mut table = Vec::new();
-    for _ in 0..take_number(rest)? {
+    for _ in 0..varint::read(rest)? {
         let mut entry = take_entry(rest)?;
         table.push(Arc::new(take_traits(&mut entry)?));
     }
@@ -363,13 +364,13 @@ fn decode_marks(rest: &mut &[u8]) -> Option<Marks> {
         let mut entry = take_entry(rest)?;
         let key = take_text(&mut entry)?;
         let generation = take_generation(&mut entry)?;
-        let offset = take_number(&mut entry)?;
-        let skipping = Skipping(take_number(&mut entry)? as u8);
-        let flags = take_number(&mut entry)?;
-        let traits = table.get(usize::try_from(take_number(&mut entry)?).ok()?)?;
-        let ordinal = take_number(&mut entry)?;
+        let offset = varint::read(&mut entry)?;
+        let skipping = Skipping(varint::read(&mut entry)? as u8);
+        let flags = varint::read(&mut entry)?;
+        let traits = table.get(usize::try_from(varint::read(&mut entry)?).ok()?)?;
+        let ordinal = varint::read(&mut entry)?;
         let mut files = Vec::new();
-        for _ in 0..take_number(&mut entry)? {
+        for _ in 0..varint::read(&mut entry)? {
             files.push(take_seen(&mut entry)?);
         }
         let mark = Mark {
@@ -393,12 +394,12 @@ fn decode_first(rest: &mut &[u8]) -> Option<Marks> {
         let mut entry = take_entry(rest)?;
         let key = take_text(&mut entry)?;
         let generation = take_generation(&mut entry)?;
-        let offset = take_number(&mut entry)?;
-        let skipping = Skipping(take_number(&mut entry)? as u8);
-        let flags = take_number(&mut entry)?;
+        let offset = varint::read(&mut entry)?;
+        let skipping = Skipping(varint::read(&mut entry)? as u8);
+        let flags = varint::read(&mut entry)?;
         let service_name = take_text(&mut entry)?;
         let environment = take_text(&mut entry)?;
-        let ordinal = if entry.is_empty() { 0 } else { take_number(&mut entry)? };
+        let ordinal = if entry.is_empty() { 0 } else { varint::read(&mut entry)? };
         let mut files = Vec::new();
         while !entry.is_empty() {
             files.push(take_seen(&mut entry)?);
@@ -419,7 +420,7 @@ fn decode_first(rest: &mut &[u8]) -> Option<Marks> {
 
 /// The next piece that has its length before it.
 fn take_entry<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(take_number(bytes)?).ok()?;
+    let len = usize::try_from(varint::read(bytes)?).ok()?;
     let (entry, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(entry)
@@ -428,8 +429,8 @@ fn take_entry<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn take_seen(bytes: &mut &[u8]) -> Option<Seen> {
     Some(Seen {
         generation: take_generation(bytes)?,
-        ordinal: take_number(bytes)?,
-        size: take_number(bytes)?,
+        ordinal: varint::read(bytes)?,
+        size: varint::read(bytes)?,
     })
 }
 
@@ -437,11 +438,11 @@ fn put_traits(out: &mut Vec<u8>, traits: &Traits) {
     let Traits { service_name, service_version, environment, labels, attributes, tenant } = traits;
     put_text(out, service_name);
     for text in [service_version, environment, tenant] {
-        put_number(out, u64::from(text.is_some()));
+        varint::write(out, u64::from(text.is_some()));
         put_text(out, text.as_deref().unwrap_or(""));
     }
     for pairs in [labels, attributes] {
-        put_number(out, pairs.len() as u64);
+        varint::write(out, pairs.len() as u64);
         for (name, value) in pairs {
             put_text(out, name);
             put_text(out, value);
@@ -452,11 +453,11 @@ fn put_traits(out: &mut Vec<u8>, traits: &Traits) {
 fn take_traits(bytes: &mut &[u8]) -> Option<Traits> {
     let mut traits = Traits { service_name: take_text(bytes)?, ..Traits::default() };
     for place in [&mut traits.service_version, &mut traits.environment, &mut traits.tenant] {
-        let set = take_number(bytes)? != 0;
+        let set = varint::read(bytes)? != 0;
         *place = Some(take_text(bytes)?).filter(|_| set);
     }
     for pairs in [&mut traits.labels, &mut traits.attributes] {
-        for _ in 0..take_number(bytes)? {
+        for _ in 0..varint::read(bytes)? {
             pairs.push((take_text(bytes)?, take_text(bytes)?));
         }
     }
@@ -465,42 +466,21 @@ fn take_traits(bytes: &mut &[u8]) -> Option<Traits> {
 
 fn put_generation(out: &mut Vec<u8>, generation: Generation) {
     for number in [generation.device, generation.inode, generation.head] {
-        put_number(out, number);
+        varint::write(out, number);
     }
 }
 
 fn take_generation(bytes: &mut &[u8]) -> Option<Generation> {
-    Some(Generation { device: take_number(bytes)?, inode: take_number(bytes)?, head: take_number(bytes)? })
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take_number(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
+    Some(Generation { device: varint::read(bytes)?, inode: varint::read(bytes)?, head: varint::read(bytes)? })
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_number(out, text.len() as u64);
+    varint::write(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
 fn take_text(bytes: &mut &[u8]) -> Option<String> {
-    let len = usize::try_from(take_number(bytes)?).ok()?;
+    let len = usize::try_from(varint::read(bytes)?).ok()?;
     let (text, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     String::from_utf8(text.to_vec()).ok()

@@ -246,6 +246,8 @@ pub struct Framer {
     first_time: u64,
     /// Streams of which no line has ended in this generation yet, as bits.
     firsts: u8,
+    /// Whether malformed lines are counted.
+    counts: bool,
 }
 
 impl Framer {
@@ -260,6 +262,18 @@ impl Framer {
             last_time: 0,
             first_time: 0,
             firsts: 3,
+            counts: true,
+        }
+    }
+
+    /// From now on nothing is counted: these lines are shown to a person, not shipped.
+    pub fn mute(&mut self) {
+        self.counts = false;
+    }
+
+    fn count(&self, reason: &str) {
+        if self.counts {
+            metrics::LOG_MALFORMED.with_label_values(&[reason]).inc();
         }
     }
 
@@ -391,7 +405,7 @@ impl Framer {
             self.last_time = header.time_unix_nano;
             header.time_unix_nano
         } else {
-            metrics::LOG_MALFORMED.with_label_values(&["header"]).inc();
+            self.count("header");
             if self.last_time == 0 { self.first_time } else { self.last_time }
         };
         let stream = header.stream;
@@ -417,6 +431,7 @@ impl Framer {
             return Some(if std::str::from_utf8(body.of(arena)).is_ok() {
                 framed
             } else {
+                self.count("utf8");
                 replace_invalid(arena, framed, self.max_line)
             });
         }
@@ -487,7 +502,9 @@ impl Framer {
             // How far beyond its end a sealed line was read depends on the reads.
             let original = pending.total.min(self.max_line as u64 * SEAL_FACTOR);
             framed.original_len = u32::try_from(original).unwrap_or(u32::MAX);
-            metrics::LOG_MALFORMED.with_label_values(&["truncated"]).inc();
+            if self.counts {
+                metrics::LOG_MALFORMED.with_label_values(&["truncated"]).inc();
+            }
             // The cut may have split a character: give back the bytes of the broken one, three at most.
             let text = framed.body.of(arena);
             if let Err(error) = std::str::from_utf8(text)
@@ -500,6 +517,7 @@ impl Framer {
         pending.text.shrink_to(32 << 10);
         framed.first = self.take_first(stream);
         if std::str::from_utf8(framed.body.of(arena)).is_err() {
+            self.count("utf8");
             framed = replace_invalid(arena, framed, self.max_line);
         }
         framed
@@ -598,7 +616,6 @@ fn replace_invalid(arena: &mut Vec<u8>, mut framed: Framed, max_line: usize) -> 
     arena.extend_from_slice(&clean.as_bytes()[..end]);
     framed.body = Span::new(start, arena.len());
     framed.marks.insert(Marks::LOSSY);
-    metrics::LOG_MALFORMED.with_label_values(&["utf8"]).inc();
     framed
 }
 

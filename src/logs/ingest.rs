@@ -14,7 +14,7 @@ use super::inherit::{self, Inheritance};
 use super::multiline::{Joiner, Kind, Language, Mode, Ready, Rules};
 use super::parse::{self, DurationUnit, Parsed, Text, unescape_into};
 use super::process::dedup;
-use super::process::watch::Step;
+use super::process::watch::Noted;
 use super::process::{Chain, Dropped, LogState};
 use super::requests::{self, Found};
 use crate::data::batch::{Fields, Marks, Record, Span};
@@ -208,15 +208,17 @@ impl LineState {
     }
 
     /// From now on everything that is read, and what each rule decides about it, is written down: for a person who
-    /// asks about a few lines, never for a log.
+    /// asks about a few lines, never for a log. Nothing of it is counted in a metric.
     pub fn watch(&mut self) {
+        self.framer.mute();
+        self.joiner.set_warming_up(true);
         self.seen.get_or_insert_default();
         self.process.watch();
     }
 
     /// What was read and decided since this was last asked.
-    pub fn take_seen(&mut self) -> (Vec<Seen>, Vec<Step>) {
-        (self.seen.as_mut().map(std::mem::take).unwrap_or_default(), self.process.take_steps())
+    pub fn take_seen(&mut self) -> (Vec<Seen>, Noted) {
+        (self.seen.as_mut().map(std::mem::take).unwrap_or_default(), self.process.take_noted())
     }
 
     /// The stretch before a checkpoint is about to be [ingested](Self::ingest) for warmth: nothing counts.
@@ -610,7 +612,7 @@ impl LineState {
         }
         self.dropped.sample += 1;
         self.dropped.bytes[Dropping::Sample as usize] += u64::from(record.body.len);
-        if !self.process.is_warming_up() {
+        if self.process.counts() {
             annotated.count_dropped();
         }
         true

@@ -82,6 +82,9 @@ pub struct Config {
     /// What a process under the agent's care writes; never configured.
     #[serde(skip)]
     pub spool: Option<files::Spool>,
+    /// What stands for the namespace of files outside of Kubernetes; never configured.
+    #[serde(skip)]
+    pub namespace: String,
 }
 
 impl Default for Config {
@@ -100,6 +103,7 @@ impl Default for Config {
             multiline: multiline::Config::default(),
             files: BTreeMap::new(),
             spool: None,
+            namespace: String::new(),
         }
     }
 }
@@ -114,7 +118,11 @@ impl Config {
     /// The log files that applications write. Beside the logs of pods they are the node's; alone they are those of the
     /// pod or host that the environment tells.
     pub fn sources(&self) -> Result<files::Sources, files::Error> {
-        let around = if self.reads_pods() { files::Around::default() } else { files::Around::of_process() };
+        let mut around =
+            if self.reads_pods() { files::Around::default() } else { files::Around::of_process() };
+        if around.namespace.is_empty() {
+            around.namespace.clone_from(&self.namespace);
+        }
         Ok(files::Sources::compile(&self.files, around)?.with_spool(self.spool.as_ref()))
     }
 }

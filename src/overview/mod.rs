@@ -9,9 +9,15 @@
 //! the machines' listener and at `/api/overview` of the people's. Invariants: no log content in it; every list has a limit,
 //! and [`Omitted`] says what a limit left out; what is not known is absent, never 0.
 
+mod look;
+mod objectives;
+mod observe;
+mod parts;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::scrape::status::State as TargetState;
+pub use observe::{Accounts, EVERY, Observer, Sources};
 
 /// Container logs that are listed, the worst first.
 pub const STREAMS: usize = 500;
@@ -247,7 +253,7 @@ pub struct Service {
 pub struct Red {
     /// Requests in that time.
     pub requests: u64,
-    /// Of these answered with a 5xx, or failed.
+    /// Of these answered with a 5xx.
     pub errors: u64,
     /// Requests a second; `None` where the time is not known.
     pub per_second: Option<f64>,

@@ -51,7 +51,7 @@ impl Config {
         if !self.enabled {
             return 0;
         }
-        super::book::MEMORY + if scrapes { super::scraped::MEMORY } else { 0 }
+        super::book::MEMORY + super::recent::MEMORY + if scrapes { super::scraped::MEMORY } else { 0 }
     }
 
     /// Series that RED publishes at most.

@@ -20,6 +20,7 @@ mod line;
 mod native;
 mod profile;
 mod publish;
+pub mod recent;
 pub mod route;
 pub mod scraped;
 pub mod slo;
@@ -30,6 +31,7 @@ pub use book::{Declared, Identity};
 pub use confidence::Lines;
 pub use config::{Config, SourceSetting};
 pub use line::LogTap;
+pub use recent::{Recent, Summary};
 pub use scraped::{Declarer, Red};
 pub use slo::{About, Door, Kind, MAX_SLOS, Matcher, Observed, Slo};
 

@@ -111,6 +111,11 @@ impl Red {
         }
     }
 
+    /// What people are shown of it.
+    pub fn recent(&self) -> super::Recent {
+        super::Recent::new(self.book.clone())
+    }
+
     /// The log thread's side.
     pub fn tap(&self) -> LogTap {
         LogTap { book: self.book.clone() }

@@ -1,13 +1,10 @@
 //! `red.state`: counters and positions on disk, together, never torn.
 //!
-//! In: the book. Out: the book of an earlier life. Layout: `magic(8) version(4) plain length(4) crc32c(4)`, little endian, then
-//! the payload packed by zstd; the checksum covers all but itself. Numbers in it are LEB128, texts have their length before
-//! them. A new file takes the old one's place by renaming, after it is durable.
+//! In: the book. Out: the book of an earlier life, in a file of the [form](crate::durable::Form) that all such files have, of
+//! values as [`pack`](crate::data::pack) writes them.
 //! Invariant: what is published is on disk before, so that after a crash no request counts twice and none is lost.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,17 +18,15 @@ use super::joins::{Begun, Joins};
 use super::route::{MAX_LENGTH, RouteId};
 use super::slo::{About, Door, Kind, MAX_SLOS, Matcher, Slo, Tally};
 use super::words::{CLASSES, Method};
+use crate::data::pack::{Reader, Writer};
 use crate::data::position::{Generation, Position, Skipping};
+use crate::durable::Form;
 use crate::metrics;
 
 /// Name in the state directory.
 pub(super) const FILE: &str = "red.state";
-const TEMPORARY: &str = "red.state.new";
-const MAGIC: &[u8; 8] = b"NWICKRED";
-const VERSION: u32 = 1;
-const HEADER: usize = 20;
-/// No file is read beyond this, packed or plain.
-const MAX_SIZE: u64 = 32 << 20;
+/// No file is read beyond 32 MiB, packed or plain.
+const FORM: Form = Form { magic: b"NWICKRED", version: 1, most: 32 << 20 };
 /// Open requests that are kept.
 const MAX_KEPT_JOINS: usize = 1_000;
 /// Routes without a say of one objective that are read back.
@@ -43,7 +38,7 @@ const QUIET_TICKS: u32 = 20;
 #[derive(Debug)]
 pub(super) struct StateFile {
     dir: PathBuf,
-    plain: Vec<u8>,
+    plain: Writer,
     waiting: bool,
     quiet: u32,
     good: bool,
@@ -52,7 +47,7 @@ pub(super) struct StateFile {
 impl StateFile {
     /// Reads what an earlier life left into `book`. Never fails: a file that cannot be read is as good as none.
     pub(super) fn open(dir: &Path, book: &mut Book) -> Self {
-        match read(&dir.join(FILE)) {
+        match FORM.read(&dir.join(FILE)) {
             Ok(plain) => {
                 if decode(&plain, book).is_some() {
                     book.is_resumed = true;
@@ -64,7 +59,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => book.changed = true,
             Err(error) => damaged(dir, book, &error.to_string()),
         }
-        Self { dir: dir.to_owned(), plain: Vec::new(), waiting: false, quiet: 0, good: true }
+        Self { dir: dir.to_owned(), plain: Writer::default(), waiting: false, quiet: 0, good: true }
     }
 
     /// Takes the book as it is now, if it has changed.
@@ -74,7 +69,7 @@ impl StateFile {
         if !due {
             return;
         }
-        self.plain.clear();
+        self.plain.0.clear();
         encode(book, &mut self.plain);
         self.waiting = true;
         self.quiet = 0;
@@ -86,7 +81,7 @@ impl StateFile {
         if !std::mem::take(&mut self.waiting) {
             return;
         }
-        match write(&self.dir, &self.plain) {
+        match FORM.write(&self.dir, FILE, &self.plain.0) {
             Ok(()) if !self.good => {
                 self.good = true;
                 info!(dir = %self.dir.display(), "RED counters are durable again");
@@ -103,8 +98,8 @@ impl StateFile {
             }
         }
         // A burst of churn must not hold its memory for ever.
-        if self.plain.capacity() > 4 << 20 {
-            self.plain = Vec::new();
+        if self.plain.0.capacity() > 4 << 20 {
+            self.plain = Writer::default();
         }
     }
 
@@ -121,74 +116,13 @@ fn damaged(dir: &Path, book: &mut Book, error: &str) {
     *book = Book::new(setting, bounds);
 }
 
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file =
-        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() < HEADER || bytes.len() as u64 > MAX_SIZE || &bytes[..8] != MAGIC {
-        return Err(invalid("it is no file of RED counters"));
-    }
-    let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    if number(8) != VERSION {
-        return Err(invalid("it is of another version"));
-    }
-    let checked = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[HEADER..]);
-    if number(16) != checked || u64::from(number(12)) > MAX_SIZE {
-        return Err(invalid("its checksum is wrong"));
-    }
-    zstd::bulk::decompress(&bytes[HEADER..], number(12) as usize)
-}
-
-fn write(dir: &Path, plain: &[u8]) -> io::Result<()> {
-    if plain.len() as u64 > MAX_SIZE {
-        return Err(invalid("there is too much to keep"));
-    }
-    let packed = zstd::bulk::compress(plain, 1)?;
-    let mut bytes = Vec::with_capacity(HEADER + packed.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&(plain.len() as u32).to_le_bytes());
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &packed);
-    bytes.extend_from_slice(&sum.to_le_bytes());
-    bytes.extend_from_slice(&packed);
-    let temporary = dir.join(TEMPORARY);
-    // Never through a link that somebody left there.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(&bytes)?;
-    file.sync_data()?;
-    fs::rename(&temporary, dir.join(FILE))?;
-    File::open(dir)?.sync_all()
-}
-
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    put(out, text.len() as u64);
-    out.extend_from_slice(text);
-}
-
-fn put_identity(out: &mut Vec<u8>, own: &Identity) {
+fn put_identity(out: &mut Writer, own: &Identity) {
     for text in [&own.cluster, &own.node, &own.namespace, &own.workload, &own.pod, &own.service] {
-        put_text(out, text.as_bytes());
+        out.text(text);
     }
 }
 
-fn encode(book: &Book, out: &mut Vec<u8>) {
+fn encode(book: &Book, out: &mut Writer) {
     // Bounds, each once.
     let mut bounds: Vec<&Arc<Bounds>> = Vec::new();
     for cell in book.pods.values().flat_map(|pod| pod.cells.values()) {
@@ -196,165 +130,122 @@ fn encode(book: &Book, out: &mut Vec<u8>) {
             bounds.push(&cell.bounds);
         }
     }
-    put(out, bounds.len() as u64);
+    out.number(bounds.len() as u64);
     for own in &bounds {
-        put(out, own.list().len() as u64);
+        out.number(own.list().len() as u64);
         for bound in own.list() {
-            out.extend_from_slice(&bound.seconds.to_le_bytes());
-            put_text(out, bound.text.as_bytes());
+            out.float(bound.seconds);
+            out.text(&bound.text);
         }
     }
-    put(out, book.workloads.len() as u64);
+    out.number(book.workloads.len() as u64);
     for workload in book.workloads.values() {
         put_identity(out, &workload.identity);
-        out.push(workload.source.letter() | u8::from(workload.has_lines) << 4);
-        put(out, workload.from_lines);
-        put(out, workload.routes.iter().count() as u64);
+        out.byte(workload.source.letter() | u8::from(workload.has_lines) << 4);
+        out.number(workload.from_lines);
+        out.number(workload.routes.iter().count() as u64);
         for (id, route) in workload.routes.iter() {
-            put(out, id.0.into());
-            put_text(out, route.text.as_bytes());
-            out.push(u8::from(route.is_learned()) | u8::from(route.is_retired()) << 1);
+            out.number(id.0.into());
+            out.text(&route.text);
+            out.byte(u8::from(route.is_learned()) | u8::from(route.is_retired()) << 1);
         }
         let tallies = || workload.tallies.iter().map(|(_, tally)| tally).chain(&workload.kept_tallies);
-        put(out, tallies().count() as u64);
+        out.number(tallies().count() as u64);
         for tally in tallies() {
-            put_text(out, tally.id.as_bytes());
-            put(out, tally.good);
-            put(out, tally.bad);
-            out.push(u8::from(tally.born));
+            out.text(&tally.id);
+            out.number(tally.good);
+            out.number(tally.bad);
+            out.byte(u8::from(tally.born));
         }
     }
-    put(out, book.pods.len() as u64);
+    out.number(book.pods.len() as u64);
     for pod in book.pods.values() {
         put_identity(out, &pod.identity);
-        put(out, pod.cells.len() as u64);
+        out.number(pod.cells.len() as u64);
         for ((route, method), cell) in &pod.cells {
-            put(out, route.0.into());
-            out.push(method.index());
+            out.number(route.0.into());
+            out.byte(method.index());
             let own = bounds.iter().position(|own| Arc::ptr_eq(own, &cell.bounds));
-            put(out, own.unwrap_or_default() as u64);
-            cell.classes.iter().for_each(|count| put(out, *count));
-            cell.cumulative().for_each(|count| put(out, count));
-            out.extend_from_slice(&cell.sum().to_le_bytes());
-            put(out, cell.fresh);
-            out.push(u8::from(cell.born) | u8::from(cell.timed) << 1 | u8::from(cell.timed_born) << 2);
+            out.number(own.unwrap_or_default() as u64);
+            cell.classes.iter().for_each(|count| out.number(*count));
+            cell.cumulative().for_each(|count| out.number(count));
+            out.float(cell.sum());
+            out.number(cell.fresh);
+            out.byte(u8::from(cell.born) | u8::from(cell.timed) << 1 | u8::from(cell.timed_born) << 2);
         }
     }
-    put(out, book.logs.len() as u64);
+    out.number(book.logs.len() as u64);
     let mut joins_left = MAX_KEPT_JOINS;
     for (key, log) in &book.logs {
-        put_text(out, key.as_bytes());
+        out.text(key);
         let at = &log.position;
         for number in [at.generation.device, at.generation.inode, at.generation.head, at.ordinal, at.offset] {
-            put(out, number);
+            out.number(number);
         }
-        out.push(at.skipping.0);
+        out.byte(at.skipping.0);
         let kept = log.joins.len().min(joins_left);
         joins_left -= kept;
-        put(out, kept as u64);
+        out.number(kept as u64);
         for (request, begun) in log.joins.iter().take(kept) {
-            put(out, request);
-            put(out, begun.time_unix_nano);
-            out.push(begun.method.index());
-            put_text(out, begun.path());
+            out.number(request);
+            out.number(begun.time_unix_nano);
+            out.byte(begun.method.index());
+            out.bytes(begun.path());
         }
     }
     put_declared(book, out);
 }
 
 /// What pods have declared: lines that are read before the pods are known again count by it.
-fn put_declared(book: &Book, out: &mut Vec<u8>) {
+fn put_declared(book: &Book, out: &mut Writer) {
     let of_pods = || book.slos.iter().filter(|slo| slo.about.door == Door::Pods).take(MAX_OBJECTIVES);
-    put(out, of_pods().count() as u64);
+    out.number(of_pods().count() as u64);
     for slo in of_pods() {
         let matcher = &slo.matcher;
         let names =
             [matcher.namespace.as_deref(), matcher.workload.as_deref()].map(Option::unwrap_or_default);
         for text in [slo.id.as_str()].into_iter().chain(names) {
-            put_text(out, text.as_bytes());
+            out.text(text);
         }
-        put(
-            out,
-            match slo.kind {
-                Kind::Availability => 0,
-                Kind::Latency { threshold_nano } => threshold_nano,
-            },
-        );
-        put(out, slo.exclude_routes.len() as u64);
-        slo.exclude_routes.iter().for_each(|route| put_text(out, route.as_bytes()));
+        out.number(match slo.kind {
+            Kind::Availability => 0,
+            Kind::Latency { threshold_nano } => threshold_nano,
+        });
+        out.number(slo.exclude_routes.len() as u64);
+        slo.exclude_routes.iter().for_each(|route| out.text(route));
         let about = &slo.about;
         for text in [&about.objective, &about.window, &about.mode, &about.owner] {
-            put_text(out, text.as_bytes());
+            out.text(text);
         }
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+fn declared(from: &mut Reader<'_>) -> Option<Slo> {
+    let (id, namespace, workload) =
+        (from.text()?.to_owned(), from.text()?.to_owned(), from.text()?.to_owned());
+    let kind = match from.number()? {
+        0 => Kind::Availability,
+        threshold_nano => Kind::Latency { threshold_nano },
+    };
+    let routes = from.count(MAX_EXCLUDED)?;
+    let exclude_routes =
+        (0..routes).map(|_| from.text().map(str::to_owned)).collect::<Option<Vec<String>>>()?;
+    let mut text = || from.text().map(str::to_owned);
+    let about =
+        About { door: Door::Pods, objective: text()?, window: text()?, mode: text()?, owner: text()? };
+    let matcher = Matcher { namespace: Some(namespace), workload: Some(workload) };
+    Some(Slo { id, matcher, kind, exclude_routes, about })
+}
 
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (own, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(own)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        Some(self.bytes(1)?[0])
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    /// A count that may not exceed `limit`.
-    fn count(&mut self, limit: usize) -> Option<usize> {
-        usize::try_from(self.number()?).ok().filter(|count| *count <= limit)
-    }
-
-    fn float(&mut self) -> Option<f64> {
-        Some(f64::from_le_bytes(self.bytes(8)?.try_into().ok()?))
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.count(4096)?;
-        std::str::from_utf8(self.bytes(length)?).ok()
-    }
-
-    fn declared(&mut self) -> Option<Slo> {
-        let (id, namespace, workload) =
-            (self.text()?.to_owned(), self.text()?.to_owned(), self.text()?.to_owned());
-        let kind = match self.number()? {
-            0 => Kind::Availability,
-            threshold_nano => Kind::Latency { threshold_nano },
-        };
-        let routes = self.count(MAX_EXCLUDED)?;
-        let exclude_routes =
-            (0..routes).map(|_| self.text().map(str::to_owned)).collect::<Option<Vec<String>>>()?;
-        let mut text = || self.text().map(str::to_owned);
-        let about =
-            About { door: Door::Pods, objective: text()?, window: text()?, mode: text()?, owner: text()? };
-        let matcher = Matcher { namespace: Some(namespace), workload: Some(workload) };
-        Some(Slo { id, matcher, kind, exclude_routes, about })
-    }
-
-    fn identity(&mut self) -> Option<Identity> {
-        Some(Identity {
-            cluster: self.text()?.to_owned(),
-            node: self.text()?.to_owned(),
-            namespace: self.text()?.to_owned(),
-            workload: self.text()?.to_owned(),
-            pod: self.text()?.to_owned(),
-            service: self.text()?.to_owned(),
-        })
-    }
+fn identity(from: &mut Reader<'_>) -> Option<Identity> {
+    Some(Identity {
+        cluster: from.text()?.to_owned(),
+        node: from.text()?.to_owned(),
+        namespace: from.text()?.to_owned(),
+        workload: from.text()?.to_owned(),
+        pod: from.text()?.to_owned(),
+        service: from.text()?.to_owned(),
+    })
 }
 
 fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
@@ -372,7 +263,7 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         bounds.push(if own == *book.bounds { book.bounds.clone() } else { Arc::new(own) });
     }
     for _ in 0..from.count(MAX_WORKLOADS)? {
-        let mut workload = Workload::new(from.identity()?, 0);
+        let mut workload = Workload::new(identity(&mut from)?, 0);
         let source = from.byte()?;
         workload.source = Source::of_letter(source & 0xf);
         workload.has_lines = source >> 4 & 1 == 1;
@@ -392,7 +283,7 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         book.workloads.insert(workload.identity.workload_id(), workload);
     }
     for _ in 0..from.count(MAX_PODS)? {
-        let identity = from.identity()?;
+        let identity = identity(&mut from)?;
         let (id, workload) = (identity.pod_id(), identity.workload_id());
         let mut pod = Pod { identity, workload, cells: Default::default(), seen_ms: 0 };
         for _ in 0..from.count(MAX_CELLS + MAX_PODS)? {
@@ -436,9 +327,9 @@ fn decode(plain: &[u8], book: &mut Book) -> Option<()> {
         book.logs.insert(key, log);
     }
     // Files of before have no more.
-    let declared = if from.0.is_empty() { 0 } else { from.count(MAX_OBJECTIVES)? };
-    for _ in 0..declared {
-        book.slos.push(Arc::new(from.declared()?));
+    let objectives = if from.0.is_empty() { 0 } else { from.count(MAX_OBJECTIVES)? };
+    for _ in 0..objectives {
+        book.slos.push(Arc::new(declared(&mut from)?));
     }
     from.0.is_empty().then_some(())
 }

@@ -16,7 +16,6 @@ pub mod pull;
 pub mod remote_write;
 pub mod said;
 pub mod stdout;
-mod varint;
 
 use std::sync::Arc;
 use std::time::Duration;

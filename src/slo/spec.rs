@@ -131,13 +131,7 @@ pub struct Spec {
 impl Spec {
     /// Join key of everything about it: `<namespace>/<workload>/<name>`.
     pub fn id(&self) -> String {
-        format!("{}/{}", self.subject(), self.name)
-    }
-
-    /// `<namespace>/<workload>`, or the service's name; outside of Kubernetes without a namespace.
-    pub fn subject(&self) -> String {
-        let (namespace, subject) = (&self.selector.namespace, self.selector.subject());
-        if namespace.is_empty() { subject.to_owned() } else { format!("{namespace}/{subject}") }
+        format!("{}/{}/{}", self.selector.namespace, self.selector.subject(), self.name)
     }
 
     /// True when the agent counts it exactly from access lines as `slo_events_total`: it is about a whole workload.

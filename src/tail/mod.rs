@@ -142,6 +142,7 @@ impl Args {
             trace: self.trace.clone(),
             grep: self.grep.clone(),
             since_unix_nano: since,
+            ..Filter::default()
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `nodewick slo import`: other tools' objectives as tables of the config on stdout, what is rejected on stderr.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +8,7 @@ use clap::Args;
 use nodewick::slo::Window;
 use nodewick::slo::import::{self, MAX_INPUT, Options, Source};
 
+use super::super::files::{NoText, name_of, read_text};
 use super::print;
 
 /// Exit code for a file that cannot be read (`EX_CONFIG` of sysexits.h).
@@ -71,28 +70,17 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     Ok(if done.rejected.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The file's name in messages and its text; a large one is cut just beyond what is read, and refused there.
+/// The file's name in messages and its text.
 fn read(path: &Path) -> Result<(String, String), String> {
-    let stdin = path == Path::new("-");
-    let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
-    let mut bytes = Vec::new();
-    let limit = MAX_INPUT as u64 + 1;
-    let read = if stdin {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
-    } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    if let Err(cause) = read {
-        return Err(format!(
-            "{name}: error: cannot read it: {cause}\n  = name files of OpenSLO, Sloth or Pyrra"
-        ));
+    let name = name_of(path);
+    match read_text(path, MAX_INPUT) {
+        Ok(text) => Ok((name, text)),
+        Err(NoText::Unreadable(cause)) => {
+            Err(format!("{name}: error: cannot read it: {cause}\n  = name files of OpenSLO, Sloth or Pyrra"))
+        }
+        Err(NoText::TooLarge) => Err(format!("{name}: error: larger than 1MiB\n  = split the file")),
+        Err(NoText::NotUtf8(line)) => {
+            Err(format!("{name}:{line}:1: error: not valid UTF-8\n  = save the file as UTF-8"))
+        }
     }
-    if bytes.len() > MAX_INPUT {
-        return Err(format!("{name}: error: larger than 1MiB\n  = split the file"));
-    }
-    String::from_utf8(bytes).map(|text| (name.clone(), text)).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-        format!("{name}:{line}:1: error: not valid UTF-8\n  = save the file as UTF-8")
-    })
 }

@@ -2,7 +2,6 @@
 //!
 //! In: the config and files, `-` for standard input. Out: all objectives; problems of the files on stderr, each with its line.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -10,6 +9,8 @@ use clap::Args;
 use nodewick::config::Config;
 use nodewick::slo::manifests;
 use nodewick::slo::{Level, Spec};
+
+use super::super::files::{NoText, name_of, read_text};
 
 /// Manifests whose annotations declare objectives too.
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(super) struct ManifestArgs {
 }
 
 /// Bytes of one file of manifests.
-const MOST_MANIFESTS: u64 = 32 << 20;
+const MOST_MANIFESTS: usize = 32 << 20;
 
 /// The objectives of the config, then those of manifests, over which the config's word stands.
 pub(super) fn declared(config: &Config, manifests: &ManifestArgs) -> anyhow::Result<Vec<Spec>> {
@@ -57,19 +58,13 @@ pub(super) fn declared(config: &Config, manifests: &ManifestArgs) -> anyhow::Res
 
 /// A file of manifests.
 fn read(path: &Path) -> anyhow::Result<manifests::File> {
-    let stdin = path == Path::new("-");
-    let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
-    let mut bytes = Vec::new();
-    let limit = MOST_MANIFESTS + 1;
-    let read = if stdin {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read {name}"))?;
-    if bytes.len() as u64 > MOST_MANIFESTS {
-        anyhow::bail!("{name} is larger than 32MiB; give fewer manifests at a time");
+    let name = name_of(path);
+    match read_text(path, MOST_MANIFESTS) {
+        Ok(text) => Ok(manifests::File { name, text }),
+        Err(NoText::Unreadable(cause)) => Err(cause).with_context(|| format!("cannot read {name}")),
+        Err(NoText::TooLarge) => {
+            anyhow::bail!("{name} is larger than 32MiB; give fewer manifests at a time")
+        }
+        Err(NoText::NotUtf8(line)) => anyhow::bail!("{name} is not UTF-8 in line {line}"),
     }
-    let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
-    Ok(manifests::File { name, text })
 }

@@ -1,6 +1,5 @@
 //! `nodewick slo render`: the files that are made of the declared objectives.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -8,7 +7,7 @@ use nodewick::dashboards;
 use nodewick::slo::Mode;
 use nodewick::slo::render;
 
-use super::super::files;
+use super::super::files::OutArgs;
 use super::manifests::{ManifestArgs, declared};
 use super::{ConfigArgs, load};
 
@@ -18,15 +17,11 @@ pub(in crate::cli) struct RenderArgs {
     config: ConfigArgs,
     #[command(flatten)]
     manifests: ManifestArgs,
-    /// Directory to write to.
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
     /// Write these parts only.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Write nothing; exit 1 when a file differs from what would be written.
-    #[arg(long)]
-    check: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -68,13 +63,13 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     if args.only.is_empty() || args.only.contains(&Part::Dashboards) {
         rendered.extend(dashboards::of_objectives());
     }
-    if args.check {
-        return Ok(files::check(&rendered, &args.out));
+    if args.out.checks() {
+        return args.out.hand_over(&rendered);
     }
     if specs.is_empty() {
         eprintln!("notice: the config declares no objective; rules/generic.yaml takes those of annotations");
     } else if !specs.iter().any(|spec| spec.mode == Mode::Alert) {
         eprintln!("notice: every objective is observed and none alerts; mode = \"alert\" makes it page");
     }
-    files::write(&rendered, &args.out)
+    args.out.hand_over(&rendered)
 }

@@ -33,7 +33,7 @@ use self::limit::Limiter;
 use self::redact::{KeyState, Redactor};
 use self::rules::When;
 use self::sample::Sampler;
-use self::watch::{Kind, Notes, Step, Verdict};
+use self::watch::{Kind, Noted, Notes, Verdict};
 use crate::data::batch::{Fields, Record};
 use crate::data::tally::{Dropping, Drops, Tally};
 use crate::data::workload::Workload;
@@ -132,13 +132,13 @@ impl LogState {
         self.keys = KeyState::default();
     }
 
-    /// From now on what each rule decides is noted.
+    /// From now on what each rule decides is noted, and counted in no metric.
     pub fn watch(&mut self) {
         self.notes.begin();
     }
 
-    /// What was decided since this was last asked.
-    pub fn take_steps(&mut self) -> Vec<Step> {
+    /// What was decided and replaced since this was last asked.
+    pub fn take_noted(&mut self) -> Noted {
         self.notes.take()
     }
 
@@ -148,9 +148,9 @@ impl LogState {
         self.warming_up = warming_up;
     }
 
-    /// True between [`set_warming_up`](Self::set_warming_up) and its end.
-    pub(super) fn is_warming_up(&self) -> bool {
-        self.warming_up
+    /// Whether what is dropped and redacted is counted: not while the state only warms up, nor for a person who asks.
+    pub(super) fn counts(&self) -> bool {
+        !self.warming_up && !self.notes.wanted()
     }
 }
 
@@ -325,7 +325,7 @@ impl Chain {
         let Some(scope) = state.scope.as_deref() else {
             return dropped;
         };
-        let counts = !state.warming_up;
+        let counts = state.counts();
         let notes = &mut state.notes;
 
         for (rule, ((when, counter), in_scope)) in self.drops.iter().zip(&scope.drops).enumerate() {
@@ -398,7 +398,7 @@ impl Chain {
         }
     }
 
-    /// Name of a redaction rule that a [`Step`] tells of.
+    /// Name of a redaction rule that a step tells of.
     pub fn redaction(&self, rule: usize) -> &str {
         self.redactor.as_ref().map_or("", |rules| rules.name(rule))
     }
@@ -444,7 +444,7 @@ impl Chain {
             return None;
         }
         if let Some(redactor) = &self.redactor {
-            redactor.redact(&scope.own_redactions, in_key, &mut record, arena);
+            redactor.redact(&scope.own_redactions, in_key, true, &mut record, arena);
         }
         Some(record)
     }
@@ -503,11 +503,12 @@ impl Chain {
                 state.notes.add(record.offset, Kind::Limit, index, verdict);
             }
             if !admits {
-                tally(&mut dropped.rate_limit, counter, !state.warming_up);
+                tally(&mut dropped.rate_limit, counter, state.counts());
                 dropped.bytes[Dropping::RateLimit as usize] += u64::from(record.body.len);
                 return;
             }
         }
+        let counts = state.counts();
         if let Some(redactor) = &self.redactor
             && !state.warming_up
         {
@@ -515,8 +516,9 @@ impl Chain {
                 for (rule, count) in redactor.found(&scope.own_redactions, in_key, &record, arena) {
                     state.notes.add(record.offset, Kind::Redact, rule, Verdict::Redacted(count));
                 }
+                state.notes.add_replaced(redactor.replaced(&scope.own_redactions, in_key, &record, arena));
             }
-            redactor.redact(&scope.own_redactions, in_key, &mut record, arena);
+            redactor.redact(&scope.own_redactions, in_key, counts, &mut record, arena);
         }
         out.push(record);
     }

@@ -1,8 +1,9 @@
 //! What each rule decided about each record, for a person who asks (`nodewick explain`, `nodewick test`).
 //!
 //! In: notes of the [`Chain`](super::Chain) while it does its work on a state that is
-//! [watched](super::LogState::watch). Out: [`Step`]s in the order in which they were taken. Invariant: a state that is
-//! not watched pays one test for each rule that is compiled, and decides alike.
+//! [watched](super::LogState::watch). Out: [`Step`]s in the order in which they were taken, and what was redacted.
+//! Invariant: a state that is not watched pays one test for each rule that is compiled, and decides alike; what is
+//! watched counts in no metric.
 
 /// Which kind of rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,12 +69,36 @@ pub struct Step {
     pub verdict: Verdict,
 }
 
+/// A text that redaction put in the place of another one in a record's line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// Offset of the record.
+    pub offset: u64,
+    /// The redaction rule, as in [`Step::rule`].
+    pub rule: usize,
+    /// The first byte that was replaced, from the line's start.
+    pub start: usize,
+    /// The end of what was replaced, exclusive.
+    pub end: usize,
+    /// What stands there now.
+    pub text: Vec<u8>,
+}
+
+/// What was noted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Decisions, in the order in which they were taken.
+    pub steps: Vec<Step>,
+    /// Redacted texts; those of one record in the order of its line.
+    pub replaced: Vec<Replaced>,
+}
+
 /// Steps that are remembered; more than any input of a person's size takes.
 const MAX_STEPS: usize = 1 << 20;
 
 /// The notes of one log, while somebody watches.
 #[derive(Debug, Default)]
-pub(super) struct Notes(Option<Vec<Step>>);
+pub(super) struct Notes(Option<Noted>);
 
 impl Notes {
     /// Begins to take notes.
@@ -90,13 +115,21 @@ impl Notes {
     /// Takes a note.
     #[inline]
     pub(super) fn add(&mut self, offset: u64, kind: Kind, rule: usize, verdict: Verdict) {
-        if let Some(steps) = self.0.as_mut().filter(|steps| steps.len() < MAX_STEPS) {
-            steps.push(Step { offset, kind, rule, verdict });
+        if let Some(noted) = self.0.as_mut().filter(|noted| noted.steps.len() < MAX_STEPS) {
+            noted.steps.push(Step { offset, kind, rule, verdict });
+        }
+    }
+
+    /// Takes note of a text that was replaced.
+    pub(super) fn add_replaced(&mut self, replaced: impl Iterator<Item = Replaced>) {
+        if let Some(noted) = &mut self.0 {
+            let left = MAX_STEPS.saturating_sub(noted.replaced.len());
+            noted.replaced.extend(replaced.take(left));
         }
     }
 
     /// The notes so far.
-    pub(super) fn take(&mut self) -> Vec<Step> {
+    pub(super) fn take(&mut self) -> Noted {
         self.0.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }

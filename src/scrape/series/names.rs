@@ -8,6 +8,7 @@
 //! family), then by LEB128 lengths: how much of the metric's name is its family's, then name and value of each label.
 
 use crate::data::sample::{Label, MetricKind, Page, Sample, Span};
+use crate::data::varint;
 
 use super::labels::{Common, NAME};
 
@@ -128,16 +129,16 @@ impl Writer {
             .map_or(sample.name.len as usize, <[u8]>::len);
         self.entry.clear();
         self.entry.push(u8::from(whole) | at << 1);
-        put_number(&mut self.entry, of_name);
+        varint::write(&mut self.entry, of_name as u64);
         for label in page.labels_of(sample).iter().filter(|label| whole || !common.is_of(label)) {
             for text in [page.bytes(label.name), page.bytes(label.value)] {
-                put_number(&mut self.entry, text.len());
+                varint::write(&mut self.entry, text.len() as u64);
                 self.entry.extend_from_slice(text);
             }
         }
         let same = self.entry.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
-        put_number(&mut self.text, same);
-        put_number(&mut self.text, self.entry.len() - same);
+        varint::write(&mut self.text, same as u64);
+        varint::write(&mut self.text, (self.entry.len() - same) as u64);
         self.text.extend_from_slice(&self.entry[same..]);
         std::mem::swap(&mut self.entry, &mut self.last);
         self.entries += 1;
@@ -230,25 +231,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn put_number(out: &mut Vec<u8>, mut number: usize) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 fn number(rest: &mut &[u8]) -> usize {
-    let mut number = 0;
-    for shift in (0..35).step_by(7) {
-        let Some((byte, after)) = rest.split_first() else { break };
-        *rest = after;
-        number |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    number
+    varint::read(rest).unwrap_or_default() as usize
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> &'a [u8] {

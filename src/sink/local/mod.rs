@@ -11,12 +11,14 @@
 //! a crash is recognised by its identity (time, container, line) and not stored twice. A disk that refuses is
 //! retried for ever: tickets stay open, so the log files wait.
 
+mod filter;
 mod reader;
 mod seen;
 mod segments;
 mod writer;
 
-pub use reader::{Entry, Filter, From, Reader};
+pub use filter::Filter;
+pub use reader::{Entry, From, Reader};
 pub use writer::{Outlet, Writer, start};
 
 use std::path::{Path, PathBuf};

@@ -12,10 +12,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use memchr::{memchr, memchr_iter, memmem, memrchr};
-use regex::Regex;
+use memchr::{memchr, memchr_iter, memrchr};
 use serde::Deserialize;
 
+use super::Filter;
 use super::segments::{list, path_of};
 use crate::data::severity::Severity;
 
@@ -103,7 +103,7 @@ impl<'a> Entry<'a> {
 }
 
 /// The lowest severity of a level's range, by the level's name.
-fn severity_of(level: &str) -> Option<Severity> {
+pub(super) fn severity_of(level: &str) -> Option<Severity> {
     Some(match level {
         "trace" => Severity::TRACE,
         "debug" => Severity::DEBUG,
@@ -113,55 +113,6 @@ fn severity_of(level: &str) -> Option<Severity> {
         "fatal" => Severity::FATAL,
         _ => return None,
     })
-}
-
-/// Which records to show. The default shows all.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Exactly this namespace.
-    pub namespace: Option<String>,
-    /// The service's name contains this.
-    pub service: Option<String>,
-    /// `namespace/service/container` or `pod/container` contains this.
-    pub selector: Option<String>,
-    /// At least this level; lines without a level are then left out.
-    pub level: Option<Severity>,
-    /// The trace id begins with this, in lower case.
-    pub trace: Option<String>,
-    /// The line matches this.
-    pub grep: Option<Regex>,
-    /// Not older than this, nanoseconds since the epoch.
-    pub since_unix_nano: Option<u64>,
-}
-
-impl Filter {
-    /// True when `entry` is to be shown.
-    pub fn accepts(&self, entry: &Entry<'_>) -> bool {
-        let selected = |wanted: &String| {
-            let long = format!("{}/{}/{}", entry.namespace, entry.service_name, entry.container);
-            long.contains(wanted.as_str())
-                || format!("{}/{}", entry.pod, entry.container).contains(wanted.as_str())
-        };
-        self.namespace.as_ref().is_none_or(|wanted| *wanted == entry.namespace)
-            && self.service.as_ref().is_none_or(|wanted| entry.service_name.contains(wanted.as_str()))
-            && self.level.is_none_or(|least| entry.severity() >= least)
-            && self.trace.as_ref().is_none_or(|wanted| entry.trace_id.starts_with(wanted.as_str()))
-            && self.selector.as_ref().is_none_or(selected)
-            && self
-                .since_unix_nano
-                .is_none_or(|since| entry.time_unix_nano().is_some_and(|time| time >= since))
-            && self.grep.as_ref().is_none_or(|wanted| wanted.is_match(&entry.line))
-    }
-
-    /// Parses `line` and returns its record if it is to be shown.
-    fn pick<'a>(&self, line: &'a [u8]) -> Option<Entry<'a>> {
-        if let Some(trace) = &self.trace
-            && memmem::find(line, trace.as_bytes()).is_none()
-        {
-            return None;
-        }
-        Entry::parse(line).filter(|entry| self.accepts(entry))
-    }
 }
 
 /// Where reading begins.
@@ -381,6 +332,8 @@ fn end_of_lines(path: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use regex::Regex;
+
     use super::*;
 
     const LINE: &[u8] = br#"{"time":"2026-11-22T14:27:36.381000000Z","cluster":"c","namespace":"shop","pod":"checkout-d994d45d6-5h9zr","container":"api","restart":2,"node":"n","service_name":"checkout","stream":"stdout","level":"error","trace_id":"0af7651916cd43dd8448eb211c80319c","http_status":500,"duration_ms":41.5,"line":"{\"msg\":\"no\"}"}"#;

@@ -12,9 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::data::batch::{Batch, Fields, Marks, Record, Span, Stream};
 use crate::data::severity::Severity;
+use crate::data::varint;
 use crate::data::workload::{Origin, Workload};
 use crate::sink::StreamKey;
-use crate::sink::varint;
 
 /// Loki's default `max_label_value_length`.
 const MAX_LABEL_VALUE: usize = 2048;

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
 use crate::data::batch::{Batch, Fields, Marks, Record};
+use crate::data::varint;
 use crate::data::workload::{Origin, Workload};
 use crate::sink::Parcel;
 use crate::sink::json::{app_time_differs, write_rfc3339};
-use crate::sink::varint;
 
 /// Resource attributes that say who wrote a log. The agent's own word wins over a workload's attribute of the same
 /// name, except for the two `service.*` defaults, which annotations may set.

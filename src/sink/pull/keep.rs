@@ -15,6 +15,7 @@ use foldhash::fast::FixedState;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::data::sample::{Label, MetricKind, NO_TIME, NONE, Origin, Page, Sample, Span, is_stale};
+use crate::data::varint;
 use crate::sink::family::{Part, part_of};
 
 /// Bytes of a block before compression, about.
@@ -287,26 +288,13 @@ impl Keeper {
 
 /// Appends bytes with their length before them.
 fn put(bytes: &[u8], out: &mut Vec<u8>) {
-    let mut len = bytes.len();
-    while len >= 0x80 {
-        out.push(len as u8 | 0x80);
-        len >>= 7;
-    }
-    out.push(len as u8);
+    varint::write(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Takes what [`put`] wrote off the front; empty at the end.
 pub(super) fn take<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let (mut len, mut shift) = (0_usize, 0);
-    while let Some((byte, tail)) = rest.split_first() {
-        *rest = tail;
-        len |= usize::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 || shift > 56 {
-            break;
-        }
-    }
+    let len = varint::read(rest).unwrap_or_default() as usize;
     let (taken, tail) = rest.split_at(len.min(rest.len()));
     *rest = tail;
     taken

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written has the lengths that the `*_len` functions said before.
 
-pub(super) use crate::sink::varint::{len as varint_len, write as varint};
+pub(super) use crate::data::varint::{len as varint_len, read as read_varint, write as varint};
 
 /// `sint32` and `sint64` on the wire.
 #[inline]
@@ -71,20 +71,6 @@ impl<'a> Fields<'a> {
         self.rest = rest;
         Some(taken)
     }
-}
-
-/// Reads a varint and moves `rest` behind it.
-pub(super) fn read_varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, behind) = rest.split_first()?;
-        *rest = behind;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 impl<'a> Iterator for Fields<'a> {

@@ -30,12 +30,13 @@ use super::config::Defaults;
 use super::spec::Spec;
 use crate::data::sample::{MetricKind, Page};
 
+pub use crate::durable::Damage;
 pub use alert::{KEEP_RESOLVED_MS, State};
 pub use config::{Config, Mode};
 use objective::Objective;
 use query::Memo;
 pub use report::{AlertRow, Report, Row, off};
-pub use save::{Damage, MOST_SAVED};
+pub use save::FORM;
 use store::Store;
 
 /// Bytes of samples that are kept for all objectives together; beyond three quarters no further series are taken.

@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::save::{Reader, Writer};
+use crate::data::pack::{Reader, Writer};
+use crate::data::varint;
 
 /// Bytes after which a chunk is full.
 const CHUNK: usize = 120;
@@ -97,21 +98,6 @@ struct Steps<'a> {
     tail: u64,
 }
 
-impl Steps<'_> {
-    fn number(&mut self) -> Option<u64> {
-        let (mut number, mut shift) = (0_u64, 0);
-        loop {
-            let (&byte, rest) = self.steps.split_first()?;
-            self.steps = rest;
-            number |= u64::from(byte & 0x7f).checked_shl(shift)?;
-            if byte < 0x80 {
-                return Some(number);
-            }
-            shift += 7;
-        }
-    }
-}
-
 impl Iterator for Steps<'_> {
     type Item = (u64, f64);
 
@@ -125,7 +111,7 @@ impl Iterator for Steps<'_> {
                 self.rest = std::mem::take(&mut self.tail);
                 break;
             }
-            let number = self.number()?;
+            let number = varint::read(&mut self.steps)?;
             match number & 3 {
                 DELTA => {
                     self.value += (number >> 2) as f64;

@@ -1,7 +1,6 @@
 //! An evaluator as bytes, and back: samples, slices and the state of alerts over restarts.
 //!
-//! In: an evaluator. Out: `magic(8) version(4) plain length(4) crc32c(4)`, little endian, then the payload packed by zstd; the
-//! checksum covers all but itself. Numbers in it are LEB128, texts have their length before them. Invariants: what does not
+//! In: an evaluator. Out: its values as [`pack`](crate::data::pack) writes them, for a file of the form [`FORM`]. Invariants: what does not
 //! check is taken back as a whole or not at all; counts are believed only as far as there are bytes for them; an objective
 //! that counts something else than before begins anew, but the end of its alerts is still told.
 
@@ -13,59 +12,28 @@ use super::objective::Objective;
 use super::records::{One, Steps};
 use super::ring::Ring;
 use super::store::{Labels, Store};
+use crate::data::pack::{Reader, Writer};
+use crate::durable::{Damage, Form};
 
-const MAGIC: &[u8; 8] = b"NWICKSLO";
-const VERSION: u32 = 1;
-const HEADER: usize = 20;
-/// Neither packed nor plain are there ever more bytes.
-pub const MOST_SAVED: usize = 128 << 20;
-
-/// Why bytes are no evaluator.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// Another file.
-    #[error("it is no file of the evaluator")]
-    Foreign,
-    /// Another version of this file.
-    #[error("it is of another version")]
-    Version,
-    /// Bits have changed, or bytes are missing.
-    #[error("its checksum is wrong")]
-    Checksum,
-    /// The checksum holds and the content does not.
-    #[error("it breaks off")]
-    Short,
-}
+/// What the file is; neither packed nor plain are there ever more than 128 MiB.
+pub const FORM: Form = Form { magic: b"NWICKSLO", version: 1, most: 128 << 20 };
 
 impl Evaluator {
-    /// Everything that a restart must not forget. `None`: it would be too much.
-    pub fn save(&self) -> Option<Vec<u8>> {
-        let mut out = Writer(Vec::new());
+    /// Everything that a restart must not forget.
+    pub fn save(&self) -> Vec<u8> {
+        let mut out = Writer::default();
         out.int(self.last_ms.unwrap_or(-1));
         self.store.save(&mut out);
         out.count(self.objectives.len());
         for objective in &self.objectives {
             objective.save(&mut out);
         }
-        let plain = out.0;
-        if plain.len() > MOST_SAVED {
-            return None;
-        }
-        let packed = zstd::bulk::compress(&plain, 1).ok()?;
-        let mut bytes = Vec::with_capacity(HEADER + packed.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&u32::try_from(plain.len()).ok()?.to_le_bytes());
-        let checked = crc32c::crc32c_append(crc32c::crc32c(&bytes), &packed);
-        bytes.extend_from_slice(&checked.to_le_bytes());
-        bytes.extend_from_slice(&packed);
-        Some(bytes)
+        out.0
     }
 
     /// Takes back what was saved. On an error nothing is known, as at a first start.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Damage> {
-        let plain = unpack(bytes)?;
-        let restored = self.read(&mut Reader(&plain));
+        let restored = self.read(&mut Reader(bytes));
         if restored.is_none() {
             self.store.clear();
             self.last_ms = None;
@@ -80,7 +48,7 @@ impl Evaluator {
     fn read(&mut self, from: &mut Reader<'_>) -> Option<()> {
         self.last_ms = Some(from.int()?).filter(|last| *last >= 0);
         self.store.restore(from)?;
-        for _ in 0..from.count()? {
+        for _ in 0..from.many()? {
             let id = from.text()?;
             let own = self.objectives.iter_mut().find(|objective| objective.id == id);
             Objective::restore(own, from)?;
@@ -97,21 +65,6 @@ impl Evaluator {
     }
 }
 
-fn unpack(bytes: &[u8]) -> Result<Vec<u8>, Damage> {
-    if bytes.len() < HEADER || &bytes[..8] != MAGIC {
-        return Err(Damage::Foreign);
-    }
-    let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    if number(8) != VERSION {
-        return Err(Damage::Version);
-    }
-    let checked = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[HEADER..]);
-    if number(16) != checked || number(12) as usize > MOST_SAVED {
-        return Err(Damage::Checksum);
-    }
-    zstd::bulk::decompress(&bytes[HEADER..], number(12) as usize).map_err(|_| Damage::Short)
-}
-
 impl Objective {
     fn save(&self, out: &mut Writer) {
         out.text(&self.id);
@@ -120,15 +73,15 @@ impl Objective {
         for (name, series) in &self.records.series {
             out.text(name);
             out.count(series.len());
-            series.iter().for_each(|one| out.one(one));
+            series.iter().for_each(|one| put_one(out, one));
         }
         out.count(self.alerting().count());
         for alerting in self.alerting() {
             out.text(alerting.name);
             out.count(alerting.alerts.all.len());
             for (labels, alert) in &alerting.alerts.all {
-                out.labels(labels);
-                out.alert(alert);
+                put_labels(out, labels);
+                put_alert(out, alert);
             }
         }
     }
@@ -137,13 +90,13 @@ impl Objective {
     fn restore(mut own: Option<&mut Self>, from: &mut Reader<'_>) -> Option<()> {
         let fingerprint = from.number()?;
         let is_same = own.as_ref().is_some_and(|own| own.fingerprint == fingerprint);
-        for _ in 0..from.count()? {
+        for _ in 0..from.many()? {
             let name = from.text()?;
-            for _ in 0..from.count()? {
-                let one = from.one()?;
+            for _ in 0..from.many()? {
+                let one = one(from)?;
                 let Some(own) = own.as_mut().filter(|_| is_same || name == "ALERTS") else { continue };
                 // What rules need now decides how much is kept.
-                let mut fitted = own.records.begin(&name, one.labels);
+                let mut fitted = own.records.begin(name, one.labels);
                 fitted.newest = one.newest;
                 fitted.recent = one.recent;
                 if let (Some(kept), Some(saved)) = (&mut fitted.steps, one.steps)
@@ -153,14 +106,14 @@ impl Objective {
                     kept.newest = saved.newest;
                     kept.values.extend(saved.values.into_iter().skip(over));
                 }
-                own.records.series.entry(name.clone()).or_default().push(fitted);
+                own.records.series.entry(name.to_owned()).or_default().push(fitted);
             }
         }
-        for _ in 0..from.count()? {
+        for _ in 0..from.many()? {
             let name = from.text()?;
             let mut all = Vec::new();
-            for _ in 0..from.count()? {
-                all.push((from.labels()?, from.alert()?));
+            for _ in 0..from.many()? {
+                all.push((labels(from)?, alert(from)?));
             }
             let mut rules = own.iter_mut().flat_map(|own| own.alerting_mut());
             if let Some(alerting) = rules.find(|alerting| alerting.name == name) {
@@ -185,7 +138,7 @@ impl Store {
         out.count(series.len());
         for (name, labels, ring) in series {
             out.text(name);
-            out.labels(labels);
+            put_labels(out, labels);
             out.bytes(&ring.save());
         }
     }
@@ -194,7 +147,7 @@ impl Store {
         let base = from.number()?;
         let mut times = Vec::new();
         let mut before = 0_i64;
-        for _ in 0..from.count()? {
+        for _ in 0..from.many()? {
             before = before.checked_add(from.int()?)?;
             times.push(before);
         }
@@ -202,183 +155,99 @@ impl Store {
             return None;
         }
         self.begin(base, times);
-        for _ in 0..from.count()? {
+        for _ in 0..from.many()? {
             let name = from.text()?;
-            let labels = from.labels()?;
+            let labels = labels(from)?;
             let ring = Ring::restore(from.bytes()?)?;
-            self.adopt(&name, &labels, ring);
+            self.adopt(name, &labels, ring);
         }
         Some(())
     }
 }
 
-/// Appends to bytes.
-#[derive(Debug, Default)]
-pub(super) struct Writer(pub(super) Vec<u8>);
-
-impl Writer {
-    pub(super) fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
-    }
-
-    fn count(&mut self, count: usize) {
-        self.number(count as u64);
-    }
-
-    fn int(&mut self, number: i64) {
-        self.number((number << 1 ^ number >> 63) as u64);
-    }
-
-    pub(super) fn float(&mut self, number: f64) {
-        self.0.extend_from_slice(&number.to_bits().to_le_bytes());
-    }
-
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.count(bytes.len());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn labels(&mut self, labels: &Labels) {
-        self.count(labels.len());
-        for (name, value) in labels.iter() {
-            self.text(name);
-            self.text(value);
-        }
-    }
-
-    fn one(&mut self, one: &One) {
-        self.labels(&one.labels);
-        let newest = one.newest.unwrap_or((-1, 0.0));
-        self.int(newest.0);
-        self.float(newest.1);
-        self.count(one.recent.len());
-        for (at, value) in &one.recent {
-            self.int(*at);
-            self.float(*value);
-        }
-        let Some(steps) = &one.steps else { return self.number(0) };
-        self.number(steps.step_ms as u64);
-        self.int(steps.newest);
-        self.count(steps.values.len());
-        steps.values.iter().for_each(|value| self.float(*value));
-    }
-
-    fn alert(&mut self, alert: &Alert) {
-        self.number(match alert.state {
-            State::Pending => 0,
-            State::Firing => 1,
-            State::Resolved => 2,
-        });
-        for time in [alert.active_unix_ms, alert.fired_unix_ms, alert.resolved_unix_ms] {
-            self.int(time);
-        }
-        self.float(alert.value);
-        self.count(alert.annotations.len());
-        for (name, text) in &alert.annotations {
-            self.text(name);
-            self.text(text);
-        }
+fn put_labels(out: &mut Writer, labels: &Labels) {
+    out.count(labels.len());
+    for (name, value) in labels.iter() {
+        out.text(name);
+        out.text(value);
     }
 }
 
-/// Takes from bytes.
-#[derive(Debug)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+fn put_one(out: &mut Writer, one: &One) {
+    put_labels(out, &one.labels);
+    let newest = one.newest.unwrap_or((-1, 0.0));
+    out.int(newest.0);
+    out.float(newest.1);
+    out.count(one.recent.len());
+    for (at, value) in &one.recent {
+        out.int(*at);
+        out.float(*value);
+    }
+    let Some(steps) = &one.steps else { return out.number(0) };
+    out.number(steps.step_ms as u64);
+    out.int(steps.newest);
+    out.count(steps.values.len());
+    steps.values.iter().for_each(|value| out.float(*value));
+}
 
-impl<'a> Reader<'a> {
-    pub(super) fn number(&mut self) -> Option<u64> {
-        let (mut number, mut shift) = (0_u64, 0);
-        loop {
-            let (&byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            if shift > 63 {
-                return None;
-            }
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(number);
-            }
-            shift += 7;
+fn put_alert(out: &mut Writer, alert: &Alert) {
+    out.number(match alert.state {
+        State::Pending => 0,
+        State::Firing => 1,
+        State::Resolved => 2,
+    });
+    for time in [alert.active_unix_ms, alert.fired_unix_ms, alert.resolved_unix_ms] {
+        out.int(time);
+    }
+    out.float(alert.value);
+    out.count(alert.annotations.len());
+    for (name, text) in &alert.annotations {
+        out.text(name);
+        out.text(text);
+    }
+}
+
+fn labels(from: &mut Reader<'_>) -> Option<Labels> {
+    let mut all: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+    for _ in 0..from.many()? {
+        all.push((from.text()?.into(), from.text()?.into()));
+    }
+    Some(all.into())
+}
+
+fn one(from: &mut Reader<'_>) -> Option<One> {
+    let labels = labels(from)?;
+    let newest = Some((from.int()?, from.float()?)).filter(|(at, _)| *at >= 0);
+    let mut recent = std::collections::VecDeque::new();
+    for _ in 0..from.many()? {
+        recent.push_back((from.int()?, from.float()?));
+    }
+    let step_ms = i64::try_from(from.number()?).ok()?;
+    let steps = if step_ms == 0 {
+        None
+    } else {
+        let newest = from.int()?;
+        let mut values = std::collections::VecDeque::new();
+        for _ in 0..from.many()? {
+            values.push_back(from.float()?);
         }
-    }
+        Some(Steps { step_ms, most: values.len(), newest, values })
+    };
+    Some(One { labels, newest, recent, steps })
+}
 
-    /// How many follow: each of them has a byte at least.
-    fn count(&mut self) -> Option<usize> {
-        usize::try_from(self.number()?).ok().filter(|count| *count <= self.0.len())
+fn alert(from: &mut Reader<'_>) -> Option<Alert> {
+    let state = match from.number()? {
+        0 => State::Pending,
+        1 => State::Firing,
+        2 => State::Resolved,
+        _ => return None,
+    };
+    let (active_unix_ms, fired_unix_ms, resolved_unix_ms) = (from.int()?, from.int()?, from.int()?);
+    let value = from.float()?;
+    let mut annotations = std::collections::BTreeMap::new();
+    for _ in 0..from.many()? {
+        annotations.insert(from.text()?.to_owned(), from.text()?.to_owned());
     }
-
-    fn int(&mut self) -> Option<i64> {
-        let number = self.number()?;
-        Some((number >> 1) as i64 ^ -((number & 1) as i64))
-    }
-
-    pub(super) fn float(&mut self) -> Option<f64> {
-        let (bytes, rest) = self.0.split_first_chunk::<8>()?;
-        self.0 = rest;
-        Some(f64::from_bits(u64::from_le_bytes(*bytes)))
-    }
-
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let count = self.count()?;
-        let (bytes, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.bytes()?.to_vec()).ok()
-    }
-
-    fn labels(&mut self) -> Option<Labels> {
-        let mut all: Vec<(Arc<str>, Arc<str>)> = Vec::new();
-        for _ in 0..self.count()? {
-            all.push((self.text()?.into(), self.text()?.into()));
-        }
-        Some(all.into())
-    }
-
-    fn one(&mut self) -> Option<One> {
-        let labels = self.labels()?;
-        let newest = Some((self.int()?, self.float()?)).filter(|(at, _)| *at >= 0);
-        let mut recent = std::collections::VecDeque::new();
-        for _ in 0..self.count()? {
-            recent.push_back((self.int()?, self.float()?));
-        }
-        let step_ms = i64::try_from(self.number()?).ok()?;
-        let steps = if step_ms == 0 {
-            None
-        } else {
-            let newest = self.int()?;
-            let mut values = std::collections::VecDeque::new();
-            for _ in 0..self.count()? {
-                values.push_back(self.float()?);
-            }
-            Some(Steps { step_ms, most: values.len(), newest, values })
-        };
-        Some(One { labels, newest, recent, steps })
-    }
-
-    fn alert(&mut self) -> Option<Alert> {
-        let state = match self.number()? {
-            0 => State::Pending,
-            1 => State::Firing,
-            2 => State::Resolved,
-            _ => return None,
-        };
-        let (active_unix_ms, fired_unix_ms, resolved_unix_ms) = (self.int()?, self.int()?, self.int()?);
-        let value = self.float()?;
-        let mut annotations = std::collections::BTreeMap::new();
-        for _ in 0..self.count()? {
-            annotations.insert(self.text()?, self.text()?);
-        }
-        Some(Alert { state, active_unix_ms, fired_unix_ms, resolved_unix_ms, value, annotations })
-    }
+    Some(Alert { state, active_unix_ms, fired_unix_ms, resolved_unix_ms, value, annotations })
 }

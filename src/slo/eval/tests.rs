@@ -278,7 +278,7 @@ fn a_restart_forgets_nothing() {
     let (mut first, mut service) = (evaluator(ONE), Service::new(begin));
     service.run(&mut first, 400, 600.0, 0.0, |_, _| {});
     service.run(&mut first, 10, 600.0, 1.0, |_, _| {});
-    let saved = first.save().expect("it fits");
+    let saved = first.save();
     let mut second = evaluator(ONE);
     second.restore(&saved).expect("it is whole");
     second.resume(service.at_ms);
@@ -296,16 +296,18 @@ fn a_restart_forgets_nothing() {
 fn what_is_damaged_is_not_believed() {
     let (mut first, mut service) = (evaluator(ONE), Service::new(1_700_000_100_000));
     service.run(&mut first, 60, 600.0, 1.0, |_, _| {});
-    let saved = first.save().expect("it fits");
+    let saved = FORM.pack(&first.save()).expect("it fits");
     for at in [0, 9, 13, 17, 40, saved.len() - 1] {
         let mut bytes = saved.clone();
         bytes[at] ^= 0x55;
         let mut second = evaluator(ONE);
-        assert!(second.restore(&bytes).is_err(), "{at}");
+        let read = FORM.unpack(&bytes).and_then(|plain| second.restore(&plain));
+        assert!(read.is_err(), "{at}");
         assert!(second.told().is_empty() && second.last_unix_ms().is_none() && second.series() == 0);
     }
     for length in [0, 10, 20, saved.len() / 2] {
-        assert!(evaluator(ONE).restore(&saved[..length]).is_err());
+        assert!(FORM.unpack(&saved[..length]).is_err());
+        assert!(evaluator(ONE).restore(&first.save()[..length]).is_err());
     }
 }
 
@@ -313,7 +315,7 @@ fn what_is_damaged_is_not_believed() {
 fn an_objective_that_counts_something_else_begins_anew() {
     let (mut first, mut service) = (evaluator(ONE), Service::new(1_700_000_100_000));
     service.run(&mut first, 60, 600.0, 0.1, |_, _| {});
-    let saved = first.save().expect("it fits");
+    let saved = first.save();
     let mut stricter = evaluator(&ONE.replace("99.95%", "99.9%"));
     stricter.restore(&saved).expect("it is whole");
     assert!(stricter.report().objectives[0].good["1h"].is_some(), "another objective, the same events");

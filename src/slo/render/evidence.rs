@@ -25,7 +25,7 @@ fn plain(text: &str) -> String {
 }
 
 fn subject(spec: &Spec) -> String {
-    spec.subject()
+    format!("{}/{}", spec.selector.namespace, spec.selector.subject())
 }
 
 /// Address of the page about an alert.

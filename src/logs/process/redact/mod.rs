@@ -18,6 +18,7 @@ use regex::bytes::{Captures, Regex};
 use super::config::{Redact, RedactRule};
 use super::dedup::{spans_mut, within};
 use super::rules::{self, Error, When};
+use super::watch::Replaced;
 use crate::data::batch::{Marks, Record, Span};
 use crate::data::workload::Workload;
 use crate::metrics;
@@ -121,8 +122,16 @@ impl Redactor {
         inside
     }
 
-    /// Replaces what the rules find in the record's spans. `in_key` comes from [`follow_keys`](Self::follow_keys).
-    pub(super) fn redact(&self, scope: &[bool], in_key: bool, record: &mut Record, arena: &mut Vec<u8>) {
+    /// Replaces what the rules find in the record's spans. `in_key` comes from [`follow_keys`](Self::follow_keys);
+    /// `counts` says whether the metric counts it.
+    pub(super) fn redact(
+        &self,
+        scope: &[bool],
+        in_key: bool,
+        counts: bool,
+        record: &mut Record,
+        arena: &mut Vec<u8>,
+    ) {
         let original = *record;
         let mut hits = self.find_in_line(scope, in_key, &original, arena);
         let body_hits = !hits.is_empty();
@@ -135,13 +144,13 @@ impl Redactor {
             if span.is_empty() || within(*span, original.body) {
                 continue;
             }
-            any |= self.redact_beside(scope, &original, span, &edits, arena);
+            any |= self.redact_beside(scope, counts, &original, span, &edits, arena);
         }
         let edits: Vec<Edit> = edits.into_iter().filter(|edit| edit.end > edit.start).collect();
         if !edits.is_empty() {
             any = true;
             let old = original.body;
-            *body = self.rewrite(old, &edits, arena);
+            *body = self.rewrite(old, &edits, counts, arena);
             let new = *body;
             for span in spans_mut(record).into_iter().skip(1) {
                 if !span.is_empty() && within(*span, old) {
@@ -175,6 +184,23 @@ impl Redactor {
             *counts.entry(usize::from(hit.rule)).or_default() += 1;
         }
         counts.into_iter().collect()
+    }
+
+    /// What [`redact`](Self::redact) puts where in the record's line; for people who ask.
+    pub(super) fn replaced(
+        &self,
+        scope: &[bool],
+        in_key: bool,
+        record: &Record,
+        arena: &[u8],
+    ) -> impl Iterator<Item = Replaced> {
+        let mut hits = self.find_in_line(scope, in_key, record, arena);
+        let edits = if hits.is_empty() { Vec::new() } else { self.edits(record, arena, &mut hits) };
+        let offset = record.offset;
+        edits.into_iter().filter(|edit| edit.end > edit.start).map(move |edit| {
+            let Edit { start, end, text, rule } = edit;
+            Replaced { offset, rule: usize::from(rule), start, end, text }
+        })
     }
 
     /// Name of a rule: built in, or a person's own.
@@ -217,6 +243,7 @@ impl Redactor {
     fn redact_beside(
         &self,
         scope: &[bool],
+        counts: bool,
         record: &Record,
         span: &mut Span,
         body_edits: &[Edit],
@@ -241,7 +268,7 @@ impl Redactor {
         merge(&mut hits);
         let text = span.of(arena);
         let edits: Vec<Edit> = hits.iter().map(|hit| self.plain(text, *hit)).collect();
-        *span = self.rewrite(*span, &edits, arena);
+        *span = self.rewrite(*span, &edits, counts, arena);
         true
     }
 
@@ -329,7 +356,7 @@ impl Redactor {
     }
 
     /// Writes the text of `span` with its edits to the arena's end.
-    fn rewrite(&self, span: Span, edits: &[Edit], arena: &mut Vec<u8>) -> Span {
+    fn rewrite(&self, span: Span, edits: &[Edit], counts: bool, arena: &mut Vec<u8>) -> Span {
         let start = arena.len();
         let mut kept = span.start as usize;
         for edit in edits {
@@ -337,7 +364,9 @@ impl Redactor {
             arena.extend_from_within(kept..from);
             arena.extend_from_slice(&edit.text);
             kept = to;
-            self.hits[usize::from(edit.rule)].inc();
+            if counts {
+                self.hits[usize::from(edit.rule)].inc();
+            }
         }
         arena.extend_from_within(kept..(span.start + span.len) as usize);
         Span::new(start, arena.len())

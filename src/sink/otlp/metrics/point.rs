@@ -4,8 +4,8 @@
 //! the caller's buffer without its own tag and length.
 
 use crate::data::sample::{Counts, Exemplar, Histogram, NO_TIME, Page};
+use crate::data::varint;
 use crate::sink::otlp::encode::{utf8, write_bytes, write_string_attribute};
-use crate::sink::varint;
 
 /// Says that a series has ended. Source: `DataPointFlags`.
 const NO_RECORDED_VALUE: u8 = 1;
