@@ -49,6 +49,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("doctor", 6),
     ("inspect", 6),
     ("migrate", 6),
+    // It shows sizes as `config` does.
+    ("top", 6),
     // Its page explains lines.
     ("agent", 7),
     // It asks what `doctor` knows.

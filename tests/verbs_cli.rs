@@ -416,7 +416,7 @@ fn the_first_screen_shows_eight_verbs_at_most() {
         "completions",
         "man",
     ];
-    for verb in all.iter().chain(&["doctor", "why", "status", "support", "version"]) {
+    for verb in all.iter().chain(&["doctor", "why", "status", "support", "version", "top"]) {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}: {help}");
     }
 }

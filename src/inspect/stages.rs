@@ -194,7 +194,10 @@ pub fn stages(story: &Story, sent: Fields) -> Vec<Stage> {
         let mut next = with(seen);
         next.fields.extend(identity(&story.workload, Fields::ALL));
         walk.now = before;
-        walk.step("annotations", None, None, next);
+        // Where they switch the log off, that is all there is to say.
+        if !story.handling.off {
+            walk.step("annotations", None, None, next);
+        }
         walk.now = with(seen);
     }
     if seen.record.marks.contains(Marks::TRACE_INHERITED)
