@@ -16,7 +16,7 @@ DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: ## A make-believe node on this machine: three services, their logs, a pretty tail
+demo: ## A make-believe node on this machine: three services, their traces, an objective that burns, a page
 	@cargo run --locked --quiet --bin nodewick -- demo $(ARGS)
 
 check: $(DENY) ## Format, lints, rendered files, licences and bans; half a minute after a build

@@ -14,11 +14,13 @@
 mod evaluator;
 pub mod harden;
 pub mod keys;
+mod lines;
 mod metrics;
 mod node_pods;
 mod objectives;
 pub mod reload;
 mod ui;
+mod watch;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -44,11 +46,10 @@ use crate::data::pods::{Pods, Reader};
 use crate::data::sample::Collect;
 use crate::data::workload::{Identify, PathIdentity};
 use crate::health::Health;
-use crate::logs::driver::{Driver, StateDir, Status};
+use crate::logs::driver::{Driver, StateDir};
 use crate::logs::ingest::Settings;
 use crate::logs::multiline::Rules;
 use crate::logs::process::Chain;
-use crate::logs::publish::Publisher;
 use crate::logs::registry::Registry;
 use crate::logs::{self, Legacy, process};
 use crate::metrics as figures;
@@ -60,6 +61,8 @@ use crate::supervise::{self, Deadlines, Failure, Outcome, Supervisor};
 
 use node_pods::NodePods;
 use reload::Reloads;
+use watch::watch;
+pub use watch::{logs_root_problem, state_dir_problem};
 
 /// The agent cannot start, or ended by a failure.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +130,6 @@ impl Error {
     }
 }
 
-/// How often the directories and the reading thread are looked at for the health page.
-const RECHECK: Duration = Duration::from_secs(2);
-/// The reading thread comes round every tick; this long without means that it hangs.
-const STUCK: Duration = Duration::from_secs(60);
 /// How often the state directory's lock is tried while another agent holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 
@@ -253,6 +252,10 @@ struct Lasting {
     slos: Arc<evaluator::Slos>,
     /// What people are shown of RED.
     red: Arc<ArcSwap<Summary>>,
+    /// The config that runs, where there is a page that explains lines by it.
+    current: Option<Arc<ArcSwap<Config>>>,
+    /// What people see of lines, where there is a page for people.
+    lines: Option<lines::Lines>,
 }
 
 impl Lasting {
@@ -267,6 +270,8 @@ impl Lasting {
             workloads: Arc::default(),
             slos: Arc::default(),
             red: Arc::default(),
+            current: None,
+            lines: None,
         }
     }
 }
@@ -305,6 +310,8 @@ async fn run_known(
     config.memory_bound().fits(limit)?;
     compile(&config)?;
     let mut attendants = Supervisor::new();
+    lasting.lines = people.address().map(|_| lines::Lines::new(&config));
+    let observer = ui::observer(&config, &lasting);
     // Before anyone can ask: not ready until they have been looked at.
     for name in ["state_dir", "logs_root"] {
         lasting.health.check(name);
@@ -324,6 +331,10 @@ async fn run_known(
             .with_ledger(Arc::new(page))
             .with_sinks(Arc::new(sinks))
             .with_page("/targets", Arc::new(targets))
+            .with_page("/overview", {
+                let observer = observer.clone();
+                Arc::new(move || serde_json::to_string(&*observer.observe()).unwrap_or_default())
+            })
             .with_page("/slos", {
                 let slos = Arc::clone(&lasting.slos);
                 Arc::new(move || slos.page())
@@ -334,7 +345,7 @@ async fn run_known(
         }
         attendants.attend("admin", |leave| admin.serve(health, leave));
     }
-    people.attend(&config, &lasting, &mut attendants);
+    people.attend(&config, observer, &mut lasting, &mut attendants);
     tokio::pin!(asked);
     let state = tokio::select! {
         state = lock_state(&config.agent.state_dir, &lasting.health) => state,
@@ -375,6 +386,9 @@ async fn run_known(
         }
     };
     let watched = lasting.node_pods.end().await;
+    if let Some(lines) = &lasting.lines {
+        lines.end();
+    }
     // The listener leaves last, so that the end can be watched.
     let attended = attendants.end(Deadlines::default()).await;
     let mut outcome = outcome?;
@@ -437,8 +451,10 @@ impl Pipeline {
         again: bool,
     ) -> Result<Self, Error> {
         let (chain, multiline) = compile(config)?;
+        lasting.current.iter().for_each(|current| current.store(Arc::new(config.clone())));
         let mut supervisor = Supervisor::new();
-        let outlets = start_sinks(config, &mut supervisor)?;
+        let mut outlets = start_sinks(config, &mut supervisor)?;
+        outlets.extend(lasting.lines.as_ref().map(|lines| lines.outlet(config)));
         let mut samples = start_sinks_of_samples(config, &mut supervisor)?;
         if config.admin.keeps_workloads(config.sink.takes_metrics()) {
             samples.push(lasting.workloads.collector());
@@ -471,11 +487,13 @@ impl Pipeline {
         let sources = Arc::new(config.logs.sources().map_err(|error| Error::Files(error.to_string()))?);
         let config::Agent { cluster, node, environment, .. } = &config.agent;
         // Who says what a log is: the node's pods where Kubernetes is asked for them, else the path alone.
+        let searched_pods = pods.clone();
         let said: Box<dyn Identify> = match pods {
             Some(pods) => Box::new(Reader::new(pods, paths, config.kube.wait.0)),
             None => Box::new(paths),
         };
         let identity = logs::files::Identity::new(said, Arc::clone(&sources), cluster, node, environment);
+        let searched = lines::Searched { pods: searched_pods, sources: Arc::clone(&sources) };
         let driver = logs::spawn(
             &config.logs,
             settings,
@@ -488,6 +506,9 @@ impl Pipeline {
             tap,
             move || drop(ended),
         )?;
+        if let Some(lines) = &lasting.lines {
+            lines.search_in(config, searched, &driver);
+        }
         let (status, registry) = (Arc::clone(&driver.status), Arc::clone(&driver.registry));
         lasting.registry.store(Some(Arc::clone(&registry)));
         let driver = Arc::new(Mutex::new(driver));
@@ -520,6 +541,9 @@ impl Pipeline {
         deadlines: Deadlines,
         lasting: &mut Lasting,
     ) -> (Result<Outcome, Failure>, Option<Legacy>) {
+        if let Some(lines) = &lasting.lines {
+            lines.rest();
+        }
         let outcome = self.supervisor.end(deadlines).await;
         lasting.series = self.metrics.end();
         let mut driver = self.driver.lock();
@@ -715,80 +739,6 @@ fn ledger_page(registry: &Registry, worst: Option<usize>) -> String {
         None => accounts.sort_by(|a, b| a.name().cmp(&b.name())),
     }
     serde_json::to_string(&accounts).expect("an account has no map with odd keys")
-}
-
-/// Keeps the health checks (the directories that the agent lives from, and the thread that reads), and the metrics of
-/// the ledger.
-async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health, again: bool) {
-    let mut publisher = Publisher::default();
-    let (state, logs) = (health.check("state_dir"), health.check("logs_root"));
-    let pulse = health.heartbeat("logs", STUCK);
-    let mut before = None;
-    let begun = Instant::now();
-    loop {
-        if status.heartbeat_age() < STUCK / 2 {
-            pulse.beat();
-        }
-        publisher.publish(&registry);
-        let starting = again && !status.first_pass_done() && begun.elapsed() < STUCK;
-        let now = (status.state_durable(), status.root_readable() && status.first_pass_done());
-        if before != Some(now) && !starting {
-            before = Some(now);
-            match now.0 {
-                true => state.pass(),
-                false => state.fail(
-                    state_dir_problem(&config.agent.state_dir)
-                        .unwrap_or_else(|| "positions cannot be made durable yet".to_owned()),
-                ),
-            }
-            let problem = if config.logs.reads_pods() { logs_root_problem(&config.logs.root) } else { None };
-            match problem {
-                None if now.1 => logs.pass(),
-                None => logs.fail("the log root has not been listed yet"),
-                Some(problem) => {
-                    warn!(root = %config.logs.root.display(), problem, "the log root cannot be read");
-                    logs.fail(problem);
-                }
-            }
-        }
-        let soon = Duration::from_millis(50);
-        tokio::time::sleep(if now.1 && now.0 { RECHECK } else { soon.max(RECHECK / 8) }).await;
-    }
-}
-
-/// Why checkpoints cannot be kept in `path`; `None` when they can. Makes the directory (mode 0700) if it is missing.
-pub fn state_dir_problem(path: &Path) -> Option<String> {
-    use std::os::unix::fs::DirBuilderExt;
-    let hint =
-        "mount a writable directory there or change [agent] state_dir; until then a restart reads logs again";
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    if let Err(cause) = made {
-        return Some(format!("cannot make {}: {cause}; {hint}", path.display()));
-    }
-    let probe = path.join(format!(".probe-{}", std::process::id()));
-    match std::fs::write(&probe, b"") {
-        Ok(()) => {
-            // Left behind, it would only be an empty file of ours.
-            let _ = std::fs::remove_file(&probe);
-            None
-        }
-        Err(cause) => Some(format!("cannot write in {}: {cause}; {hint}", path.display())),
-    }
-}
-
-/// Why no logs can be found in `path`; `None` when they can.
-pub fn logs_root_problem(path: &Path) -> Option<String> {
-    let hint = match std::fs::read_dir(path) {
-        Ok(_) => return None,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            format!("{cause}; mount the node's /var/log/pods or change [logs] root")
-        }
-        Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
-            format!("{cause}; run as uid 0 (no capability is needed), the kubelet's logs belong to root")
-        }
-        Err(cause) => format!("{cause}; change [logs] root"),
-    };
-    Some(format!("cannot read {}: {hint}", path.display()))
 }
 
 #[cfg(test)]

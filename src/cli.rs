@@ -285,22 +285,60 @@ fn demo(args: &demo::Args) -> anyhow::Result<ExitCode> {
 }
 
 fn tail(args: &tail::Args) -> anyhow::Result<ExitCode> {
-    let dir = match &args.dir {
-        Some(dir) => tail::find_store(dir),
-        None => {
-            let config = ConfigArgs { config: args.config.clone(), set: Vec::new() }.load()?.config;
-            let stores = config.sink.stores();
-            let (name, store) = stores
-                .first()
-                .context("the config has no local store; add [sink.local.main], or name one with --dir")?;
-            store.directory(name, &config.agent.state_dir)
-        }
-    };
+    let from = tail_from(args)?;
     let stop = interrupted()?;
     let on_terminal = std::io::stdout().is_terminal();
     let (mut out, mut notices) = (std::io::stdout().lock(), std::io::stderr());
-    tail::run(args, &dir, tail::Style::of_stdout(), on_terminal, &mut out, &mut notices, &stop)?;
-    Ok(ExitCode::SUCCESS)
+    let style = tail::Style::of_stdout();
+    let found = match from {
+        Lines::Store(dir) => {
+            tail::run(args, &dir, style, on_terminal, &mut out, &mut notices, &stop)?;
+            true
+        }
+        Lines::Agent(agent) => {
+            tail::remote::run(args, &agent, style, on_terminal, &mut out, &mut notices, &stop)?
+        }
+    };
+    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where `tail` has its lines from.
+enum Lines {
+    Store(PathBuf),
+    Agent(tail::Remote),
+}
+
+/// The place that is named; else the store of the config if there is one, else the agent on this machine if it answers.
+fn tail_from(args: &tail::Args) -> anyhow::Result<Lines> {
+    let token = args.token_file.as_deref();
+    if let Some(url) = &args.url {
+        return Ok(Lines::Agent(tail::Remote::new(url, token)?));
+    }
+    if let Some(dir) = &args.dir {
+        return Ok(Lines::Store(tail::find_store(dir)));
+    }
+    let store = || -> anyhow::Result<PathBuf> {
+        let config = ConfigArgs { config: args.config.clone(), set: Vec::new() }.load()?.config;
+        let stores = config.sink.stores();
+        let (name, store) = stores
+            .first()
+            .context("the config has no local store; add [sink.local.main], or name one with --dir")?;
+        Ok(store.directory(name, &config.agent.state_dir))
+    };
+    if args.config.is_some() {
+        return Ok(Lines::Store(store()?));
+    }
+    let asks_agent = args.search || token.is_some();
+    let missing = match store() {
+        Ok(dir) if dir.is_dir() && !asks_agent => return Ok(Lines::Store(dir)),
+        Ok(dir) => dir.display().to_string(),
+        Err(error) => format!("{error:#}"),
+    };
+    let agent = tail::Remote::new(&format!("http://{}", nodewick::ui::config::DEFAULT), token)?;
+    if asks_agent || agent.answers() {
+        return Ok(Lines::Agent(agent));
+    }
+    Err(tail::Error::Neither { store: missing, url: agent.url() }.into())
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {

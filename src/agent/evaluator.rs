@@ -44,7 +44,7 @@ impl Default for Slos {
 }
 
 impl Slos {
-    /// What the page shows.
+    /// The page as it is.
     pub(super) fn report(&self) -> Arc<eval::Report> {
         self.0.load_full()
     }

@@ -19,10 +19,9 @@ use landlock::{
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing::{info, warn};
 
-use crate::ui::config::Listen;
-use crate::ui;
 use crate::config::tree::{Table, Value};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, kube, ui};
+use crate::ui::config::Listen;
 
 /// What is asked of the kernel. An older one grants less; a newer one would forbid what was never tried here.
 const WANTED: ABI = ABI::V6;
@@ -384,16 +383,16 @@ fn etc() -> Vec<PathBuf> {
 
 /// Ports that the process listens on; 0 is any that is free.
 fn ports(loaded: &Loaded) -> Vec<u16> {
-    let mut ports: Vec<u16> =
-        loaded.config.admin.address().ok().flatten().map(|address| address.port()).into_iter().collect();
-    match loaded.config.ui.listen() {
-        Ok(Listen::At(address)) => ports.push(address.port()),
-        Ok(Listen::Auto) if super::ui::in_run(&loaded.config).is_some() => {
-            ports.extend([ui::config::DEFAULT.port(), 0]);
-        }
-        _ => {}
-    }
-    ports
+    let config = &loaded.config;
+    let machines = config.admin.address().ok().flatten().map(|address| address.port());
+    let path_only = config.kube.effective_mode() == kube::Mode::Path;
+    let people = match config.ui.listen() {
+        Ok(Listen::At(address)) => vec![address.port()],
+        // Where its own port is taken it takes a free one, which is what 0 stands for.
+        Ok(Listen::Auto) if config.ui.wanted_in_run(path_only) => vec![ui::config::DEFAULT.port(), 0],
+        _ => Vec::new(),
+    };
+    machines.into_iter().chain(people).collect()
 }
 
 #[cfg(test)]

@@ -48,6 +48,11 @@ pub const RESTART_ONLY: &[Row] = &[
         keep: |running, new| keep(&running.admin.workloads, &mut new.admin.workloads),
     },
     Row {
+        key: "ui.*",
+        why: "who looks at the page must not lose it, and hardening allows the process no other port",
+        keep: |running, new| keep(&running.ui, &mut new.ui),
+    },
+    Row {
         key: "telemetry.*",
         why: "the agent's own logs are set up before everything else",
         keep: |running, new| keep(&running.telemetry, &mut new.telemetry),

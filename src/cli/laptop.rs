@@ -36,6 +36,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if config.red.interval == nodewick::config::red::Config::default().interval {
         config.red.interval = SOON;
     }
+    if config.evaluator.interval == slo::eval::Config::default().interval {
+        config.evaluator.interval = SOON;
+    }
     if !args.scrape.is_empty() || !args.slo.is_empty() {
         // What is read and what is scraped must be of one workload, and objectives are of workloads in namespaces.
         let around = Around::of_process().namespace;
@@ -52,13 +55,13 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let has_stores = !loaded.config.sink.stores().is_empty();
     let state = loaded.config.agent.state_dir.clone();
-    let in_cluster = loaded.config.kube.effective_mode() != kube::Mode::Path
-        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    let path_only = loaded.config.kube.effective_mode() == kube::Mode::Path;
+    let has_page = loaded.config.ui.wanted_in_run(path_only);
     let interrupted = super::interrupted()?;
-    let started = if in_cluster {
-        agent::start(loaded.config)
-    } else {
+    let started = if has_page {
         agent::start_with(loaded.config, Extras::default())
+    } else {
+        agent::start(loaded.config)
     };
     let agent = match started {
         Err(error) if error.is_config() => {

@@ -122,6 +122,12 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         let message = format!("not set: {what} of several clusters could not be told apart in the backend");
         add(Level::Warning, &["agent", "cluster"], message, "set [agent] cluster or NODEWICK_AGENT_CLUSTER");
     }
+    if let Err(message) = config.ui.listen() {
+        add(Level::Error, &["ui", "listen"], message, "write \"auto\", \"off\" or \"127.0.0.1:9465\"");
+    }
+    if let Some(message) = config.ui.token_problem() {
+        add(Level::Error, &["ui", "token"], message, "openssl rand -hex 24 makes a good one");
+    }
     if config.record.fields.0 == Fields::NONE {
         let message = "no field is sent: traces and levels cannot be found from the lines".to_owned();
         add(

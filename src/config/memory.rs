@@ -128,6 +128,11 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
             add("admin".to_owned(), "/metrics/workloads", bytes);
         }
     }
+    if config.ui.is_on(config.ui.wanted_in_run(!has_pods)) {
+        add("ui".to_owned(), "connections and pages that are kept up to date", crate::ui::MEMORY_BOUND);
+        add("ui".to_owned(), "live lines for viewers", crate::live::MEMORY_BOUND);
+        add("ui".to_owned(), "searches", crate::search::MEMORY_BOUND);
+    }
     MemoryBound { terms }
 }
 

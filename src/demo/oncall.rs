@@ -289,7 +289,7 @@ mod tests {
                  \x20          Nobody is to be called.\n\
                  \x20 burn     712 over 1h, 690 over 5m, where 1 is allowed\n\
                  \x20 budget   87.1 % of 30d is left\n\
-                 \x20 routes   /check\\u{{1b}}[2Jout 31\n\
+                 \x20 routes   /check\\x1b[2Jout 31\n\
                  \x20 pods     checkout-a 17; checkout-b 14\n\
                  \x20 logs     {{namespace=\"shop\"}}\n\
                  \x20 runbook  https://example.com/SLOErrorBudgetBurn.md\n\

@@ -38,6 +38,15 @@ impl Annotated {
         (hints.is_some() || sample.is_some()).then(|| Box::new(Self { hints, sample }))
     }
 
+    /// The same, with nothing counted.
+    #[must_use]
+    pub fn quietly(mut self) -> Self {
+        if let Some(sample) = &mut self.sample {
+            sample.dropped = process::uncounted();
+        }
+        self
+    }
+
     /// The fields that must be parsed where `want` are sent.
     pub fn wants(&self, want: Fields) -> Fields {
         // Lines of a trace may inherit their id by request id.

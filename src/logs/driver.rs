@@ -118,6 +118,8 @@ pub struct Driver {
     pub registry: Arc<Registry>,
     /// How the threads fare.
     pub status: Arc<Status>,
+    /// What was kept of files that the kubelet has deleted.
+    pub spill: Arc<Spill>,
     signal: Arc<Signal>,
     stop_reading: Arc<AtomicBool>,
     stop_checkpoints: Arc<AtomicBool>,
@@ -208,7 +210,7 @@ pub fn spawn(
         budget,
         Arc::clone(&signal),
         Arc::clone(&registry),
-        spill,
+        Arc::clone(&spill),
     )
     .with_files(sources)
     .with_tap(tap);
@@ -230,6 +232,7 @@ pub fn spawn(
     Ok(Driver {
         registry,
         status,
+        spill,
         signal,
         stop_reading,
         stop_checkpoints,
@@ -303,7 +306,8 @@ fn held_deleted(config: &Config) -> u64 {
     config.spill.held_deleted.0.min(share)
 }
 
-fn own_pod() -> Option<(String, String)> {
+/// Namespace and name of the pod that this process runs in, as the downward API tells.
+pub fn own_pod() -> Option<(String, String)> {
     let set = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     Some((set("POD_NAMESPACE")?, set("POD_NAME")?))
 }

@@ -90,6 +90,11 @@ impl Inflate {
         Ok(Self { file, device: stat.st_dev, inode: stat.st_ino, state: Mutex::new(state) })
     }
 
+    /// The compressed file.
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.file
+    }
+
     /// The content's facts, with the compressed file's identity.
     pub fn stat(&self) -> Stat {
         #[allow(clippy::unnecessary_cast, reason = "narrower on other architectures")]

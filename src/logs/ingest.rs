@@ -145,6 +145,14 @@ impl LineState {
         Self::new(max_line).with_framing(self.framer.framing())
     }
 
+    /// The same for lines that are read once more, to be shown: nothing is counted.
+    #[must_use]
+    pub fn quietly(mut self) -> Self {
+        self.framer.mute();
+        self.joiner.set_quiet();
+        self
+    }
+
     /// From now on requests are looked for; `found` is what was found before.
     #[must_use]
     pub fn with_requests(self, found: Option<Box<Found>>) -> Self {

@@ -66,6 +66,12 @@ impl Os {
         Self { root, symlink_roots, file_roots, watcher, changed, blind, polled: now }
     }
 
+    /// The same for one look: nothing is watched.
+    pub fn unwatched(root: PathBuf, symlink_roots: Vec<PathBuf>) -> Self {
+        let (changed, polled) = (Arc::default(), Instant::now());
+        Self { root, symlink_roots, file_roots: Vec::new(), watcher: None, changed, blind: true, polled }
+    }
+
     /// Opens files below these directories too, but follows no link there.
     #[must_use]
     pub fn with_file_roots(self, file_roots: Vec<PathBuf>) -> Self {
@@ -135,6 +141,17 @@ pub enum OsFile {
     Plain(OwnedFd),
     /// By its decompressed content.
     Gzip(Box<Inflate>),
+}
+
+impl OsFile {
+    /// When the file was last written to, nanoseconds since the epoch; of a compressed one, when it was compressed.
+    pub fn modified(&self) -> io::Result<u64> {
+        let stat = match self {
+            Self::Plain(fd) => rustix::fs::fstat(fd)?,
+            Self::Gzip(content) => rustix::fs::fstat(content.descriptor())?,
+        };
+        Ok((stat.st_mtime as u64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as u64))
+    }
 }
 
 impl LogFile for OsFile {

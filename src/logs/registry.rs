@@ -75,6 +75,31 @@ impl Registry {
         state.unclaimed.keys().filter(of_files).cloned().collect()
     }
 
+    /// The identity under which a log goes out, or would, when `known` is what is known of it now.
+    pub fn identity(&self, key: &str, known: Arc<Workload>) -> Arc<Workload> {
+        let state = self.state.lock();
+        if let Some(tracked) = state.logs.get(key) {
+            return Arc::clone(&tracked.workload);
+        }
+        // What the operator configures of a file counts at once.
+        let configured = !known.container.is_container() && !known.container.container.is_empty();
+        if configured { known } else { frozen::freeze(known, state.unclaimed.get(key)) }
+    }
+
+    /// True when a log is switched off.
+    pub fn is_excluded(&self, key: &str) -> bool {
+        let state = self.state.lock();
+        state.logs.get(key).is_some_and(|tracked| tracked.excluded)
+            || state.unclaimed.get(key).is_some_and(|mark| mark.excluded)
+    }
+
+    /// Keys of logs that are no container's, followed ones and those that the checkpoint knows.
+    pub fn files(&self) -> HashSet<String> {
+        let state = self.state.lock();
+        let keys = state.logs.keys().map(|key| &**key).chain(state.unclaimed.keys().map(String::as_str));
+        keys.filter(|key| ContainerRef::path_of_key(key).is_some()).map(str::to_owned).collect()
+    }
+
     /// Forgets logs of the checkpoint that are not on disk any more, and tells what was known of them. Those that are
     /// switched off stay, see [`forget_excluded`](Self::forget_excluded), and those of which `may_come_back` says so.
     pub(super) fn forget_unclaimed(&self, may_come_back: impl Fn(&str) -> bool) -> Marks {

@@ -132,7 +132,13 @@ mod tests {
     }
 
     fn report(objectives: Vec<Row>) -> Report {
-        Report { evaluator: true, reason: String::new(), evaluated_unix_ms: Some(7), objectives }
+        Report {
+            evaluator: true,
+            reason: String::new(),
+            compression: 1,
+            evaluated_unix_ms: Some(7),
+            objectives,
+        }
     }
 
     #[test]

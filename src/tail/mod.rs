@@ -1,12 +1,16 @@
-//! `nodewick tail`: what the local store holds, for human eyes, live.
+//! `nodewick tail`: what the local store holds, or what an agent reads, for human eyes, live.
 //!
-//! In: a store's directory and what to select. Out: records as pretty text, as the store's JSON, or as the raw line.
+//! In: a store's directory or an agent's address, and what to select. Out: records as pretty text, as the store's JSON, or
+//! as the raw line.
 //! Invariant: in every form that may reach a terminal, control characters of log text are escaped.
 
 mod escape;
+mod http;
 mod pretty;
+pub mod remote;
 
 pub use escape::{escape, is_unsafe};
+pub use http::{BadRemote, Remote};
 pub use pretty::{Style, write_pretty};
 
 use std::io::{self, Write};
@@ -40,12 +44,32 @@ pub struct Args {
     /// Show only services whose name contains this.
     #[arg(short, long)]
     pub service: Option<String>,
+    /// Show only pods whose name contains this.
+    #[arg(long)]
+    pub pod: Option<String>,
+    /// Show only this container.
+    #[arg(long)]
+    pub container: Option<String>,
     /// Show only lines that match this regular expression.
     #[arg(short, long, value_name = "REGEX")]
     pub grep: Option<Regex>,
-    /// Begin at the first line not older than this (like 5m), rather than with the last lines.
+    /// Begin at the first line not older than this (like 5m), rather than with the last lines. Of a running agent
+    /// (--url) the node's log files are searched first.
     #[arg(long, value_name = "DURATION")]
     pub since: Option<units::Span>,
+    /// Show no line younger than this (like 1m); with --search.
+    #[arg(long, value_name = "DURATION", requires = "search")]
+    pub until: Option<units::Span>,
+    /// Search the log files of the agent's node (live, rotated, compressed, spilled) rather than follow live lines: for
+    /// when the backend is down. Ends with status 1 when nothing is found.
+    #[arg(long, conflicts_with_all = ["dir", "config", "follow"])]
+    pub search: bool,
+    /// Show at most so many records of a search, the newest of each container.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Search no longer than this; at most 60s.
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<units::Span>,
     /// Begin with this many of the last lines that match.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub lines: usize,
@@ -64,6 +88,12 @@ pub struct Args {
     /// Config file of the agent whose local store to read.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Address of a running agent's status page: `http://127.0.0.1:9465`, perhaps through `kubectl port-forward`.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dir", "config"])]
+    pub url: Option<String>,
+    /// File that holds the token of the status page, where it has one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "config"])]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Form of the output.
@@ -115,6 +145,38 @@ pub enum Error {
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    /// Nobody answers, or somebody else.
+    #[error(
+        "cannot reach the agent at {url}: {source}; switch its status page on ([ui] listen = \"127.0.0.1:9465\") and, in a \
+         cluster, run kubectl port-forward to its pod"
+    )]
+    NoAgent {
+        /// Where.
+        url: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent does not answer the question.
+    #[error("{url} answers: {text}")]
+    Refused {
+        /// Where.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// What it says.
+        text: String,
+    },
+    /// There is neither.
+    #[error(
+        "there is no local store ({store}) and no agent listens at {url}; name a store with --dir, or a running agent with \
+         --url (its status page; in a cluster through kubectl port-forward)"
+    )]
+    Neither {
+        /// Where a store was looked for, or why not.
+        store: String,
+        /// Where an agent was looked for.
+        url: String,
+    },
 }
 
 /// The store that `dir` names: itself, or the one below a state directory.
@@ -141,8 +203,10 @@ impl Args {
             level: self.level,
             trace: self.trace.clone(),
             grep: self.grep.clone(),
+            pod: self.pod.clone(),
+            container: self.container.clone(),
             since_unix_nano: since,
-            ..Filter::default()
+            until_unix_nano: None,
         }
     }
 }

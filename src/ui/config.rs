@@ -79,6 +79,12 @@ impl Config {
             .then(|| format!("{length} characters can be guessed: take {LEAST_TOKEN} or more"))
     }
 
+    /// Whether "auto" means a page in `run`: not in a pod, and with nobody to ask for pods.
+    pub fn wanted_in_run(&self, path_only: bool) -> bool {
+        let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+        path_only && !in_pod
+    }
+
     /// True when the process listens; `wanted`: whether "auto" means so.
     pub fn is_on(&self, wanted: bool) -> bool {
         match self.listen() {

@@ -129,6 +129,8 @@ pub struct Joiner {
     closed: Vec<Stretch>,
     ready: Vec<Ready>,
     warming_up: bool,
+    /// Nothing is counted.
+    quiet: bool,
 }
 
 impl Joiner {
@@ -147,7 +149,13 @@ impl Joiner {
             closed: Vec::new(),
             ready: Vec::new(),
             warming_up: false,
+            quiet: false,
         }
+    }
+
+    /// From now on nothing is counted: the lines are read once more.
+    pub fn set_quiet(&mut self) {
+        self.quiet = true;
     }
 
     /// While true, lines are read again only for warmth: nothing is counted.
@@ -379,7 +387,7 @@ impl Joiner {
             framed.original_len = u32::try_from(group.original).unwrap_or(u32::MAX);
         }
         let kind = if group.lines > 1 {
-            if !self.warming_up {
+            if !self.warming_up && !self.quiet {
                 metrics::LOG_MULTILINE.with_label_values(&[group.language.name()]).inc();
             }
             Kind::Joined(group.language)

@@ -209,6 +209,26 @@ impl Chain {
         })
     }
 
+    /// The same rules for records that are read once more, to be shown: nothing is counted.
+    #[must_use]
+    pub fn quietly(mut self) -> Self {
+        let counters = self.drops.iter_mut().map(|(_, counter)| counter);
+        let counters = counters.chain(self.samplers.iter_mut().map(|(_, counter)| counter));
+        let counters = counters.chain(self.dedup.iter_mut().map(|(_, counter)| counter));
+        for counter in counters.chain(self.limiters.iter_mut().map(|(_, counter)| counter)) {
+            *counter = uncounted();
+        }
+        if let Some(redactor) = &mut self.redactor {
+            redactor.count_nothing();
+        }
+        self
+    }
+
+    /// True when redaction may write `text`, or a part of it, in the place of what it covers.
+    pub fn may_write(&self, text: &str) -> bool {
+        self.redactor.as_ref().is_some_and(|redactor| redactor.may_write(text))
+    }
+
     /// True when nothing is configured: records pass untouched.
     #[inline]
     pub fn is_noop(&self) -> bool {
@@ -522,6 +542,11 @@ impl Chain {
         }
         out.push(record);
     }
+}
+
+/// A counter that nobody sees.
+pub(super) fn uncounted() -> IntCounter {
+    IntCounter::new("uncounted", "not exposed").expect("a valid name")
 }
 
 /// A rule's word on a record, for the notes.

@@ -89,6 +89,19 @@ impl Redactor {
         }))
     }
 
+    /// From now on no hit is counted.
+    pub(super) fn count_nothing(&mut self) {
+        self.hits.fill_with(super::uncounted);
+    }
+
+    /// True when what stands in the place of a secret may be `text`, or a part of it.
+    pub(super) fn may_write(&self, text: &str) -> bool {
+        // A text that overlaps with `[REDACTED:…]` has a bracket of it, or lies within.
+        self.own.iter().any(|own| own.replace.is_some())
+            || text.contains(['[', ']'])
+            || self.texts.iter().any(|written| written.contains(text))
+    }
+
     /// Which of the own rules are about a container.
     pub(super) fn scope(&self, workload: &Workload) -> Vec<bool> {
         self.own.iter().map(|rule| rule.when.in_scope(workload)).collect()
