@@ -121,8 +121,8 @@ fn config_problems(text: &str) -> Vec<String> {
     static VARIABLE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)").expect("a regex"));
     let env =
-        VARIABLE.captures_iter(text).map(|found| (found[1].to_owned(), "10.0.0.1".to_owned())).collect();
-    let file = Some(("block".to_owned(), text.to_owned()));
+        VARIABLE.captures_iter(&text).map(|found| (found[1].to_owned(), "10.0.0.1".to_owned())).collect();
+    let file = Some(("block".to_owned(), text.clone().into_owned()));
     match load(&Sources { file, env, host: Some("node-1".into()), ..Sources::default() }) {
         Ok(_) => Vec::new(),
         Err(problems) => vec![problems.to_string()],

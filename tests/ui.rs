@@ -77,11 +77,13 @@ fn text(service: &str, line: u64, at: u64) -> String {
     let request = line / 4;
     let trace = format!("4bf92f3577b34da6a3ce92{:010x}", 0xd000_0000_u64 + request);
     if service == "search" && request.is_multiple_of(25) {
-        return serde_json::json!({"level": 50, "msg": format!("hostile {HOSTILE}"), "traceId": trace}).to_string();
+        return serde_json::json!({"level": 50, "msg": format!("hostile {HOSTILE}"), "traceId": trace})
+            .to_string();
     }
     if line.is_multiple_of(7) {
         let msg = format!("order {request} priced");
-        return serde_json::json!({"level": 30, "msg": msg, "traceId": trace, "orderId": request}).to_string();
+        return serde_json::json!({"level": 30, "msg": msg, "traceId": trace, "orderId": request})
+            .to_string();
     }
     let failed = service == "checkout" && request.is_multiple_of(12);
     let wave = ((request as f64 / 18.0 + at as f64).sin() + 1.2) * (12.0 + 30.0 * at as f64);
@@ -180,7 +182,10 @@ fn extras() -> Extras {
             done.fetch_xor(true, Ordering::Relaxed);
         }),
     };
-    Extras { banner: Some("A make-believe node: what you see is not real.".to_owned()), actions: vec![action] }
+    Extras {
+        banner: Some("A make-believe node: what you see is not real.".to_owned()),
+        actions: vec![action],
+    }
 }
 
 fn start(dir: &Path) -> Agent {

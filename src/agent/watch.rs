@@ -22,7 +22,13 @@ const STUCK: Duration = Duration::from_secs(60);
 
 /// Keeps the health checks (the directories that the agent lives from, and the thread that reads), and the metrics of
 /// the ledger.
-pub(super) async fn watch(config: Config, status: Arc<Status>, registry: Arc<Registry>, health: Health, again: bool) {
+pub(super) async fn watch(
+    config: Config,
+    status: Arc<Status>,
+    registry: Arc<Registry>,
+    health: Health,
+    again: bool,
+) {
     let mut publisher = Publisher::default();
     let (state, logs) = (health.check("state_dir"), health.check("logs_root"));
     let pulse = health.heartbeat("logs", STUCK);

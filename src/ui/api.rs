@@ -54,11 +54,13 @@ struct Follow {
 /// `GET /api/events`: parts of the page, whenever they have changed.
 pub(super) async fn events(State(shown): State<super::State>, RawQuery(query): RawQuery) -> Response {
     let Ok(permit) = std::sync::Arc::clone(&shown.events).try_acquire_owned() else {
-        let text = format!("{EVENTS} pages are being kept up to date already; this one asks again by itself\n");
+        let text =
+            format!("{EVENTS} pages are being kept up to date already; this one asks again by itself\n");
         return plain(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let view = page::View::of(query.as_deref());
-    let follow = Follow { shown, view, sent: BTreeMap::new(), waiting: Vec::new(), beats: 0, _permit: permit };
+    let follow =
+        Follow { shown, view, sent: BTreeMap::new(), waiting: Vec::new(), beats: 0, _permit: permit };
     let mut response = Sse::new(parts(follow)).into_response();
     response.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     response
@@ -107,10 +109,9 @@ async fn body(request: Request) -> Result<Bytes, Response> {
     let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_BYTES));
     match read.await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(plain(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("at most {} KiB are taken\n", BODY_BYTES >> 10),
-        )),
+        Ok(Err(_)) => {
+            Err(plain(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {} KiB are taken\n", BODY_BYTES >> 10)))
+        }
         Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT, "the request took too long\n")),
     }
 }
@@ -187,7 +188,8 @@ pub(super) async fn sign_in(State(shown): State<super::State>, request: Request)
 /// `POST /sign-out`.
 pub(super) async fn sign_out(State(shown): State<super::State>, headers: HeaderMap) -> Response {
     let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    for (name, value) in all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('=')) {
+    for (name, value) in all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='))
+    {
         if name == session::COOKIE {
             shown.guard.sessions().close(value);
         }

@@ -166,11 +166,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The gate as a layer.
-pub(super) async fn gate(
-    State(page): State<super::State>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
+pub(super) async fn gate(State(page): State<super::State>, request: Request<Body>, next: Next) -> Response {
     let path = request.uri().path();
     let checked = match request.uri().authority() {
         // A proxy's request: this is none.
@@ -219,12 +215,24 @@ mod tests {
     #[test]
     fn only_names_that_nobody_else_can_bind_are_answered() {
         let local = guard("127.0.0.1:9465", None);
-        for host in ["localhost", "localhost:9465", "LOCALHOST:31337", "127.0.0.1:1", "127.8.8.8", "[::1]:9465"] {
+        for host in
+            ["localhost", "localhost:9465", "LOCALHOST:31337", "127.0.0.1:1", "127.8.8.8", "[::1]:9465"]
+        {
             assert_eq!(get(&local, "/", &[("host", host)]), Ok(()), "{host}");
         }
         let foreign = [
-            "evil.example", "localhost.evil.example:9465", "127.0.0.1.evil.example", "10.0.0.7:9465", "", "[::1",
-            "[::1]x", "localhost:", "localhost:99999", "localhost:80:80", "[2001:db8::1]:9465", "0x7f000001",
+            "evil.example",
+            "localhost.evil.example:9465",
+            "127.0.0.1.evil.example",
+            "10.0.0.7:9465",
+            "",
+            "[::1",
+            "[::1]x",
+            "localhost:",
+            "localhost:99999",
+            "localhost:80:80",
+            "[2001:db8::1]:9465",
+            "0x7f000001",
         ];
         for host in foreign {
             assert_eq!(get(&local, "/", &[("host", host)]), Err(Refused::Host), "{host:?}");
@@ -252,7 +260,9 @@ mod tests {
         let own = ("x-nodewick", "1");
         assert_eq!(post(&guard, "/api/explain", &[host, own]), Ok(()), "curl sends no origin");
         assert_eq!(post(&guard, "/api/explain", &[host, own, ("origin", "http://localhost:8080")]), Ok(()));
-        for origin in ["http://evil.example", "http://localhost:8081", "null", "http://localhost:8080.evil", ""] {
+        for origin in
+            ["http://evil.example", "http://localhost:8081", "null", "http://localhost:8080.evil", ""]
+        {
             let sent = [host, own, ("origin", origin)];
             assert_eq!(post(&guard, "/api/explain", &sent), Err(Refused::Origin), "{origin:?}");
         }
@@ -284,7 +294,10 @@ mod tests {
         }
         let form = [host, ("origin", "null")];
         assert_eq!(post(&guard, "/sign-in", &form), Ok(()));
-        assert_eq!(post(&guard, "/sign-in", &[host, ("origin", "http://evil.example")]), Err(Refused::Origin));
+        assert_eq!(
+            post(&guard, "/sign-in", &[host, ("origin", "http://evil.example")]),
+            Err(Refused::Origin)
+        );
         let session = guard.sessions().open().expect("random bytes");
         let pair = session.split(';').next().expect("a pair").to_owned();
         assert_eq!(get(&guard, "/", &[host, ("cookie", &format!("other=1; {pair}"))]), Ok(()));

@@ -68,7 +68,9 @@ fn share(value: Value, all: Value) -> f64 {
 fn spark(history: Value, key: String, scale: String) -> String {
     let of = |key: &str| -> Vec<f64> {
         let steps = history.try_iter().into_iter().flatten();
-        steps.map(|step| step.get_attr(key).ok().and_then(|v| f64::try_from(v).ok()).unwrap_or_default()).collect()
+        steps
+            .map(|step| step.get_attr(key).ok().and_then(|v| f64::try_from(v).ok()).unwrap_or_default())
+            .collect()
     };
     words::points(&of(&key), of(&scale).into_iter().fold(0.0, f64::max), 120.0, 24.0)
 }

@@ -143,7 +143,8 @@ mod tests {
         assert_eq!(sessions.enter("wrong"), Entry::Wrong);
         let Entry::Open(cookie) = sessions.enter("correct horse battery") else { panic!("it is right") };
         assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200"), "{cookie}");
-        let value = cookie.strip_prefix("nodewick=").and_then(|rest| rest.split(';').next()).expect("a value");
+        let value =
+            cookie.strip_prefix("nodewick=").and_then(|rest| rest.split(';').next()).expect("a value");
         assert_eq!(value.len(), 64);
         assert!(sessions.is_open("nodewick", value) && !sessions.is_open("other", value));
         assert!(!sessions.is_open("nodewick", "") && !sessions.is_open("nodewick", &"0".repeat(64)));

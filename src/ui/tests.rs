@@ -11,7 +11,8 @@ use tower_service::Service as _;
 use super::*;
 use crate::health::Health;
 use crate::overview::{
-    Burn, Issue, Level, Objective, ObjectiveState, Overview, Point, Service, Sink, Sources, Stream, Target, TargetState,
+    Burn, Issue, Level, Objective, ObjectiveState, Overview, Point, Service, Sink, Sources, Stream, Target,
+    TargetState,
 };
 use crate::scrape::status::Board;
 
@@ -68,7 +69,8 @@ async fn every_answer_forbids_what_the_page_does_not_need() {
                     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
     for path in ["/", "/assets/app.js", "/api/overview", "/api/tail", "/nothing", "/assets/nothing"] {
         let answer = ask(&mut router, get_of(path), "").await;
-        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
+        let header =
+            |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
         assert_eq!(header("content-security-policy").as_deref(), Some(expected), "{path}");
         assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"), "{path}");
         assert_eq!(header("referrer-policy").as_deref(), Some("no-referrer"), "{path}");
@@ -95,7 +97,10 @@ async fn routes_of_others_stand_behind_the_same_gate() {
 async fn a_form_signs_in_and_its_cookie_opens_the_page() {
     let mut router = router_with(Some("correct horse battery"), Extras::default());
     let to_door = ask(&mut router, get_of("/"), "").await;
-    assert_eq!((to_door.status(), to_door.headers()["location"] == "/sign-in"), (StatusCode::SEE_OTHER, true));
+    assert_eq!(
+        (to_door.status(), to_door.headers()["location"] == "/sign-in"),
+        (StatusCode::SEE_OTHER, true)
+    );
     let form = || Request::post("/sign-in").header("host", "localhost:9465").header("origin", "null");
     let wrong = ask(&mut router, form(), "token=guess").await;
     assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
@@ -117,7 +122,10 @@ async fn a_form_signs_in_and_its_cookie_opens_the_page() {
 async fn files_have_a_tag_and_are_sent_once() {
     let mut router = router_with(None, Extras::default());
     let first = ask(&mut router, get_of("/assets/style.css"), "").await;
-    assert_eq!((first.status(), first.headers()["content-type"] == "text/css; charset=utf-8"), (StatusCode::OK, true));
+    assert_eq!(
+        (first.status(), first.headers()["content-type"] == "text/css; charset=utf-8"),
+        (StatusCode::OK, true)
+    );
     let tag = first.headers()["etag"].to_str().expect("text").to_owned();
     let again = ask(&mut router, get_of("/assets/style.css").header("if-none-match", &tag), "").await;
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
@@ -159,7 +167,11 @@ async fn a_button_does_what_its_owner_says_and_shows_it() {
     let mut router = router_with(None, extras);
     let page = text(ask(&mut router, get_of("/"), "").await).await;
     assert!(page.contains("Time runs &lt;60 times&gt; faster."));
-    assert!(page.contains("data-action=\"break-checkout\" aria-pressed=\"false\">Break &lt;checkout&gt;</button>"));
+    assert!(
+        page.contains(
+            "data-action=\"break-checkout\" aria-pressed=\"false\">Break &lt;checkout&gt;</button>"
+        )
+    );
     let forged = Request::post("/api/actions/break-checkout").header("host", "localhost:9465");
     assert_eq!(ask(&mut router, forged, "").await.status(), StatusCode::FORBIDDEN);
     assert_eq!(pressed.load(Ordering::Relaxed), 0);
@@ -179,7 +191,11 @@ async fn pages_that_are_kept_up_to_date_are_bounded_and_get_every_part_once() {
     }
     let refused = ask(&mut router, get_of("/api/events"), "").await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(ask(&mut router, get_of("/"), "").await.status(), StatusCode::OK, "the page itself still loads");
+    assert_eq!(
+        ask(&mut router, get_of("/"), "").await.status(),
+        StatusCode::OK,
+        "the page itself still loads"
+    );
     let mut stream = open.pop().expect("one").into_body().into_data_stream();
     let mut seen = String::new();
     while !seen.contains("event: beat") {
@@ -214,7 +230,14 @@ fn hostile() -> Overview {
             ..Target::default()
         });
     }
-    o.streams.push(Stream { namespace: h(), pod: h(), container: h(), service: h(), restart: 2, ..Stream::default() });
+    o.streams.push(Stream {
+        namespace: h(),
+        pod: h(),
+        container: h(),
+        service: h(),
+        restart: 2,
+        ..Stream::default()
+    });
     o.sinks.push(Sink { name: h(), up: Some(false), last_error: Some(h()), ..Sink::default() });
     for level in [Level::Notice, Level::Degraded, Level::Down] {
         o.issues.push(Issue { level, about: h(), text: h() });
@@ -272,7 +295,12 @@ fn a_page_needs_no_inline_script_or_style_and_shows_what_is_missing() {
     }
     assert_eq!(page.matches("<script").count(), page.matches("<script src=\"/assets/").count() + 1);
     assert!(page.contains("<script type=\"module\" src=\"/assets/app.js\">"));
-    for hint in ["No request seen yet", "Nothing is scraped", "No container log is followed", "Objectives are not judged"] {
+    for hint in [
+        "No request seen yet",
+        "Nothing is scraped",
+        "No container log is followed",
+        "Objectives are not judged",
+    ] {
         assert!(page.contains(hint), "{hint}");
     }
     assert!(!page.contains("cannot be shown"));
@@ -290,8 +318,10 @@ fn streams_stand_in_the_order_that_the_address_asks_for() {
     let picture = Overview { streams, ..Overview::default() };
     let order = |query: Option<&str>| {
         let html = page::whole(&picture, &Extras::default(), &page::View::of(query), false);
-        let mut found: Vec<(usize, &str)> =
-            ["worst", "fast", "late"].into_iter().filter_map(|pod| Some((html.find(&format!("pod-{pod}"))?, pod))).collect();
+        let mut found: Vec<(usize, &str)> = ["worst", "fast", "late"]
+            .into_iter()
+            .filter_map(|pod| Some((html.find(&format!("pod-{pod}"))?, pod)))
+            .collect();
         found.sort_unstable();
         found.into_iter().map(|(_, pod)| pod).collect::<Vec<_>>()
     };
@@ -313,7 +343,10 @@ mod listening {
     fn what_others_can_reach_needs_a_token() {
         let at = |text: &str| Ok(Listen::At(text.parse().expect("an address")));
         assert_eq!(Config::default().listen(), Ok(Listen::Auto));
-        assert_eq!((config("off", None).listen(), config("", None).listen()), (Ok(Listen::Off), Ok(Listen::Off)));
+        assert_eq!(
+            (config("off", None).listen(), config("", None).listen()),
+            (Ok(Listen::Off), Ok(Listen::Off))
+        );
         assert_eq!(config("localhost:80", None).listen(), at("127.0.0.1:80"));
         assert_eq!(config("[::1]:80", None).listen(), at("[::1]:80"));
         for open in ["0.0.0.0:9465", ":9465", "10.0.0.7:9465", "[::]:9465"] {
