@@ -340,7 +340,8 @@ fn typed(block: &Block) -> Vec<(usize, String)> {
         return Vec::new();
     }
     let has_prompt = block.text.lines().any(|line| line.starts_with("$ "));
-    let (mut found, mut open): (Vec<(usize, String)>, Option<(usize, String)>) = (Vec::new(), None);
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let mut open: Option<(usize, String)> = None;
     for (number, line) in block.text.lines().enumerate() {
         let line = match &open {
             None if has_prompt => match line.strip_prefix("$ ") {
