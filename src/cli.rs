@@ -12,6 +12,7 @@ mod explain;
 mod files;
 mod laptop;
 mod migrate;
+mod reference;
 mod shell;
 mod slo;
 mod test;
@@ -104,7 +105,7 @@ enum Verb {
     Completions(shell::Args),
     /// Print the manual page (roff): `nodewick man | man -l -`.
     #[command(hide = true)]
-    Man,
+    Man(shell::ManArgs),
     /// What is wrong with this installation, and how to mend it.
     Doctor(doctor::DoctorArgs),
     /// Where are the logs of a pod or file? Found, read, sent, dropped, and why.
@@ -170,7 +171,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Dashboards(verb) => dashboards::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
-        Verb::Man => shell::man(),
+        Verb::Man(args) => shell::man(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Status(args) => doctor::status(&args),
