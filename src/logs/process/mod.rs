@@ -236,6 +236,7 @@ impl Chain {
         for counter in counters.chain(self.limiters.iter_mut().map(|(_, counter)| counter)) {
             *counter = uncounted();
         }
+        self.recorder.count_nothing();
         if let Some(redactor) = &mut self.redactor {
             redactor.count_nothing();
         }

@@ -154,6 +154,12 @@ impl Recorder {
         below_info && u64::from(record.body.len) <= self.window / 4
     }
 
+    /// From now on nothing is counted.
+    pub(super) fn count_nothing(&mut self) {
+        self.dropped = super::uncounted();
+        self.released = Cause::ALL.map(|_| super::uncounted());
+    }
+
     pub(super) fn count_dropped(&self, records: u64) {
         self.dropped.inc_by(records);
     }
