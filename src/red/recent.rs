@@ -248,7 +248,10 @@ impl Recent {
         // Whoever is not shown keeps its counters, and begins its history anew once it is.
         for (id, _) in found.drain(found.len() - omitted..) {
             if let Some(of) = self.known.get_mut(&id) {
-                *of = Known { last: Totals { buckets: Vec::new(), ..std::mem::take(&mut of.last) }, ..Known::default() };
+                *of = Known {
+                    last: Totals { buckets: Vec::new(), ..std::mem::take(&mut of.last) },
+                    ..Known::default()
+                };
             }
         }
         let services = found.into_iter().map(|(_, service)| service).collect();

@@ -42,7 +42,7 @@ try {
   const plain = await open(1200, 900, { script: false });
   assert.match(await textOf(plain, "#pipeline .flow"), /Log files/);
   assert.ok((await plain.$$("#streams tbody tr")).length >= 0);
-  assert.match(await textOf(plain, "noscript .hint, noscript"), /need script/);
+  assert.match(await textOf(plain, "main noscript"), /need script/);
   await plain.close();
   well("the page stands without script");
 
