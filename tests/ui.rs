@@ -75,7 +75,7 @@ impl Drop for Node {
 /// A pino line. Every tenth of the services' requests has a trace in common; one line in 25 is hostile.
 fn text(service: &str, line: u64, at: u64) -> String {
     let request = line / 4;
-    let trace = format!("4bf92f3577b34da6a3ce92{:010x}", 0xd000_0000_u64 + request);
+    let trace = format!("{:08x}77b34da6a3ce929d0e0e4736", (request + 1).wrapping_mul(2_654_435_761) as u32);
     if service == "search" && request.is_multiple_of(25) {
         return serde_json::json!({"level": 50, "msg": format!("hostile {HOSTILE}"), "traceId": trace})
             .to_string();

@@ -4,7 +4,8 @@
 //! aliases (`?verbose` lists the sub-checks), and `/ledger`: what became of each container log's bytes, as a JSON array
 //! (`?worst=20` for the 20 logs that are most in danger, worst first), and `/sinks`: what each backend last answered when it
 //! did not take a request, `/metrics/workloads`: the last samples of every target, for a Prometheus that scrapes them here, and
-//! further pages of JSON that the wiring gives: `/targets`, what became of each scrape target, `/slos`, how objectives stand.
+//! further pages of JSON that the wiring gives: `/targets`, what became of each scrape target, `/slos`, how objectives stand,
+//! `/overview`, all of it with rates.
 //! Invariants: at most [`CONNECTIONS`] connections at once, none lives longer than [`CONNECTION_LIFE`], and a client
 //! that does not finish its request head is cut off after [`HEAD_TIMEOUT`]. All of them run inside one task.
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 /// Bytes of records that are held until their log is read.
-pub(super) const HELD_BYTES: usize = 3 << 19;
+pub(super) const HELD_BYTES: usize = 4 << 20;
 /// Bytes of records that one search gives out.
 const SHOWN_BYTES: usize = 32 << 20;
 /// Bytes of logs that one search reads.

@@ -40,7 +40,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub const LONGEST: Duration = Duration::from_secs(60);
 /// Most memory that searches take: records held, chunks on their way, a chunk in the stages and what they hold, the
 /// expression's automaton.
-pub const MEMORY_BOUND: u64 = SEARCHES as u64 * (job::HELD_BYTES as u64 + (8 << 20));
+pub const MEMORY_BOUND: u64 = SEARCHES as u64 * (job::HELD_BYTES as u64 + (11 << 19));
 /// Chunks that wait for the client.
 const QUEUE: usize = 4;
 

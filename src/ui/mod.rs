@@ -39,7 +39,7 @@ pub const CONNECTION_LIFE: Duration = Duration::from_secs(900);
 /// Pages that are kept up to date at once; with them and those who watch lines, the page itself always finds a connection.
 pub const EVENTS: usize = 16;
 /// Bodies that are read at once.
-pub const BODIES: usize = 4;
+pub const BODIES: usize = 2;
 /// Most memory that the listener takes: the heads of all connections, some bodies with what is made of them, and the parts of
 /// each page that is kept up to date.
 pub const MEMORY_BOUND: u64 =

@@ -60,12 +60,12 @@ function say(text, lost) {
 }
 
 setInterval(() => {
-  if (lastBeat && Date.now() - lastBeat > 6000) say(`no news for ${Math.round((Date.now() - lastBeat) / 1000)} s`, true);
+  if (source && lastBeat && Date.now() - lastBeat > 6000) say(`no news for ${Math.round((Date.now() - lastBeat) / 1000)} s`, true);
 }, 2000);
 
 // A page that nobody sees asks for nothing.
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) { source?.close(); source = null; } else if (!source) follow();
+  if (document.hidden) { source?.close(); source = null; say("", false); } else if (!source) follow();
 });
 
 /** Sends something that only this page's own script can send. */
