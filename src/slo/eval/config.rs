@@ -22,8 +22,8 @@ pub struct Config {
     /// How many times faster the evaluator's time goes, 1 to 60: at 60 a second counts as a minute, so that an hour's window
     /// is a minute long and `for: 5m` five seconds. For demonstrations and for trying an objective out, never for production:
     /// above 1 every alert says so in its summary, nothing is written to or read from the state directory, what rules record
-    /// goes to no sink, and any [alertmanager.<name>] is refused. Evaluations are at most one a second, and [red] interval
-    /// must be short enough for four samples in five of these minutes: 1s at 60.
+    /// goes to no sink, and no Alertmanager may be configured. Evaluations are at most one a second, and requests must be
+    /// published often enough for four samples in five of these minutes: `interval` of `[red]` 1s at 60.
     pub compression: u32, // 1
 }
 
