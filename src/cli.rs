@@ -12,9 +12,11 @@ mod explain;
 mod files;
 mod laptop;
 mod migrate;
+mod reference;
 mod shell;
 mod slo;
 mod test;
+mod top;
 mod why;
 
 use std::fmt::Write as _;
@@ -39,6 +41,7 @@ const BAD_CONFIG: u8 = 78;
 /// What the first screen says of the verbs that it does not list.
 const MORE: &str = "\
 More verbs (`nodewick <verb> --help`):
+  status       The running agent in some lines; exit 0 ok, 1 degraded, 2 down
   exec         Run a command and ship what it prints, as in a sidecar or a cron job
   test         Run unit tests of processing rules
   alerts       Render alerts about the agent and workloads, their tests and runbooks
@@ -75,6 +78,8 @@ enum Verb {
     Tail(tail::Args),
     /// Validate the config; print its values, where each is from, and the memory bound.
     Check(CheckArgs),
+    /// The running agent, live: streams, services, objectives, targets, sinks.
+    Top(top::TopArgs),
     /// Take log lines through every stage and say what happens to them, and why.
     Explain(explain::Args),
     /// Show the effective config, its JSON schema, or write a first one.
@@ -100,12 +105,13 @@ enum Verb {
     Completions(shell::Args),
     /// Print the manual page (roff): `nodewick man | man -l -`.
     #[command(hide = true)]
-    Man,
+    Man(shell::ManArgs),
     /// What is wrong with this installation, and how to mend it.
     Doctor(doctor::DoctorArgs),
     /// Where are the logs of a pod or file? Found, read, sent, dropped, and why.
     Why(why::WhyArgs),
     /// The running agent on one screen; exit 0 ok, 1 degraded, 2 down.
+    #[command(hide = true)]
     Status(doctor::StatusArgs),
     /// For those who help: `support bundle`.
     #[command(subcommand, hide = true)]
@@ -155,6 +161,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Exec(args) => exec::exec(&args),
         Verb::Demo(args) => demo(&args),
         Verb::Tail(args) => tail(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Check(args) => check(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Config(verb) => config_verbs::run(&verb),
@@ -164,7 +171,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Dashboards(verb) => dashboards::run(&verb),
         Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Completions(args) => shell::completions(&args),
-        Verb::Man => shell::man(),
+        Verb::Man(args) => shell::man(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Status(args) => doctor::status(&args),

@@ -40,6 +40,7 @@ pub mod supervise;
 pub mod tail;
 pub mod telemetry;
 mod tls;
+pub mod top;
 pub mod ui;
 pub mod version;
 pub mod why;

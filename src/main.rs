@@ -5,6 +5,7 @@ mod cli;
 
 use std::process::ExitCode;
 
+#[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

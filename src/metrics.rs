@@ -175,14 +175,20 @@ table! {
     counter SPILL_DAMAGED = "nodewick_spill_damaged_frames_total" [],
         "Spilled frames that could not be read back.";
     counter RECORDS_DROPPED = "nodewick_records_dropped_total" ["reason", "rule"],
-        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup) and rule; the rule annotation is the sample annotation of pods.";
+        "Records that configured processing dropped, by reason (drop, sample, rate_limit, dedup, recorder) and rule; the rule annotation is the sample annotation of pods; reason recorder are lines that the flight recorder held back and nothing released.";
+    gauge RECORDER_HELD_RECORDS = "nodewick_recorder_held_records" [],
+        "Records that the flight recorder holds back.";
+    gauge RECORDER_HELD_BYTES = "nodewick_recorder_held_bytes" [],
+        "Memory of the records that the flight recorder holds back; part of the log data in memory.";
+    counter RECORDER_RELEASED = "nodewick_recorder_released_records_total" ["cause"],
+        "Records that the flight recorder released, by cause: error (of their trace or request), passed (they came after it), neighbour (an error of their trace in another container), death (of the container).";
     counter REDACTIONS = "nodewick_redactions_total" ["rule"],
         "Pieces of text that were redacted before they left the node, by rule.";
     counter RECORDS_LOST = "nodewick_records_lost_total" ["reason"],
         "Records that a required sink refused for good, by reason.";
     // ledger
     gauge LEDGER_BYTES = "nodewick_ledger_bytes" ["state"],
-        "Log file bytes since the start by what became of them (written, sent, in_flight, waiting, dropped, lost): written is the sum of the others and of what is unexplained. Lines dropped or refused count without what the runtime wrote around them.";
+        "Log file bytes since the start by what became of them (written, sent, in_flight, waiting, held, dropped, lost): written is the sum of the others and of what is unexplained. Lines dropped or refused count without what the runtime wrote around them.";
     gauge LEDGER_UNEXPLAINED_BYTES = "nodewick_ledger_unexplained_bytes" [],
         "Bytes written to logs that the ledger cannot account for, as of each log's last rotation; anything but 0 is a bug or a file that was tampered with.";
     gauge LOG_GENERATION_LAG_MAX = "nodewick_log_generation_lag_max" [],

@@ -1,6 +1,6 @@
 //! The demo with the whole agent: a break pages with evidence, mending ends it, and without a break nobody is called.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -112,6 +112,18 @@ impl Running {
     }
 }
 
+/// The status of a POST without a body.
+fn post(address: std::net::SocketAddr, path: &str, header: &str) -> u16 {
+    let mut connection = std::net::TcpStream::connect(address).expect("it listens");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n{header}\r\n"
+    );
+    connection.write_all(head.as_bytes()).expect("written");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("answered");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
 /// The text behind a word at the beginning of a line.
 fn line<'a>(text: &'a str, word: &str) -> &'a str {
     let found = text.lines().find_map(|line| line.trim_start().strip_prefix(word)?.strip_prefix(' '));
@@ -148,7 +160,10 @@ fn a_broken_checkout_pages_with_evidence_and_mending_ends_it() {
     }
     assert!((running.action.active)());
     assert_eq!((running.action.label)(), "mend checkout");
-    (running.action.run)();
+    // As the page's button does it; without the header that only its own script sets, nothing happens.
+    assert_eq!(post(page, "/api/actions/break-checkout", ""), 403);
+    assert_eq!((running.action.label)(), "mend checkout");
+    assert_eq!(post(page, "/api/actions/break-checkout", "x-nodewick: 1\r\n"), 200);
     assert_eq!((running.action.label)(), "break checkout");
     running.said.wait_for("MENDED  checkout");
     let text = running.said.wait_for("OVER  ");

@@ -185,7 +185,7 @@ fn the_terminal_follows_until_one_ends_it() {
     tail.wait_for(&tail.out, "order 17 password=[REDACTED:password]\n");
     site.append(&line(3, "order 18 taken"));
     tail.wait_for(&tail.out, "order 18 taken\n");
-    let _ = site.agent.terminate();
+    site.agent.kill();
     tail.wait_for(&tail.notices, "is gone");
     // Ctrl-C.
     let pid = Pid::from_raw(i32::try_from(tail.child.id()).expect("an id")).expect("an id");

@@ -115,7 +115,7 @@ fn a_drop_rule_needs_all_its_conditions() {
         r.http_status = 204;
     };
     log.line(1.0, "get /health", matching);
-    assert_eq!((log.out.len(), log.dropped.drop, log.dropped.bytes), (0, 1, [11, 0, 0, 0, 0]));
+    assert_eq!((log.out.len(), log.dropped.drop, log.dropped.bytes), (0, 1, [11, 0, 0, 0, 0, 0]));
     log.line(1.0, "get /orders", matching);
     log.line(1.0, "put /ready", matching);
     log.line(1.0, "get /ready", |r| (r.http_status, r.severity) = (500, Severity::INFO));

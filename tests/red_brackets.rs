@@ -1,116 +1,17 @@
 //! Latency objectives of scraped workloads: exact where the histogram has a bucket at the threshold, else counted against the
 //! buckets on both sides of it, and never beside access lines that tell it exactly.
 
+#[path = "support/red.rs"]
+mod rig;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nodewick::data::access::{AccessTap, Request};
-use nodewick::data::batch::Span;
-use nodewick::data::position::{Generation, Position};
 use nodewick::data::sample::{
     BucketSpan, Counts, Histogram, MetricKind, NO_TIME, Origin, OriginKind, Page, Sample,
 };
-use nodewick::data::workload::{ContainerRef, Identify, Identity, PathIdentity, Workload};
-use nodewick::red::{About, Config, Kind, LogTap, Matcher, Red, Slo};
-
-const MS: u64 = 1_000_000;
-const KEY: &str = "shop_api-d994d45d6-5h9zr_uid/app/0";
-
-fn instance(pod: &str) -> Arc<Workload> {
-    let container = ContainerRef {
-        namespace: "shop".into(),
-        pod: pod.into(),
-        uid: "uid".into(),
-        container: "app".into(),
-        restart: 0,
-    };
-    let mut directory = PathIdentity { cluster: "c".into(), node: "n".into(), environment: None };
-    match directory.identify(&container, Default::default()) {
-        Identity::Known(known) => known,
-        Identity::Pending => unreachable!("a path is always known"),
-    }
-}
-
-fn at(offset: u64) -> Position {
-    Position { generation: Generation { device: 1, inode: 2, head: 3 }, offset, ..Position::default() }
-}
-
-/// A log that is written and read.
-struct Log {
-    tap: LogTap,
-    workload: Arc<Workload>,
-    key: Arc<str>,
-    offset: u64,
-    text: Vec<u8>,
-    requests: Vec<Request>,
-}
-
-impl Log {
-    fn new(red: &Red) -> Self {
-        Self {
-            tap: red.tap(),
-            workload: instance("api-d994d45d6-5h9zr"),
-            key: KEY.into(),
-            offset: 0,
-            text: Vec::new(),
-            requests: Vec::new(),
-        }
-    }
-
-    fn text(&mut self, text: &str) -> Span {
-        let start = self.text.len();
-        self.text.extend_from_slice(text.as_bytes());
-        Span::new(start, self.text.len())
-    }
-
-    fn line(&mut self, method: &str, route: &str, status: u16, nano: Option<u64>) {
-        let (method, route) = (self.text(method), self.text(route));
-        let time_unix_nano = 1_700_000_000_000 * MS + self.offset * MS;
-        let request = Request {
-            offset: self.offset,
-            time_unix_nano,
-            method,
-            route,
-            status,
-            duration_nano: nano,
-            ..Request::default()
-        };
-        self.offset += 100;
-        self.requests.push(request);
-    }
-
-    fn hand_over(&mut self) {
-        self.tap.count(&self.key, &self.workload, &self.requests, &self.text, at(self.offset));
-        self.requests.clear();
-        self.text.clear();
-    }
-}
-
-/// All samples by name and labels, less those that every series of the test has.
-fn samples(page: &Page) -> BTreeMap<String, f64> {
-    let mut all = BTreeMap::new();
-    for sample in &page.samples {
-        let mut labels: Vec<String> = page
-            .labels_of(sample)
-            .iter()
-            .map(|label| (page.text(label.name), page.text(label.value)))
-            .filter(|(name, _)| {
-                !matches!(*name, "cluster" | "node" | "namespace" | "workload" | "pod" | "service")
-            })
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        labels.sort();
-        let name = format!("{}{{{}}}", page.text(sample.name), labels.join(","));
-        assert_eq!(all.insert(name.clone(), sample.value), None, "twice in the page: {name}");
-    }
-    all
-}
-
-fn tick(red: &mut Red, seconds: i64) -> BTreeMap<String, f64> {
-    let mut page = Page::default();
-    red.tick(1_700_000_000_000 + seconds * 1000, &mut page);
-    samples(&page)
-}
+use nodewick::red::{About, Config, Kind, Matcher, Red, Slo};
+use rig::{Log, MS, samples, tick};
 
 fn red(config: &Config) -> Red {
     Red::new(config, None)

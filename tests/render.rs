@@ -40,6 +40,18 @@ fn committed_doctor_reference_equals_its_rendering() {
     committed("docs/reference/doctor.md", &nodewick::doctor::reference());
 }
 
+/// The tree of verbs is the program's own; it prints the page itself.
+#[test]
+fn committed_command_line_reference_equals_its_rendering() {
+    let output = assert_cmd::Command::cargo_bin("nodewick")
+        .expect("built")
+        .args(["man", "--markdown"])
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    committed("docs/reference/cli.md", &String::from_utf8(output.stdout).expect("text"));
+}
+
 #[test]
 fn committed_runbooks_equal_their_rendering() {
     use nodewick::slo::{config::Defaults, render};

@@ -736,3 +736,5 @@ mod traces;
 mod places;
 #[path = "tail/pods.rs"]
 mod pods;
+#[path = "tail/recorder.rs"]
+mod recorder;

@@ -49,6 +49,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("doctor", 6),
     ("inspect", 6),
     ("migrate", 6),
+    // It shows sizes as `config` does.
+    ("top", 6),
     // Its page explains lines.
     ("agent", 7),
     // It asks what `doctor` knows.
@@ -366,7 +368,14 @@ fn documents_name_metrics_that_exist() {
 fn links_of_documents_lead_somewhere() {
     let mut documents = files("docs", &[".md"]);
     documents.extend(files("deploy", &[".md"]));
-    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
+    let top = [
+        "README.md",
+        "alerts/README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ];
     documents.extend(top.map(PathBuf::from));
     let mut findings = Vec::new();
     for path in documents.into_iter().filter(|path| root().join(path).exists()) {

@@ -416,7 +416,7 @@ fn the_first_screen_shows_eight_verbs_at_most() {
         "completions",
         "man",
     ];
-    for verb in all.iter().chain(&["doctor", "why", "status", "support", "version"]) {
+    for verb in all.iter().chain(&["doctor", "why", "status", "support", "version", "top"]) {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}: {help}");
     }
 }
@@ -467,7 +467,8 @@ fn a_diff_shows_what_each_stage_changed_and_which_rule_did_it() {
     let output = nodewick(&args).write_stdin(lines).output().expect("runs");
     let expected = r#"record  {"sev":"error","reqId":"r-77","order":"o-123","password":"hunter2"}
   frame       CRI; 2 parts joined  148 → 67 bytes
-    - 2026-11-22T14:42:13.000000001Z stderr P {"sev":"error","reqId":"r-77","order":"o-123",\n2026-11-22T14:42:13.000000001Z stderr F "password":"hunter2"}
+    - 2026-11-22T14:42:13.000000001Z stderr P {"sev":"error","reqId":"r-77","order":"o-123",
+    - 2026-11-22T14:42:13.000000001Z stderr F "password":"hunter2"}
     + {"sev":"error","reqId":"r-77","order":"o-123","password":"hunter2"}
     + stream = stderr
     + time = 2026-11-22T14:42:13.000000001Z

@@ -193,7 +193,13 @@ fn a_backend_that_takes_nothing_is_named_with_its_words() {
     let status = node.until(&["status"], "is down");
     assert_eq!(status.code, 1, "{}", status.out);
     assert!(status.out.starts_with("degraded  nodewick "), "{}", status.out);
-    status.line("‼ loki.main is down; its lines are kept and tried again");
+    let problem =
+        status.out.lines().find(|line| line.starts_with("‼ loki.main is down")).expect("it is said");
+    assert!(
+        problem.starts_with("‼ loki.main is down; its lines are kept and tried again; it said "),
+        "{problem}"
+    );
+    assert!(problem.ends_with(" ago: status 429: ingestion rate limit exceeded for user fake"), "{problem}");
     node.loki.set_fault(None);
     assert_eq!(node.until(&["why", "checkout-0"], "flowing: 1 line sent").code, 0);
     let status = node.until(&["status"], "1 line delivered");

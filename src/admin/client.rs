@@ -67,7 +67,8 @@ impl Client {
         let deadline = Instant::now() + TIMEOUT;
         let mut connection = TcpStream::connect_timeout(&self.address, Duration::from_secs(2))?;
         connection.set_write_timeout(Some(TIMEOUT))?;
-        write!(connection, "GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        connection.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         let mut piece = vec![0; 64 << 10];
         loop {

@@ -50,7 +50,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long after the stop the last look at RED waits for the thread that reads logs.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Text of a page of RED or the host above which its memory is given back.
+/// What a page of RED or the host may leave behind for the next one; above it all of its memory is given back.
 const LARGE_PAGE: usize = 1 << 20;
 
 /// What the thread is told.
@@ -439,7 +439,7 @@ impl Worker {
 
     /// The page is made anew next time; one that was large leaves no memory behind.
     fn done_with_page(&mut self) {
-        if self.page.arena.capacity() > LARGE_PAGE {
+        if self.page.held() > LARGE_PAGE {
             self.page = Page::default();
         }
         self.page.clear();

@@ -29,11 +29,12 @@ pub use pages::reference;
 const HEADER: &str = "# Rendered by `nodewick alerts render`; change the code, not this file.\n";
 
 /// What can be rendered alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
     /// Rule files for Prometheus, Mimir, VictoriaMetrics.
     Rules,
     /// The same as a `PrometheusRule` of the Prometheus operator.
+    #[value(name = "prometheusrule")]
     PrometheusRule,
     /// Rule file for Loki's ruler.
     Loki,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use nodewick::alerts;
 
 use super::ConfigArgs;
@@ -22,34 +22,11 @@ pub(super) struct RenderArgs {
     out: OutArgs,
     /// Write these parts only.
     #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Part>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Part {
-    Rules,
-    Prometheusrule,
-    Loki,
-    Tests,
-    Runbooks,
-}
-
-impl From<Part> for alerts::Part {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Rules => Self::Rules,
-            Part::Prometheusrule => Self::PrometheusRule,
-            Part::Loki => Self::Loki,
-            Part::Tests => Self::Tests,
-            Part::Runbooks => Self::Runbooks,
-        }
-    }
+    only: Vec<alerts::Part>,
 }
 
 pub(super) fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
     let Verb::Render(args) = verb;
     let config = args.config.load()?.config;
-    let parts: Vec<alerts::Part> = args.only.iter().map(|part| (*part).into()).collect();
-    let rendered = alerts::files(&config.slo.defaults, &parts);
-    args.out.hand_over(&rendered)
+    args.out.hand_over(&alerts::files(&config.slo.defaults, &args.only))
 }

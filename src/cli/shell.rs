@@ -4,13 +4,20 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, ValueEnum};
 
-use super::{Cli, print};
+use super::{Cli, print, reference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The shell.
     #[arg(value_enum)]
     shell: Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// Markdown with every verb, flag, exit code and variable, instead of roff.
+    #[arg(long)]
+    markdown: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +47,10 @@ pub(super) fn completions(args: &Args) -> anyhow::Result<ExitCode> {
     print(&String::from_utf8_lossy(&out))
 }
 
-pub(super) fn man() -> anyhow::Result<ExitCode> {
+pub(super) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    if args.markdown {
+        return print(&reference::markdown(command()));
+    }
     let mut out = Vec::new();
     clap_mangen::Man::new(command().after_help("")).render(&mut out)?;
     print(&String::from_utf8_lossy(&out))

@@ -1,7 +1,7 @@
 //! The account of one container log: what was written, and what became of each byte.
 //!
 //! In: what the reading thread sees of the files ([`Sight`]) and what the ledger knows of the rest. Out: an
-//! [`Account`], a snapshot in which written = sent + in flight + waiting + dropped + lost + unexplained.
+//! [`Account`], a snapshot in which written = sent + in flight + waiting + held + dropped + lost + unexplained.
 //! Invariants: everything but what is seen of the files comes from the ledger and balances exactly; what is seen is
 //! measured on its own, so that a remainder means bytes that nobody can explain. A snapshot taken while the log is
 //! read may be off by what is between two steps; the remainder is therefore settled at each rotation.
@@ -173,7 +173,8 @@ impl Flow {
             let of = Loss::ALL.iter().zip(&totals.lost).filter(|(loss, _)| loss.is_unread() || !unread);
             of.map(|(_, tally)| tally.bytes).sum::<u64>()
         };
-        Self { seen_bytes: totals.read_bytes + lost(true), lost_bytes: lost(false) }
+        let recorder = totals.held.bytes + totals.dropped[Dropping::Recorder as usize].bytes;
+        Self { seen_bytes: totals.read_bytes + recorder + lost(true), lost_bytes: lost(false) }
     }
 
     /// What came since `before`; all of it when the log was begun anew meanwhile.
@@ -217,6 +218,15 @@ pub struct Sums {
     /// What configured processing dropped, in the order of [`Dropping::ALL`].
     #[serde(serialize_with = "by_dropping")]
     pub dropped: Drops,
+    /// Bytes that the flight recorder holds back.
+    #[serde(rename = "held_bytes", skip_serializing_if = "is_zero")]
+    pub held: u64,
+    /// Records that it holds back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_records: u64,
+    /// Records that it held back and released.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub released_records: u64,
     /// What is lost, in the order of [`Loss::ALL`].
     #[serde(serialize_with = "by_loss")]
     pub lost: [Tally; Loss::COUNT],
@@ -241,6 +251,9 @@ impl Sums {
             waiting: sight.waiting.load(Ordering::Relaxed),
             spilled: sight.spilled.load(Ordering::Relaxed),
             dropped: totals.dropped,
+            held: totals.held.bytes,
+            held_records: totals.held.records,
+            released_records: totals.released_records,
             lost: totals.lost,
             unexplained: sight.unexplained.load(Ordering::Relaxed),
             delivered_records: totals.delivered_records,
@@ -262,7 +275,7 @@ impl Sums {
     }
 
     fn explained(&self) -> u64 {
-        self.sent + self.in_flight + self.waiting + self.dropped_bytes() + self.lost_bytes()
+        self.sent + self.in_flight + self.waiting + self.held + self.dropped_bytes() + self.lost_bytes()
     }
 
     /// What was written less everything that is accounted for: what [`Sight::set_unexplained`] is to be told at a
@@ -274,7 +287,7 @@ impl Sums {
     /// These sums when the log is forgotten: whatever is not settled by now can only be found again as a remainder.
     #[must_use]
     pub fn closed(mut self) -> Self {
-        (self.in_flight, self.waiting, self.spilled) = (0, 0, 0);
+        (self.in_flight, self.waiting, self.spilled, self.held, self.held_records) = (0, 0, 0, 0, 0);
         self.unexplained = self.remainder();
         self
     }
@@ -287,6 +300,9 @@ impl std::ops::AddAssign<&Sums> for Sums {
         self.in_flight += other.in_flight;
         self.waiting += other.waiting;
         self.spilled += other.spilled;
+        self.held += other.held;
+        self.held_records += other.held_records;
+        self.released_records += other.released_records;
         for (sum, more) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += more;
         }
@@ -399,6 +415,10 @@ pub fn sort_worst_first(accounts: &mut [Account]) {
             .cmp(&(a.generation_lag, a.sums.waiting))
             .then_with(|| a.name().cmp(&b.name()))
     });
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 fn by_reason<S: Serializer>(

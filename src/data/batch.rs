@@ -83,6 +83,8 @@ impl Marks {
     pub const REDACTED: Self = Self(8);
     /// What was redacted is a secret by a built-in rule: a key, a token, a password.
     pub const SECRET: Self = Self(16);
+    /// The flight recorder let it through, since its request failed or its container died.
+    pub const RELEASED: Self = Self(32);
 
     /// Adds the marks of `other`.
     pub fn insert(&mut self, other: Self) {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::batch::Batch;
 use super::budget::Signal;
 use super::position::Position;
-use super::tally::{Dropping, Drops, Tally};
+use super::tally::{Dropping, Drops, Recorded, Tally};
 
 /// Why lines were lost: refused for good by the backend. Each is a value of `reason` in the loss counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,18 +141,33 @@ pub struct Totals {
     pub dropped_in_flight_bytes: u64,
     /// Log file bytes handed out and not yet settled.
     pub in_flight_bytes: u64,
+    /// What the flight recorder holds now.
+    pub held: Tally,
+    /// Records that it held and released.
+    pub released_records: u64,
+    /// Held bytes that stretches entered earlier still count as theirs: the next ones count less.
+    pub held_elsewhere_bytes: u64,
 }
 
 impl Totals {
     /// Bytes that every required sink took: those committed that were neither dropped nor refused.
     pub fn sent_bytes(&self) -> u64 {
-        let dropped = Tally::sum(&self.dropped).bytes - self.dropped_in_flight_bytes;
+        let taken = self.taken_bytes();
+        taken - self.held_elsewhere_bytes.min(taken)
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        // What the flight recorder drops was in no stretch any more.
+        let recorder = self.dropped[Dropping::Recorder as usize].bytes;
+        let dropped = Tally::sum(&self.dropped).bytes - recorder - self.dropped_in_flight_bytes;
         self.committed_bytes - dropped - self.refused_bytes()
     }
 
     /// Bytes on their way: handed out, not settled, not dropped.
     pub fn moving_bytes(&self) -> u64 {
-        self.in_flight_bytes - self.dropped_in_flight_bytes
+        let moving = self.in_flight_bytes - self.dropped_in_flight_bytes;
+        let elsewhere = self.held_elsewhere_bytes - self.held_elsewhere_bytes.min(self.taken_bytes());
+        moving - elsewhere.min(moving)
     }
 
     /// Bytes that sinks refused for good.
@@ -220,6 +235,9 @@ impl Ledger {
         let seq = {
             let mut state = self.state.lock();
             let seq = state.base + state.in_flight.len() as u64;
+            let held = state.totals.held_elsewhere_bytes.min(source_bytes);
+            state.totals.held_elsewhere_bytes -= held;
+            let source_bytes = source_bytes - held;
             state.totals.in_flight_bytes += source_bytes;
             state.totals.read_bytes += source_bytes;
             let dropped_bytes = state.place_dropped(source_bytes);
@@ -246,6 +264,27 @@ impl Ledger {
             state.totals.dropped[index].records += tally.records;
             state.dropped[index] += tally.bytes;
         }
+    }
+
+    /// Counts what the flight recorder did in a stretch that is about to be [issued](Self::issue). That stretch is
+    /// issued with the bytes of what was released on top of its own; those of what was taken are left out of it here.
+    pub fn count_recorded(&self, recorded: &Recorded) {
+        let mut state = self.state.lock();
+        let totals = &mut state.totals;
+        totals.held += recorded.taken;
+        totals.held_elsewhere_bytes += recorded.taken.bytes;
+        for gone in [recorded.released, recorded.dropped] {
+            totals.held.records = totals.held.records.saturating_sub(gone.records);
+            totals.held.bytes = totals.held.bytes.saturating_sub(gone.bytes);
+        }
+        totals.released_records += recorded.released.records;
+        totals.dropped_records += recorded.dropped.records;
+        totals.dropped[Dropping::Recorder as usize] += recorded.dropped;
+    }
+
+    /// The flight recorder holds this of what stands before the position that this ledger began at.
+    pub fn adopt_held(&self, held: Tally) {
+        self.state.lock().totals.held += held;
     }
 
     /// Counts bytes of the log file that are lost before they were read. For what a sink refuses see

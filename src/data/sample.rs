@@ -238,6 +238,16 @@ impl Page {
         self.histograms.clear();
     }
 
+    /// Bytes that the page holds, filled or not; those of native histograms are not in it.
+    pub fn held(&self) -> usize {
+        self.arena.capacity()
+            + self.families.capacity() * size_of::<Family>()
+            + self.samples.capacity() * size_of::<Sample>()
+            + self.labels.capacity() * size_of::<Label>()
+            + self.exemplars.capacity() * size_of::<Exemplar>()
+            + self.histograms.capacity() * size_of::<Histogram>()
+    }
+
     /// The bytes of a span; UTF-8 once the page has been parsed.
     #[inline]
     pub fn bytes(&self, span: Span) -> &[u8] {

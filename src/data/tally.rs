@@ -46,14 +46,16 @@ pub enum Dropping {
     Dedup,
     /// An annotation says that the log is not shipped. It was never read: bytes are known, records are not.
     Excluded,
+    /// The flight recorder held it back and nothing released it.
+    Recorder,
 }
 
 impl Dropping {
     /// Number of reasons.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// Every reason, in the order of sums by reason.
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Drop, Self::Sample, Self::RateLimit, Self::Dedup, Self::Excluded];
+        [Self::Drop, Self::Sample, Self::RateLimit, Self::Dedup, Self::Excluded, Self::Recorder];
 
     /// The reason as a label value.
     pub const fn name(self) -> &'static str {
@@ -63,8 +65,20 @@ impl Dropping {
             Self::RateLimit => "rate_limit",
             Self::Dedup => "dedup",
             Self::Excluded => "excluded",
+            Self::Recorder => "recorder",
         }
     }
+}
+
+/// What the flight recorder did in one step. What is taken and what is let go are the same lines, at different times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// Held back.
+    pub taken: Tally,
+    /// Sent on after all.
+    pub released: Tally,
+    /// Given up: their time is over.
+    pub dropped: Tally,
 }
 
 /// What configured processing dropped, in the order of [`Dropping::ALL`].

@@ -204,6 +204,8 @@ pub struct Handling {
     pub sample: Option<f64>,
     /// Name of a multiline mode: `off`, `auto`, or a language.
     pub multiline: Option<String>,
+    /// Whether the flight recorder holds its debug lines back; `None`: as configured.
+    pub recorder: Option<bool>,
 }
 
 /// Answers who wrote a log. Implemented by the path-only directory here and by the Kubernetes watch.

@@ -184,7 +184,9 @@ impl OnCall {
         if let Some(page) = self.page {
             line(
                 "mend",
-                &format!("the button at http://{page}/, or: curl -X POST http://{page}/api/actions/{action}"),
+                &format!(
+                    "the button at http://{page}/, or: curl -X POST -H 'x-nodewick: 1' http://{page}/api/actions/{action}"
+                ),
             );
         }
         out.push_str(&rule);
@@ -299,7 +301,7 @@ mod tests {
                  \x20          http://127.0.0.1:9465/?trace=aa02\n\
                  \x20          nodewick tail --no-follow --trace aa03 --dir /tmp/d/state\n\
                  \x20          http://127.0.0.1:9465/?trace=aa03\n\
-                 \x20 mend     the button at http://127.0.0.1:9465/, or: curl -X POST \
+                 \x20 mend     the button at http://127.0.0.1:9465/, or: curl -X POST -H 'x-nodewick: 1' \
                  http://127.0.0.1:9465/api/actions/break-checkout\n\
                  {rule}\n"
             )

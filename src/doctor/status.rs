@@ -1,7 +1,7 @@
 //! `nodewick status`: the running agent on one screen.
 //!
 //! In: its health pages, its metrics, its targets and its worst logs. Out: text or JSON, and a [`State`] that is the exit code.
-//! Invariant: six requests, nothing else; what the agent does not say is not shown.
+//! Invariant: seven requests, nothing else; what the agent does not say is not shown.
 
 use std::fmt::Write as _;
 
@@ -13,6 +13,7 @@ use crate::admin::client::{Client, Sample};
 use crate::config::memory::Human;
 use crate::data::clock;
 use crate::scrape::status::{Row, State as Target};
+use crate::sink::said::Said;
 use crate::slo::eval;
 
 /// How the agent is.
@@ -43,6 +44,9 @@ pub struct Sink {
     pub delivered: u64,
     /// Records that it refused for good, or samples that it did not get.
     pub lost: u64,
+    /// What it said last when it did not take a request, and how many seconds ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// It takes samples.
     pub of_samples: bool,
     /// Bytes that wait for it.
@@ -250,6 +254,13 @@ pub fn look(client: Client) -> Screen {
             return screen;
         }
     }
+    let said = client.get("/sinks").ok().filter(|page| page.status == 200);
+    let said: Vec<Said> = said.and_then(|page| serde_json::from_str(&page.body).ok()).unwrap_or_default();
+    for own in said {
+        if let Some(sink) = screen.sinks.iter_mut().find(|sink| sink.sink == own.sink) {
+            sink.said = Some(own);
+        }
+    }
     screen.judge(&metrics);
     if let Ok(page) = client.get("/ledger?worst=3")
         && let Ok(mut behind) = serde_json::from_str::<Vec<Behind>>(&page.body)
@@ -317,6 +328,7 @@ impl Screen {
                 } else {
                     records("lost")
                 },
+                said: None,
                 of_samples,
                 queue_bytes: queues.iter().map(|queue| sum(metrics, queue, of)).fold(0.0, f64::max) as u64,
             });
@@ -328,7 +340,11 @@ impl Screen {
         for sink in self.sinks.iter().filter(|sink| !sink.up) {
             let what =
                 if sink.of_samples { "samples wait in memory" } else { "lines are kept and tried again" };
-            self.problems.push(format!("{} is down; its {what}", sink.sink));
+            let mut problem = format!("{} is down; its {what}", sink.sink);
+            if let Some(said) = &sink.said {
+                let _ = write!(problem, "; it said {} ago: {}", age(said.age_seconds), said.error);
+            }
+            self.problems.push(problem);
         }
         let left = sum(metrics, "nodewick_log_time_to_loss_min_seconds", |_| true);
         let is_behind = sum(metrics, "nodewick_log_generation_lag_max", |_| true) > 0.0;
@@ -520,12 +536,14 @@ mod tests {
         screen.problems.clear();
         screen.state = State::Ok;
         screen.fill(&samples(page), 1100.0);
+        let said = r#"{"sink":"loki.main","error":"HTTP 503","unix_seconds":1088,"age_seconds":12}"#;
+        screen.sinks[0].said = serde_json::from_str(said).ok();
         screen.judge(&samples(page));
         assert_eq!(screen.state, State::Degraded);
         assert_eq!(
             screen.text(Colour(false)),
             "degraded  nodewick 0.1.0 at 127.0.0.1:1, up 1m 40s\n\
-             ‼ loki.main is down; its lines are kept and tried again\n\
+             ‼ loki.main is down; its lines are kept and tried again; it said 12s ago: HTTP 503\n\
              ‼ unread logs are deleted in 1m 30s at this rate\n\
              \n\
              logs        2 followed; since the start 2 KiB written, 1 KiB sent, 0B in flight, 1 KiB waiting\n\

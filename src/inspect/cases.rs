@@ -90,7 +90,7 @@ const CASE_KEYS: [&str; 11] = [
 ];
 
 /// Expectations about fields, as `[record] fields` and the docs name them.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "body",
     "level",
     "trace_id",
@@ -108,6 +108,7 @@ const FIELDS: [&str; 17] = [
     "repeated",
     "truncated",
     "trace_inherited",
+    "released",
 ];
 const OTHERS: [&str; 5] = ["kept", "dropped_by", "contains", "lacks", "redacted"];
 
@@ -462,6 +463,7 @@ fn field_of(story: &Story, field: &str) -> String {
         "repeated" => record.repeated.to_string(),
         "truncated" => story.is(Marks::TRUNCATED).to_string(),
         "trace_inherited" => story.is(Marks::TRACE_INHERITED).to_string(),
+        "released" => story.is(Marks::RELEASED).to_string(),
         _ => {
             let found = fields_of(record, text).into_iter().find(|(name, _)| *name == field);
             found.map(|(_, value)| value).unwrap_or_default()

@@ -31,7 +31,8 @@ pub fn problems(found: &[Problem], indent: &str) -> String {
 const SHOWN: usize = 400;
 
 /// Marks and their names.
-const MARKS: [(Marks, &str); 4] = [
+const MARKS: [(Marks, &str); 5] = [
+    (Marks::RELEASED, "released by the flight recorder"),
     (Marks::TRACE_INHERITED, "trace id inherited from an earlier line of the same request"),
     (Marks::TRUNCATED, "cut at [logs] max_line"),
     (Marks::LOSSY, "bytes that are not UTF-8 were replaced"),
@@ -143,6 +144,11 @@ pub(super) fn words(step: &Decision) -> String {
         Verdict::NoMatch => "does not match".to_owned(),
         Verdict::Kept => "matches, kept".to_owned(),
         Verdict::Dropped => "matches, dropped".to_owned(),
+        Verdict::Held if step.kind == Kind::Recorder => {
+            "held back by the flight recorder: sent if a line of its trace is an error or the container dies"
+                .to_owned()
+        }
+        Verdict::Released => "released by the flight recorder: its trace or request failed".to_owned(),
         Verdict::Held => "a copy of the line before: held until it is known how many follow".to_owned(),
         Verdict::Folded => "a copy: the one that is sent counts it".to_owned(),
         Verdict::Redacted(1) => "replaced text in 1 place".to_owned(),
@@ -277,6 +283,7 @@ pub(super) fn verdict(step: &Decision) -> &'static str {
         Verdict::Dropped => "dropped",
         Verdict::Held => "held",
         Verdict::Folded => "folded",
+        Verdict::Released => "released",
         Verdict::Redacted(_) => "redacted",
     }
 }

@@ -474,7 +474,7 @@ impl<'a> Pipeline<'a> {
             Kind::Drop => process.drop.keys().nth(rule).map(String::as_str),
             Kind::Sample => process.sample.keys().nth(rule).map(String::as_str),
             Kind::Limit => process.limit.keys().nth(rule).map(String::as_str),
-            Kind::Dedup | Kind::Annotation => None,
+            Kind::Dedup | Kind::Recorder | Kind::Annotation => None,
             Kind::Redact => Some(self.settings.chain.redaction(rule)),
         };
         name.unwrap_or_default().to_owned()

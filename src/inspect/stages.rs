@@ -11,14 +11,16 @@ use serde_json::{Value as Json, json};
 use super::explain::{shown, verdict, words};
 use super::marked;
 pub use super::marked::Part;
-use super::{Decision, Kind, Seen, Story, fields_of, text_of, time};
+use super::{Decision, Kind, Seen, Story, Verdict, fields_of, text_of, time};
 use crate::data::batch::{Fields, Marks, Record};
 use crate::data::workload::Workload;
 use crate::tail::Style;
 
-/// Characters of a text that are shown around its first change.
+/// Characters of a line that are shown around its first change.
 const SHOWN: usize = 400;
-/// Characters shown before the first change, where a text is cut.
+/// Lines of a text that are shown.
+const LINES: usize = 16;
+/// Characters shown before the first change, where a line is cut.
 const BEFORE: usize = 80;
 
 /// How a stage left the record.
@@ -194,7 +196,10 @@ pub fn stages(story: &Story, sent: Fields) -> Vec<Stage> {
         let mut next = with(seen);
         next.fields.extend(identity(&story.workload, Fields::ALL));
         walk.now = before;
-        walk.step("annotations", None, None, next);
+        // Where they switch the log off, that is all there is to say.
+        if !story.handling.off {
+            walk.step("annotations", None, None, next);
+        }
         walk.now = with(seen);
     }
     if seen.record.marks.contains(Marks::TRACE_INHERITED)
@@ -214,6 +219,10 @@ pub fn stages(story: &Story, sent: Fields) -> Vec<Stage> {
         if decision.kind == Kind::Dedup && repeated > 0 {
             let mut next = walk.now.clone();
             next.set("repeated", repeated.to_string());
+            walk.step(name, Some(decision.name()), Some((*decision).clone()), next);
+        } else if decision.verdict == Verdict::Released {
+            let mut next = walk.now.clone();
+            next.set("released", "true");
             walk.step(name, Some(decision.name()), Some((*decision).clone()), next);
         } else {
             walk.decide(name, decision, is_dropped);
@@ -404,14 +413,14 @@ fn one(out: &mut String, stage: &Stage, style: Style) {
     out.push('\n');
     if let Some(text) = &stage.text {
         let old = text.parts.iter().map(|part| (part.at, part.before.len()));
-        line(out, '-', &text.before, &old.collect::<Vec<_>>(), style);
+        text_lines(out, '-', &text.before, &old.collect::<Vec<_>>(), style);
         let mut shift = 0_isize;
         let new = text.parts.iter().map(|part| {
             let at = part.at.saturating_add_signed(shift);
             shift += part.after.len() as isize - part.before.len() as isize;
             (at, part.after.len())
         });
-        line(out, '+', &text.after, &new.collect::<Vec<_>>(), style);
+        text_lines(out, '+', &text.after, &new.collect::<Vec<_>>(), style);
     }
     for change in &stage.fields {
         let (sign, value) = match (&change.before, &change.after) {
@@ -437,7 +446,33 @@ fn paint(text: &str, code: &str, style: Style) -> String {
     if style.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// A text with its changed stretches marked, cut around the first of them.
+/// A text with its changed stretches marked, line by line.
+fn text_lines(out: &mut String, sign: char, text: &str, marks: &[(usize, usize)], style: Style) {
+    let mut begin = 0;
+    for (count, own) in text.split('\n').enumerate() {
+        if count == LINES {
+            let more = text[begin..].split('\n').count();
+            let _ = writeln!(
+                out,
+                "    {} … and {more} more lines",
+                paint(&sign.to_string(), colour(sign), style)
+            );
+            return;
+        }
+        let end = begin + own.len();
+        let within = marks.iter().filter(|(from, len)| *from < end && from + len > begin);
+        let within: Vec<(usize, usize)> = within
+            .map(|(from, len)| {
+                let (from, to) = ((*from).max(begin), (from + len).min(end));
+                (from - begin, to - from)
+            })
+            .collect();
+        line(out, sign, own, &within, style);
+        begin = end + 1;
+    }
+}
+
+/// One line of it, cut around its first change.
 fn line(out: &mut String, sign: char, text: &str, marks: &[(usize, usize)], style: Style) {
     let _ = write!(out, "    {} ", paint(&sign.to_string(), colour(sign), style));
     let first = marks.first().map_or(0, |(at, _)| *at);

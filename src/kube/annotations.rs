@@ -116,6 +116,13 @@ pub const TABLE: &[Row] = &[
         read: read_multiline,
     },
     Row {
+        key: "flight-recorder",
+        values: "`on`, `off` (also `true`, `false`)",
+        default: "`[process.recorder]`",
+        what: "Whether debug and trace lines are held back until a line of their trace is an error, or the container dies.",
+        read: read_recorder,
+    },
+    Row {
         key: "tenant",
         values: "one of `[kube] tenants`",
         default: "the sink's own",
@@ -133,6 +140,7 @@ enum Value {
     /// `None`: every line.
     Sample(Option<f64>),
     Multiline(String),
+    Recorder(bool),
     Tenant(String),
     /// Fluent Bit's word about one stream or both.
     Exclude(Option<Stream>, bool),
@@ -249,6 +257,10 @@ impl Annotations {
                 .flatten(),
             multiline: self.find(container, |value| match value {
                 Value::Multiline(mode) => Some(mode.clone()),
+                _ => None,
+            }),
+            recorder: self.find(container, |value| match value {
+                Value::Recorder(on) => Some(*on),
                 _ => None,
             }),
         }
@@ -460,6 +472,14 @@ fn read_logs(value: &str, _: &[String]) -> Result<Value, Wrong> {
         "on" | "true" => Ok(Value::Logs(true)),
         "off" | "false" => Ok(Value::Logs(false)),
         _ => Err(Wrong::new("is neither on nor off, so the logs are shipped", "write \"on\" or \"off\"")),
+    }
+}
+
+fn read_recorder(value: &str, _: &[String]) -> Result<Value, Wrong> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" => Ok(Value::Recorder(true)),
+        "off" | "false" => Ok(Value::Recorder(false)),
+        _ => Err(Wrong::new("is neither on nor off, so it holds nothing back", "write \"on\" or \"off\"")),
     }
 }
 

@@ -47,6 +47,7 @@ fn every_key_does_what_it_says() {
             ("nodewick.dev/trace-field", "my.trace"),
             ("nodewick.dev/sample", "10%"),
             ("nodewick.dev/multiline", r"start=^\d{4}-"),
+            ("nodewick.dev/flight-recorder", "on"),
         ],
         &[],
     );
@@ -57,6 +58,7 @@ fn every_key_does_what_it_says() {
         trace_field: Some("my.trace".into()),
         sample: Some(0.1),
         multiline: Some(r"start=^\d{4}-".into()),
+        recorder: Some(true),
     };
     assert_eq!(found, expected);
     let (found, problems) = said(&[("nodewick.dev/tenant", "team-a")], &[]);
@@ -69,6 +71,12 @@ fn values_are_read_as_people_write_them() {
     for (value, off) in [("off", true), (" Off ", true), ("false", true), ("on", false), ("true", false)] {
         assert_eq!(handling(&[("nodewick.dev/logs", value)], &[]).off, off, "{value}");
     }
+    for (value, on) in [("on", true), ("TRUE", true), ("off", false), (" false ", false)] {
+        assert_eq!(handling(&[("nodewick.dev/flight-recorder", value)], &[]).recorder, Some(on), "{value}");
+    }
+    let both =
+        handling(&[("nodewick.dev/flight-recorder.api", "off")], &[("nodewick.dev/flight-recorder", "on")]);
+    assert_eq!(both.recorder, Some(false), "the container's own word stands before its namespace's");
     for (value, share) in [
         ("0.25", Some(0.25)),
         ("10%", Some(0.1)),
@@ -152,7 +160,7 @@ fn a_malformed_value_is_told_with_its_place_and_fix() {
         (
             "scrape",
             "x\r\ny",
-            r#"scrape = "x\r\ny": there is no such annotation; there are logs, parser, level-field, trace-field, sample, multiline, tenant"#,
+            r#"scrape = "x\r\ny": there is no such annotation; there are logs, parser, level-field, trace-field, sample, multiline, flight-recorder, tenant"#,
         ),
     ] {
         assert_eq!(wrong(key, value), expected);

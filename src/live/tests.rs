@@ -1,3 +1,5 @@
+//! The hub by its promises: order, filters, what is left out is told, nothing waits, secrets are covered.
+
 use std::sync::mpsc;
 
 use futures_util::FutureExt as _;

@@ -17,6 +17,7 @@ use crate::metrics;
 pub struct Annotated {
     hints: Option<Hints>,
     sample: Option<Sample>,
+    recorder: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,7 +36,9 @@ impl Annotated {
             threshold: (share * 18_446_744_073_709_551_616.0) as u64,
             dropped: metrics::RECORDS_DROPPED.with_label_values(&["sample", "annotation"]),
         });
-        (hints.is_some() || sample.is_some()).then(|| Box::new(Self { hints, sample }))
+        let recorder = handling.recorder;
+        let any = hints.is_some() || sample.is_some() || recorder.is_some();
+        any.then(|| Box::new(Self { hints, sample, recorder }))
     }
 
     /// The same, with nothing counted.
@@ -51,7 +54,13 @@ impl Annotated {
     pub fn wants(&self, want: Fields) -> Fields {
         // Lines of a trace may inherit their id by request id.
         let needs = Fields::TRACE_ID.with(Fields::REQUEST_ID);
-        if self.sample.is_some() { want.with(needs) } else { want }
+        let want = if self.sample.is_some() { want.with(needs) } else { want };
+        if self.recorder == Some(true) { want.with(process::RECORDER_WANTS) } else { want }
+    }
+
+    /// Whether the flight recorder is on, where annotations say it.
+    pub fn recorder(&self) -> Option<bool> {
+        self.recorder
     }
 
     /// How lines are read, where annotations say it.

@@ -202,6 +202,7 @@ impl LineState {
 
     /// Takes what annotations say of lines, from the next line on.
     pub fn set_annotated(&mut self, annotated: Option<Box<Annotated>>) {
+        self.process.set_recorder(annotated.as_ref().and_then(|annotated| annotated.recorder()));
         self.annotated = annotated;
     }
 
@@ -261,6 +262,7 @@ impl LineState {
         self.framer.next_generation();
         self.joiner.next_generation();
         self.inheritance.clear();
+        settings.chain.drop_held(&mut self.process);
         self.process.reset();
     }
 
@@ -275,6 +277,7 @@ impl LineState {
         self.finish(settings, workload, arena, 0, records);
         self.framer.begin_anew();
         self.inheritance.clear();
+        settings.chain.drop_held(&mut self.process);
         self.process.reset();
     }
 
@@ -574,6 +577,10 @@ impl LineState {
             }
         }
         if framed.known {
+            let keeps = |annotated: &Annotated| annotated.keeps(workload, &record, arena);
+            if (ANNOTATED || !settings.chain.is_noop()) && self.annotated.as_deref().is_none_or(keeps) {
+                settings.chain.relearn(&mut self.process, workload, record, arena);
+            }
             return 0;
         }
         if let Some(seen) = &mut self.seen {
@@ -584,10 +591,11 @@ impl LineState {
         if ANNOTATED && self.is_sampled_out(settings, workload, arena, &record) {
             return 1;
         }
-        if settings.chain.is_noop() {
+        if settings.chain.is_noop() && !(ANNOTATED && self.process.wants_recorder()) {
             records.push(record);
             return 0;
         }
+        self.process.set_apart(framed.carried);
         let mut dropped = settings.chain.apply(&mut self.process, workload, arena, record, records);
         if self.process.pinned() == Some(framed.offset) {
             self.process_skipping = framed.skipping;
@@ -782,5 +790,6 @@ fn is_id(segment: &[u8]) -> bool {
             && segment.iter().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(b))
 }
 
+mod recorder;
 #[cfg(test)]
 mod tests;

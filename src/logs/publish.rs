@@ -82,6 +82,7 @@ fn publish_sums(node: &Sums) {
         ("sent", node.sent),
         ("in_flight", node.in_flight),
         ("waiting", node.waiting),
+        ("held", node.held),
         ("dropped", node.dropped_bytes()),
         ("lost", node.lost_bytes()),
     ] {

@@ -16,6 +16,7 @@ mod open;
 mod park;
 mod protect;
 mod read;
+mod recorder;
 mod tap;
 
 use std::collections::{HashMap, HashSet};
@@ -180,6 +181,8 @@ pub struct Tail<E: Env> {
     next_ahead: usize,
     /// Logs that are gone, and how far they are counted is still remembered.
     absent: tap::Absent,
+    /// What flight recorders hold, of all logs.
+    recorders: recorder::Recorders,
 }
 
 impl<E: Env> Tail<E> {
@@ -235,6 +238,7 @@ impl<E: Env> Tail<E> {
             scratch: Vec::new(),
             next_ahead: 0,
             absent: tap::Absent::default(),
+            recorders: recorder::Recorders::default(),
         }
     }
 
@@ -274,6 +278,7 @@ impl<E: Env> Tail<E> {
         }
         let behind = self.tap.is_some() && self.count_behind();
         let more = self.read_round(now) || behind;
+        self.follow_recorders();
         self.ship();
         if ticks && self.tap.is_some() {
             self.count_ahead();

@@ -355,8 +355,8 @@ impl<'a> Log<'a> {
         if taken.at_horizon {
             return Ok(false);
         }
-        self.long = bytes == 0 && (got as u64) < left;
-        if bytes == 0 && !self.long || bytes == 0 && got == most && self.long && most > CHUNK {
+        let was_long = std::mem::replace(&mut self.long, bytes == 0);
+        if bytes == 0 && (was_long || got as u64 == left) {
             // What is left is the piece of a line.
             return Ok(self.leave_file(job, left));
         }

@@ -1,3 +1,5 @@
+//! Searches over real files: rotated, compressed, spilled; against a plain look at the same lines; what must not be shown.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;

@@ -15,7 +15,7 @@ const APP_TIME_TOLERANCE_NANOS: u64 = 1_000_000_000;
 /// Keys, in this order: `time` (RFC 3339, nine digits of fraction, UTC), `cluster`, `namespace`, `pod`,
 /// `container` (for a log file its group), `filename` (of a log file), `restart`, `node`, `service_name`, `env`, `stream`, `level`, `trace_id`, `span_id`, `request_id`,
 /// `http_method`, `http_route`, `url_path`, `http_status` (number), `duration_ms` (number), `app_time`, `labels`
-/// (object), the marks (`trace_inherited`, `lossy`, `redacted`: `true`; `original_len`, `repeated`: numbers) and
+/// (object), the marks (`trace_inherited`, `lossy`, `redacted`: `true`; `recorder`: `released`; `original_len`, `repeated`: numbers) and
 /// last `line`. What is unknown is left out. `fields` selects the keys that [`FIELD_NAMES`] names (`http_route`
 /// brings `url_path`); the others always go.
 ///
@@ -119,6 +119,10 @@ fn write_marks(record: &Record, fields: Fields, out: &mut Vec<u8>) {
                 write_key(key, out);
                 out.extend_from_slice(b"true");
             }
+        }
+        if record.marks.contains(Marks::RELEASED) {
+            write_key("recorder", out);
+            out.extend_from_slice(b"\"released\"");
         }
         if record.marks.contains(Marks::TRUNCATED) {
             write_number("original_len", u64::from(record.original_len), out);

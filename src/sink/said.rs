@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::data::clock;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Characters of a text that are kept.
 const LONGEST: usize = 240;
@@ -17,7 +17,7 @@ const LONGEST: usize = 240;
 static LAST: Mutex<BTreeMap<String, (Instant, u64, String)>> = Mutex::new(BTreeMap::new());
 
 /// What a sink's backend last said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     /// Kind and name of the sink.
     pub sink: String,

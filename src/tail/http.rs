@@ -47,12 +47,12 @@ pub enum BadRemote {
     )]
     ClearText(String),
     /// The token's file.
-    #[error("--token-file {path}: {source}")]
+    #[error("--token-file {path}: {cause}")]
     Token {
         /// Which.
         path: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -83,7 +83,7 @@ impl Remote {
                 if !is_local {
                     return Err(BadRemote::ClearText(url.to_owned()));
                 }
-                let failed = |source| BadRemote::Token { path: path.display().to_string(), source };
+                let failed = |cause| BadRemote::Token { path: path.display().to_string(), cause };
                 let text = std::fs::read_to_string(path).map_err(failed)?;
                 if text.trim().contains(char::is_control) {
                     return Err(failed(io::Error::other("a token has one line")));

@@ -147,14 +147,14 @@ pub enum Error {
     Output(io::Error),
     /// Nobody answers, or somebody else.
     #[error(
-        "cannot reach the agent at {url}: {source}; switch its status page on ([ui] listen = \"127.0.0.1:9465\") and, in a \
+        "cannot reach the agent at {url}: {cause}; switch its status page on ([ui] listen = \"127.0.0.1:9465\") and, in a \
          cluster, run kubectl port-forward to its pod"
     )]
     NoAgent {
         /// Where.
         url: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The agent does not answer the question.
     #[error("{url} answers: {text}")]

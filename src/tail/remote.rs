@@ -145,7 +145,7 @@ fn follow(
             }
             Ok(Err(refusal)) if !connected_before => return Err(refused(remote, refusal)),
             Ok(Err(refusal)) => refusal.text,
-            Err(source) if !connected_before => return Err(Error::NoAgent { url: remote.url(), source }),
+            Err(cause) if !connected_before => return Err(Error::NoAgent { url: remote.url(), cause }),
             Err(error) => error.to_string(),
         };
         screen.say(&format!("the connection to {} is gone ({cause}); connecting again", remote.url()));
@@ -227,7 +227,7 @@ fn search(
     if let Some(timeout) = args.timeout {
         add(&mut path, "timeout", &timeout.to_string());
     }
-    let lost = |source| Error::NoAgent { url: remote.url(), source };
+    let lost = |cause| Error::NoAgent { url: remote.url(), cause };
     let mut stream = remote.get(&path).map_err(lost)?.map_err(|refusal| refused(remote, refusal))?;
     let mut found: Vec<(String, String)> = Vec::new();
     let (mut bytes, mut searched) = (0, None);

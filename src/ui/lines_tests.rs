@@ -1,3 +1,5 @@
+//! The two routes over real connections, and the terminal against them.
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::find::{Found, Known, Question};
 use super::verdict::{Facts, judge};
 use super::{Account, Answer, Container, Files, Flow, Pod, Sink, Target, files, letters, lines, metrics};
@@ -19,17 +17,10 @@ use crate::doctor::Site;
 use crate::logs::env::{Env, OpenError};
 use crate::logs::os::Os;
 use crate::sink::loki;
+use crate::sink::said::Said;
 
 /// Between two looks at a backlog.
 const SECOND_LOOK: Duration = Duration::from_millis(1200);
-
-/// A refusal as `/sinks` tells it.
-#[derive(Debug, Deserialize)]
-struct Said {
-    sink: String,
-    error: String,
-    age_seconds: u64,
-}
 
 /// What the agent says.
 #[derive(Default)]

@@ -33,6 +33,10 @@ pub struct Count {
     pub bytes: u64,
 }
 
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 /// What became of one container log, as `/ledger` tells it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -67,6 +71,15 @@ pub struct Account {
     pub waiting_bytes: u64,
     /// Those of them that are spilled.
     pub spilled_bytes: u64,
+    /// Bytes that the flight recorder holds back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_bytes: u64,
+    /// Records that it holds back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_records: u64,
+    /// Records that it held back and released.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub released_records: u64,
     /// What configured processing dropped, by reason.
     pub dropped: BTreeMap<String, Count>,
     /// What is lost, by reason.

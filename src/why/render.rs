@@ -126,6 +126,18 @@ impl Container {
                     account.tenant.as_ref().map(|name| format!(", tenant {name}")).unwrap_or_default();
                 row("service", format!("{}{guess}{environment}{tenant}", account.service_name));
             }
+            let recorded = account.dropped.get("recorder").map_or(0, |count| count.records);
+            if account.held_records + account.released_records + recorded > 0 {
+                row(
+                    "recorder",
+                    format!(
+                        "{} debug lines held back ({}), {} released, {recorded} dropped when their time was over",
+                        account.held_records,
+                        Human(account.held_bytes),
+                        account.released_records,
+                    ),
+                );
+            }
             if !account.dropped.is_empty() {
                 row("dropped", counts(&account.dropped));
             }

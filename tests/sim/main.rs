@@ -12,6 +12,7 @@ mod entrance;
 mod loki;
 mod oracle;
 mod plan;
+mod recorder;
 mod red;
 mod rows;
 mod run;

@@ -158,6 +158,9 @@ impl Oracle {
         });
         self.open += 1;
         self.figures.written += 1;
+        if crate::recorder::is_debug(&self.lines[self.lines.len() - 1].text) {
+            self.excuse(self.lines.len() - 1, "held back");
+        }
         self.lines.len() - 1
     }
 

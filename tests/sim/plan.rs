@@ -240,4 +240,6 @@ pub struct Outcome {
     pub requests_counted: u64,
     /// Requests whose bytes were gone before they could be counted again.
     pub requests_missed: u64,
+    /// Debug lines that an error had to bring out, and that arrived.
+    pub released: u64,
 }

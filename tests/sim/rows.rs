@@ -10,7 +10,7 @@ use crate::world::{Events, MILLI, SECOND};
 use crate::{METRICS, attempt};
 
 /// Runs `change` over seeds and looks at each outcome.
-fn over(seeds: std::ops::Range<u64>, change: impl Fn(&mut Plan), look: impl Fn(&Outcome)) {
+pub fn over(seeds: std::ops::Range<u64>, change: impl Fn(&mut Plan), look: impl Fn(&Outcome)) {
     let _shared = METRICS.read();
     for seed in seeds {
         let plan = || {

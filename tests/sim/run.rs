@@ -14,9 +14,7 @@ use nodewick::data::delivery::Fanout;
 use nodewick::data::workload::PathIdentity;
 use nodewick::logs::checkpoint::{Marks, Store};
 use nodewick::logs::disk::Disk;
-use nodewick::logs::ingest::Settings;
 use nodewick::logs::keeper::Keeper;
-use nodewick::logs::process::Chain;
 use nodewick::logs::registry::Registry;
 use nodewick::logs::spill::{self, Spill};
 use nodewick::logs::tail::{Next, Options, Start, Tail};
@@ -269,10 +267,11 @@ impl Sim {
 
     fn finish(mut self) -> Result<Outcome, String> {
         let agent = self.agent.as_ref().expect("settled");
-        if agent.budget.held() != 0 {
+        if agent.budget.held() != 0 && !self.plan.nature.recorder {
             return Err(format!("{} bytes of the budget are held by nobody", agent.budget.held()));
         }
         let mut world = self.world.lock();
+        self.outcome.released = crate::recorder::check(&self.plan.nature, &agent.registry, &world.oracle)?;
         let marks = agent.registry.marks();
         for (key, mark) in &marks {
             world.oracle.check_position(key, &mark.position, true);
@@ -648,11 +647,7 @@ impl Sim {
         let registry = Registry::new(marks);
         let signal = Arc::<Signal>::default();
         let budget = Budget::new(self.plan.memory, Arc::clone(&signal));
-        let settings = Settings::new(
-            Fields::ALL,
-            Chain::compile(&nodewick::logs::process::Config::default()).expect("no rules"),
-            MAX_LINE,
-        );
+        let settings = crate::recorder::settings(&self.plan.nature, MAX_LINE);
         let keeper = Keeper::new(Arc::clone(&registry), Arc::clone(&spill), settings.warm_up_reach(), store);
         let inbox = Inbox::default();
         let entrance =

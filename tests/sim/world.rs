@@ -69,6 +69,8 @@ pub struct Nature {
     pub copies: u64,
     /// One line in four is that of a request.
     pub requests: bool,
+    /// Every other line with a request id is a debug line, and the flight recorder is on.
+    pub recorder: bool,
     /// One line in so many is longer than a fragment.
     pub long: u64,
     /// One write in so many is seen in two pieces.
@@ -97,6 +99,7 @@ impl Default for Nature {
             pace: (20 * MILLI, 200 * MILLI),
             copies: 12,
             requests: true,
+            recorder: false,
             long: 15,
             torn: 12,
             poison: 0,

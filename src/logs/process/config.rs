@@ -13,11 +13,11 @@ use std::str::FromStr;
 use serde::de::{Error as _, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::data::units::{Percent, Rate, Span};
+use crate::data::units::{ByteSize, Percent, Rate, Span};
 
 /// Processing of records between parsing and sending. Everything is off until it is configured.
 ///
-/// Order: drop, sample, dedup, limit, redact. Conditions see the line as the container wrote it.
+/// Order: drop, sample, recorder, dedup, limit, redact. Conditions see the line as the container wrote it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -30,6 +30,9 @@ pub struct Config {
     pub dedup: Option<Dedup>,
     /// Rules that let at most so many records a second through, for each value of a key: `[process.limit.pods]`.
     pub limit: BTreeMap<String, Limit>,
+    /// Holds debug and trace lines back until something goes wrong. Off unless switched on here, or by the annotation
+    /// `nodewick.dev/flight-recorder: "on"` of a pod or namespace.
+    pub recorder: Recorder,
     /// Replaces secrets before anything leaves the node.
     pub redact: Redact,
 }
@@ -145,6 +148,27 @@ with_conditions! {
         pub by: Sameness,
     }
 
+    /// The flight recorder: lines of level debug and trace are held in memory instead of being sent. They go out when
+    /// a line of their trace or request is an error, or their container dies; else they are dropped and counted. The
+    /// conditions say which lines are held where `on = true`; where the annotation says on, all are.
+    pub struct Recorder {
+        /// Holds lines of containers whose annotations say nothing of it. Default false.
+        #[serde(default)]
+        pub on: bool,
+        /// How far back it reaches in each container, in bytes of its log: `64KiB` to `16MiB`. Default `1MiB`. Twice as
+        /// much is read again at a start. 4096 lines are held at most.
+        #[serde(default = "one_mib")]
+        pub window: ByteSize,
+        /// How long before an error a line may have been written, by the lines' own time: `1s` to `1h`. Default `10m`.
+        /// Loki takes lines up to an hour behind their stream's newest.
+        #[serde(default = "ten_minutes")]
+        pub age: Span,
+        /// Memory of all held lines on the node, out of `[agent] memory` and at most a quarter of it. Default `8MiB`.
+        /// When it is spent, the container that holds most gives up its oldest lines.
+        #[serde(default = "eight_mib")]
+        pub memory: ByteSize,
+    }
+
     /// A redaction rule of your own.
     pub struct RedactRule {
         /// Regular expression (linear time, `regex` crate syntax) of what to replace: `'cust-[0-9]{8}'`.
@@ -184,6 +208,41 @@ fn by_service() -> List<Key> {
 
 fn ten_seconds() -> Span {
     Span::secs(10)
+}
+
+fn ten_minutes() -> Span {
+    Span::secs(600)
+}
+
+fn one_mib() -> ByteSize {
+    ByteSize::mib(1)
+}
+
+fn eight_mib() -> ByteSize {
+    ByteSize::mib(8)
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            on: false,
+            window: one_mib(),
+            age: ten_minutes(),
+            memory: eight_mib(),
+            namespace: List::default(),
+            pod: List::default(),
+            container: List::default(),
+            service: List::default(),
+            stream: None,
+            level: List::default(),
+            contains: List::default(),
+            regex: None,
+            http_method: List::default(),
+            http_route: List::default(),
+            url_path: List::default(),
+            http_status: List::default(),
+        }
+    }
 }
 
 /// What has a rate limit of its own.

@@ -6,7 +6,8 @@
 //! logs see [`limit`]), so a replay that first reads from [`Chain::warm_up_start`] without shipping gives the
 //! identical records.
 //!
-//! The order: what is dropped costs nothing further; deduplication stands before the limits, as its counts must
+//! The order: what is dropped costs nothing further; what the flight recorder holds neither begins a run of copies
+//! nor ends one, and what it releases goes on behind deduplication; deduplication stands before the limits, as its counts must
 //! be the same in every replay and limits are not; redaction comes last, so that conditions and comparisons see
 //! what the container wrote and only what leaves the node is searched. The copy that deduplication holds back
 //! is raw text in memory, and is redacted when it goes on.
@@ -14,6 +15,8 @@
 pub mod config;
 pub mod dedup;
 pub mod limit;
+pub mod recorder;
+mod recording;
 mod redact;
 pub(in crate::logs) mod rules;
 mod sample;
@@ -30,6 +33,10 @@ pub(super) use self::sample::draw;
 
 use self::dedup::{BLOCK_BYTES, Fate, Folder, Memory};
 use self::limit::Limiter;
+use self::recorder::{Cause, Counts, Recorder, Ring};
+pub use self::recording::Failed;
+use self::recording::Recording;
+pub(super) use self::recording::WANTS as RECORDER_WANTS;
 use self::redact::{KeyState, Redactor};
 use self::rules::When;
 use self::sample::Sampler;
@@ -52,6 +59,7 @@ pub struct Chain {
     samplers: Vec<(Sampler, IntCounter)>,
     dedup: Option<(Folder, IntCounter)>,
     limiters: Vec<(Limiter, IntCounter)>,
+    recorder: Recorder,
     redactor: Option<Redactor>,
 }
 
@@ -91,8 +99,8 @@ impl std::ops::AddAssign for Dropped {
 
 impl From<Dropped> for Drops {
     fn from(dropped: Dropped) -> Self {
-        // What is excluded never comes here.
-        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup, 0];
+        // What is excluded or recorded never comes here.
+        let records = [dropped.drop, dropped.sample, dropped.rate_limit, dropped.dedup, 0, 0];
         std::array::from_fn(|n| Tally { records: u64::from(records[n]), bytes: dropped.bytes[n] })
     }
 }
@@ -105,6 +113,12 @@ pub struct LogState {
     scope: Option<Box<Scope>>,
     warming_up: bool,
     notes: Notes,
+    /// What the container's annotations say of the flight recorder.
+    wish: Option<bool>,
+    ring: Option<Box<Ring>>,
+    recorded: Counts,
+    /// The next record may not be seen by who resumes here: nothing may depend on it.
+    apart: bool,
 }
 
 /// What the conditions about containers say of this one, asked once.
@@ -113,6 +127,7 @@ struct Scope {
     chain: u64,
     drops: Vec<bool>,
     samplers: Vec<bool>,
+    recorder: bool,
     dedup: bool,
     /// The container's part of the key, where the rule is about it.
     limiters: Vec<Option<u64>>,
@@ -193,6 +208,7 @@ impl Chain {
                 counter("rate_limit", name),
             ));
         }
+        let recorder = Recorder::compile(&config.recorder)?;
         let redactor = Redactor::compile(&config.redact)?;
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -200,11 +216,13 @@ impl Chain {
                 && samplers.is_empty()
                 && dedup.is_none()
                 && limiters.is_empty()
+                && !recorder.on
                 && redactor.is_none(),
             drops,
             samplers,
             dedup,
             limiters,
+            recorder,
             redactor,
         })
     }
@@ -218,6 +236,7 @@ impl Chain {
         for counter in counters.chain(self.limiters.iter_mut().map(|(_, counter)| counter)) {
             *counter = uncounted();
         }
+        self.recorder.count_nothing();
         if let Some(redactor) = &mut self.redactor {
             redactor.count_nothing();
         }
@@ -252,6 +271,9 @@ impl Chain {
         for (limiter, _) in &self.limiters {
             fields = fields.with(limiter.wants());
         }
+        if self.recorder.on {
+            fields = fields.with(self.recorder.when.wants()).with(RECORDER_WANTS);
+        }
         self.redactor.as_ref().map_or(fields, |redactor| fields.with(redactor.wants()))
     }
 
@@ -283,7 +305,7 @@ impl Chain {
         record: Record,
         out: &mut Vec<Record>,
     ) -> Dropped {
-        if self.noop {
+        if self.noop && !state.wants_recorder() {
             out.push(record);
             return Dropped::default();
         }
@@ -311,11 +333,12 @@ impl Chain {
         dropped
     }
 
-    fn scope(&self, workload: &Workload) -> Box<Scope> {
+    fn scope(&self, workload: &Workload, wish: Option<bool>) -> Box<Scope> {
         Box::new(Scope {
             chain: self.id,
             drops: self.drops.iter().map(|(when, _)| when.in_scope(workload)).collect(),
             samplers: self.samplers.iter().map(|(rule, _)| rule.when.in_scope(workload)).collect(),
+            recorder: wish.unwrap_or(self.recorder.on && self.recorder.when.in_scope(workload)),
             dedup: self.dedup.as_ref().is_some_and(|(folder, _)| folder.when.in_scope(workload)),
             limiters: self
                 .limiters
@@ -336,12 +359,16 @@ impl Chain {
     ) -> Dropped {
         let mut dropped = Dropped::default();
         if state.scope.as_ref().is_none_or(|scope| scope.chain != self.id) {
-            state.scope = Some(self.scope(workload));
+            state.scope = Some(self.scope(workload, state.wish));
+            if !state.scope.as_ref().is_some_and(|scope| scope.recorder) {
+                self.drop_held(state);
+            }
             // A run that another chain opened ends where this one's rules begin to hold.
             self.release(state, arena, out, &mut dropped);
         }
         let in_key =
             self.redactor.as_ref().is_some_and(|rules| rules.follow_keys(&mut state.keys, &record, arena));
+        let mut record = record;
         let Some(scope) = state.scope.as_deref() else {
             return dropped;
         };
@@ -374,6 +401,19 @@ impl Chain {
                 return dropped;
             }
         }
+        if scope.recorder && !state.apart {
+            match self.record(state, &mut record, in_key, arena) {
+                Recording::Held => return dropped,
+                Recording::Passes => {}
+                Recording::Releases(held) => {
+                    self.send_held(state, held, Cause::Error, arena, out, &mut dropped);
+                }
+            }
+        }
+        let Some(scope) = state.scope.as_deref() else {
+            return dropped;
+        };
+        let notes = &mut state.notes;
         if let Some((folder, counter)) = &self.dedup {
             let about = scope.dedup && folder.when.matches(&record, arena);
             let fate =
@@ -437,7 +477,7 @@ impl Chain {
         arena: &[u8],
     ) -> bool {
         if state.scope.as_ref().is_none_or(|scope| scope.chain != self.id) {
-            state.scope = Some(self.scope(workload));
+            state.scope = Some(self.scope(workload, state.wish));
         }
         self.redactor.as_ref().is_some_and(|rules| rules.follow_keys(&mut state.keys, record, arena))
     }

@@ -18,6 +18,8 @@ pub enum Kind {
     Limit,
     /// `[process.redact]`.
     Redact,
+    /// `[process.recorder]`, or the annotation that switches it on.
+    Recorder,
     /// An annotation of the pod, which stands before all rules.
     Annotation,
 }
@@ -31,6 +33,7 @@ impl Kind {
             Self::Dedup => "dedup",
             Self::Limit => "limit",
             Self::Redact => "redact",
+            Self::Recorder => "recorder",
             Self::Annotation => "annotation",
         }
     }
@@ -47,8 +50,10 @@ pub enum Verdict {
     Kept,
     /// It dropped the record.
     Dropped,
-    /// A copy of the line before, held back until it is known how many follow.
+    /// Held back: a copy of the line before, until it is known how many follow; or by the flight recorder.
     Held,
+    /// The flight recorder let it through, since its trace or request failed.
+    Released,
     /// A copy that the one held back stands for.
     Folded,
     /// It replaced text in so many places.

@@ -117,6 +117,7 @@ impl<E: Env> Tail<E> {
         if !self.logs[index].last_words_told {
             self.tell_end(index, now);
         }
+        self.save_told(index);
         let log = &self.logs[index];
         if log.remembered + REMEMBER <= now && (log.lag() > BACKLOG || log.files.len() > 1) {
             self.logs[index].remembered = now;
@@ -144,10 +145,9 @@ impl<E: Env> Tail<E> {
         let (mut arena, mut records) = (Vec::new(), Vec::new());
         log.lines.finish(&self.settings, &log.workload, &mut arena, 0, &mut records);
         self.hand_over(index, &arena);
+        self.logs[index].lines.drop_held(&self.settings);
+        self.count_processed(index);
         let log = &mut self.logs[index];
-        if let Some(drops) = log.lines.take_dropped() {
-            log.ledger.count_dropped(&drops);
-        }
         log.begin_lines(&self.settings);
         log.lines.set_first_time(self.env.unix_nano());
         for file in &mut log.files {
@@ -403,6 +403,7 @@ impl<E: Env> Tail<E> {
             log.files[0].offset += rest;
         }
         log.lines.finish(&self.settings, &log.workload, &mut arena, offset, &mut records);
+        log.lines.drop_held(&self.settings);
         self.seal(index, arena, records, rest);
     }
 

@@ -50,6 +50,9 @@ impl<F> Log<F> {
         self.lines.set_annotated(Annotated::of(&self.handling));
         // What masks the log looks at lines as they are handled now.
         self.masking = None;
+        if self.handling.recorder != Some(true) && before.recorder == Some(true) {
+            self.lines.drop_held(settings);
+        }
         if self.handling.multiline == before.multiline {
             return;
         }
@@ -95,6 +98,8 @@ impl<E: Env> Tail<E> {
         let log = &mut self.logs[index];
         let before = std::mem::replace(&mut log.handling, handling);
         log.handle_lines(&self.settings, &before);
+        self.count_processed(index);
+        let log = &self.logs[index];
         match (before.off, log.handling.off) {
             (false, true) => self.exclude(index, now),
             (true, false) => self.include(index, now),
@@ -208,8 +213,11 @@ impl<E: Env> Tail<E> {
             }
         }
         log.last_words_told = true;
-        self.registry.set_last_words_told(&log.key);
+        self.settle_held(index);
         let log = &self.logs[index];
+        if !self.options.last_words {
+            return;
+        }
         let end = match &log.exit {
             Some(exit) if exit.is_good() => return,
             Some(exit) => End::Exited(exit),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::GONE_GRACE;
 use super::live::Until;
 use super::tap::Counting;
+use super::{CHUNK, GONE_GRACE};
 use crate::data::account::{Look, Sight};
 use crate::data::delivery::{Ledger, Loss};
 use crate::data::position::{Generation, Position};
@@ -79,6 +79,8 @@ pub(super) struct Log<F> {
     pub(super) largest: u64,
     /// The last words of the container are told, or there are none to tell.
     pub(super) last_words_told: bool,
+    /// The checkpoint knows it: every sink has them.
+    pub(super) told_saved: bool,
     /// How the container ended.
     pub(super) exit: Option<Exit>,
     /// When all of its log was first found read after its end.
@@ -211,19 +213,49 @@ impl<F: LogFile> Log<F> {
 pub(super) fn warm_up<F: LogFile>(log: &mut Log<F>, settings: &Settings) -> io::Result<()> {
     let file = &log.files[0];
     // A line that ends in the stretch may have begun before it.
-    let begin = settings.warm_up_start(file.offset).saturating_sub(settings.max_line as u64);
+    let max_line = settings.max_line as u64;
+    let near = settings.warm_up_start(file.offset).saturating_sub(max_line);
+    let mut begin = log.lines.warm_up_start(settings, file.offset).saturating_sub(max_line);
+    let end = file.offset;
     log.lines.begin_warm_up();
-    let mut arena = Vec::new();
-    match file.file.read_at(begin, (file.offset - begin) as usize, &mut arena) {
-        Ok(_) => {}
-        // Of what is spilled the stretch before may be gone; then lines learn nothing from it.
-        Err(error) if Gap::of(&error).is_some() => return Ok(()),
-        Err(error) => return Err(error),
+    let (mut arena, mut records) = (Vec::new(), Vec::new());
+    let (mut at, mut want, mut at_line) = (begin, CHUNK.max(max_line), begin == 0);
+    while at < end {
+        arena.clear();
+        let size = want.min(end - at);
+        match log.files[0].file.read_at(at, size as usize, &mut arena) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if Gap::of(&error).is_some() && begin < near => {
+                // The spill keeps no more than others need: what a flight recorder held is gone.
+                log.lines.forget_held();
+                (begin, at, at_line) = (near, near, near == 0);
+                continue;
+            }
+            // Of what is spilled the stretch before may be gone; then lines learn nothing from it.
+            Err(error) if Gap::of(&error).is_some() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let read = arena.len() as u64;
+        let from = match memchr::memchr(b'\n', &arena) {
+            _ if at_line => 0,
+            Some(newline) => newline + 1,
+            None => arena.len(),
+        };
+        at_line |= from < arena.len() || arena.ends_with(b"\n");
+        let (offset, horizon) = (at + from as u64, u64::MAX);
+        let taken =
+            log.lines.ingest(settings, &log.workload, &mut arena, from, offset, horizon, &mut records);
+        records.clear();
+        let done = (from + taken.bytes) as u64;
+        if done == 0 {
+            if read < want || at + read == end {
+                break;
+            }
+            want *= 2;
+        }
+        at += done;
     }
-    let from = if begin == 0 { 0 } else { memchr::memchr(b'\n', &arena).map_or(arena.len(), |at| at + 1) };
-    let mut records = Vec::new();
-    let (offset, horizon) = (begin + from as u64, u64::MAX);
-    log.lines.ingest(settings, &log.workload, &mut arena, from, offset, horizon, &mut records);
     Ok(())
 }
 

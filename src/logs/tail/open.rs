@@ -273,8 +273,7 @@ impl<E: Env> Tail<E> {
         let configured = !candidate.container.is_container() && !candidate.container.container.is_empty();
         let workload = if configured { workload } else { frozen::freeze(workload, mark.as_ref()) };
         let handling = self.identify.handling(&candidate.container, now).unwrap_or_default();
-        let last_words_told =
-            mark.as_ref().is_some_and(|mark| mark.last_words_told) || !self.options.last_words;
+        let last_words_told = mark.as_ref().is_some_and(|mark| mark.last_words_told);
         let exit = if last_words_told { None } else { self.identify.exit(&candidate.container, now) };
         if truncated {
             metrics::LOG_TRUNCATIONS.inc();
@@ -310,6 +309,7 @@ impl<E: Env> Tail<E> {
             written_before: 0,
             largest: KUBELET_SIZE,
             last_words_told,
+            told_saved: last_words_told,
             exit,
             end_seen: None,
             handling,
@@ -340,6 +340,7 @@ impl<E: Env> Tail<E> {
         let start = log.decided().unwrap_or_default();
         log.ledger = Ledger::new(start, Arc::clone(&self.signal));
         log.written_before = -(log.files[0].offset as i64);
+        log.adopt_held();
         let (workload, ledger) = (Arc::clone(&log.workload), Arc::clone(&log.ledger));
         let sight = Arc::clone(&log.sight);
         self.registry.enter(Arc::clone(&key), workload, ledger, sight, log.last_words_told);

@@ -292,6 +292,7 @@ impl<E: Env> Tail<E> {
     pub(super) fn seal(&mut self, index: usize, arena: Vec<u8>, records: Vec<Record>, source_bytes: u64) {
         if records.is_empty() && source_bytes == 0 {
             self.hand_over(index, &arena);
+            self.count_processed(index);
             return;
         }
         let Some(start) = self.logs[index].decided() else { return };
@@ -323,9 +324,8 @@ impl<E: Env> Tail<E> {
     ) {
         let sealed_unix_nano = self.env.unix_nano();
         self.hand_over(index, &arena);
-        if let Some(drops) = self.logs[index].lines.take_dropped() {
-            self.logs[index].ledger.count_dropped(&drops);
-        }
+        let source_bytes = source_bytes + self.count_processed(index);
+        self.note_failures(index, &records);
         let log = &self.logs[index];
         let Some(end) = log.decided() else { return };
         if records.is_empty() {

@@ -323,6 +323,9 @@ fn write_marks(out: &mut Vec<u8>, record: &Record, text: &mut String) {
     if record.marks.contains(Marks::REDACTED) {
         pair(out, b"redacted", b"true");
     }
+    if record.marks.contains(Marks::RELEASED) {
+        pair(out, b"nodewick_recorder", b"released");
+    }
     if record.repeated > 0 {
         number(out, b"repeated", record.repeated);
     }

@@ -339,6 +339,9 @@ fn write_attributes(
         if record.marks.contains(Marks::REDACTED) {
             write_bool_attribute(ATTRIBUTE, b"nodewick.redacted", out);
         }
+        if record.marks.contains(Marks::RELEASED) {
+            write_string_attribute(ATTRIBUTE, b"nodewick.recorder", b"released", out);
+        }
     }
     if record.repeated != 0 {
         write_int_attribute(ATTRIBUTE, b"nodewick.repeated", u64::from(record.repeated), out);

@@ -222,7 +222,9 @@ export function startLines() {
     if (searching) return;
     if (document.hidden) stop(); else if (!source) live();
   });
-  live();
+  // A link to a trace: /?trace=<id>.
+  const asked = new URLSearchParams(location.search).get("trace") || "";
+  if (/^[0-9a-f]{4,32}$/i.test(asked)) ofTrace(asked.toLowerCase()); else live();
   return {
     live: () => { setPaused(false); live(); },
     pause: () => setPaused(!paused),

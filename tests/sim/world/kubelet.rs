@@ -547,7 +547,8 @@ impl World {
             }
             1 | 2 => {
                 let request = self.rng.below(6);
-                format!("{{\"level\":\"info\",\"msg\":\"{body}\",\"request_id\":\"req-{request}\"}}")
+                let level = if self.nature.recorder && seq.is_multiple_of(2) { "debug" } else { "info" };
+                format!("{{\"level\":\"{level}\",\"msg\":\"{body}\",\"request_id\":\"req-{request}\"}}")
             }
             3 => format!("WARN {body}"),
             4 | 5 if self.nature.requests => crate::red::line(&format!("{id} {side} {seq}"), &body),
