@@ -63,6 +63,8 @@ export function startLines() {
     const text = make("span", "text", short(entry.line ?? ""));
     const severity = /^[a-z]+$/.test(level) ? level : "";
     item.append(time, make("span", `level ${severity}`, level), name, text);
+    const request = [entry.http_method, entry.url_path ?? entry.http_route, entry.http_status, entry.duration_ms !== undefined ? `${entry.duration_ms} ms` : ""];
+    if (request.some(Boolean)) text.append(make("span", "dim", `  ${request.filter(Boolean).join(" ")}`));
     if (entry.trace_id) {
       const trace = make("button", "trace", entry.trace_id.slice(0, 8));
       trace.type = "button";
