@@ -5,6 +5,8 @@
 //! theme, a phone's width, and the page without script. With `NODEWICK_SCREENSHOTS=1` the pictures in `docs/images` are made
 //! anew, which takes some two minutes, since an objective has to burn first.
 
+#![allow(clippy::print_stderr)] // what is skipped is said
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
