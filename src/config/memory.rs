@@ -129,7 +129,7 @@ pub(super) fn bound(config: &Config) -> MemoryBound {
         }
     }
     if config.ui.is_on(config.ui.wanted_in_run(!has_pods)) {
-        add("ui".to_owned(), "connections and pages that are kept up to date", crate::ui::MEMORY_BOUND);
+        add("ui".to_owned(), "connections and what is kept up to date on them", crate::ui::MEMORY_BOUND);
         add("ui".to_owned(), "live lines for viewers", crate::live::MEMORY_BOUND);
         if config.red.enabled {
             add("ui".to_owned(), "history of services", crate::red::recent::MEMORY_OF_PAGE);

@@ -238,14 +238,14 @@ impl Job {
     fn send(&self, chunk: Vec<u8>) -> Result<(), Cut> {
         let mut chunk = Bytes::from(chunk);
         loop {
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(Cut::Stopping);
+            }
             chunk = match self.client.try_send(chunk) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Closed(_)) => return Err(Cut::Client),
                 Err(TrySendError::Full(chunk)) => chunk,
             };
-            if self.stopping.load(Ordering::Relaxed) {
-                return Err(Cut::Stopping);
-            }
             if Instant::now() >= self.deadline {
                 return Err(Cut::Client);
             }
