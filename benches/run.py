@@ -123,6 +123,7 @@ def nodewick(agent, pods, record=None):
             "[logs]", f"root = {json.dumps(str(pods))}",
             "[sink.loki.main]", f'url = "http://{address}"', 'tenant = "bench"',
             "[admin]", f'listen = "127.0.0.1:{free_port()}"',
+            "[ui]", 'listen = "off"',
         ]
         if record is not None:
             lines += ["[record]", f"fields = {json.dumps(record)}"]

@@ -101,6 +101,7 @@ def nodewick(agent, further):
             "[logs]", f"root = {json.dumps(str(logs))}",
             "[kube]", 'mode = "path"',
             "[admin]", f'listen = "127.0.0.1:{run.free_port()}"',
+            "[ui]", 'listen = "off"',
             *further(address),
         ]
         config = work / "agent.toml"

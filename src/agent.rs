@@ -290,7 +290,9 @@ pub async fn run_until(
     reloads: Reloads,
     asked: impl Future<Output = &'static str>,
 ) -> Result<Outcome, Error> {
-    let people = ui::People::bind(&config, ui::in_run(&config))?;
+    let mut fitted = config.clone();
+    let _ = fitted.fit(cgroup_limit());
+    let people = ui::People::bind(&fitted, ui::in_run(&fitted))?;
     run_known(config, reloads, Lasting::new(Known::default()), people, asked).await
 }
 

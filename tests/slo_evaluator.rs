@@ -365,7 +365,7 @@ fn the_demo_says_that_an_objective_burns() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert_eq!(
-        said.matches("shop/checkout: availability SLO 99.9% is burning. Over 1h the error budget burns")
+        said.matches("PAGE  [demonstration, time x60] shop/checkout: availability SLO 99.9% is burning\n")
             .count(),
         1,
         "{said}"

@@ -246,23 +246,49 @@ mod tests {
     use super::*;
     use std::fs;
 
+    fn without_page() -> Config {
+        let mut config = Config::default();
+        config.ui.listen = "off".to_owned();
+        config
+    }
+
+    #[test]
+    fn a_page_that_nobody_asked_for_gives_way_before_the_agent_does() {
+        let mut config = Config::default();
+        config.kube.mode = kube::Mode::Path;
+        let with_page = config.memory_bound().total();
+        let mut off = without_page();
+        off.kube.mode = kube::Mode::Path;
+        let limit = off.memory_bound().total();
+        assert!(with_page - limit > 24 << 20, "the page costs more than the log memory could give");
+        assert_eq!((config.fit(Some(limit)), config.ui.listen.as_str()), (None, "off"));
+        assert!(config.memory_bound().fits(Some(limit)).is_ok());
+        // Who asks for it gets it, or an error.
+        config.ui.listen = "127.0.0.1:9465".to_owned();
+        assert_eq!((config.fit(Some(limit)), config.ui.listen.as_str()), (None, "127.0.0.1:9465"));
+        assert!(config.memory_bound().fits(Some(limit)).is_err());
+        // Where it does not help it stays as it was.
+        config.ui.listen = "auto".to_owned();
+        assert_eq!((config.fit(Some(1 << 20)), config.ui.listen.as_str()), (None, "auto"));
+    }
+
     #[test]
     fn the_default_log_memory_gives_way_to_a_small_container_and_a_configured_one_does_not() {
-        let mut config = Config::default();
+        let mut config = without_page();
         let total = config.memory_bound().total();
         assert_eq!(config.fit(None), None);
         assert_eq!(config.fit(Some(total)), None);
         assert_eq!(config.fit(Some(total - 1)), Some(ByteSize::mib(31)));
         assert!(config.memory_bound().fits(Some(total - 1)).is_ok());
-        let mut config = Config::default();
+        let mut config = without_page();
         assert_eq!(config.fit(Some(total - (24 << 20))), Some(ByteSize::mib(8)));
-        let mut config = Config::default();
+        let mut config = without_page();
         assert_eq!(
             config.fit(Some(total - (25 << 20))),
             None,
             "with less it would make no progress worth the name"
         );
-        let mut config = Config::default();
+        let mut config = without_page();
         config.agent.memory = ByteSize::mib(33);
         assert_eq!(config.fit(Some(1 << 20)), None);
         // What the manifests grant holds a node's pods, Loki and a receiver of samples.

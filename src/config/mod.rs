@@ -203,14 +203,24 @@ impl Sinks {
 
 impl Config {
     /// Where `[agent] memory` is left at its default and all together is above `limit`, lowers it to what is left, but not
-    /// below 8MiB; what it was lowered to.
+    /// below 8MiB; what it was lowered to. A page that nobody asked for (`[ui] listen = "auto"`) is off where even that
+    /// leaves too little.
     pub fn fit(&mut self, limit: Option<u64>) -> Option<ByteSize> {
         const LEAST: u64 = 8 << 20;
         let default = Agent::default().memory;
-        let above = self.memory_bound().total().checked_sub(limit?).filter(|above| *above > 0)?;
+        let limit = limit?;
+        let above = self.memory_bound().total().checked_sub(limit).filter(|above| *above > 0)?;
         // In whole MiB, as people read it.
         let left = default.0.saturating_sub(above) >> 20 << 20;
         if self.agent.memory != default || left < LEAST {
+            if self.ui.is_on(true) && !self.ui.is_on(false) {
+                let asked = std::mem::replace(&mut self.ui.listen, "off".to_owned());
+                let fitted = self.fit(Some(limit));
+                if self.memory_bound().fits(Some(limit)).is_ok() {
+                    return fitted;
+                }
+                self.ui.listen = asked;
+            }
             return None;
         }
         self.agent.memory = ByteSize(left);

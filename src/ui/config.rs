@@ -19,8 +19,8 @@ pub const LEAST_TOKEN: usize = 16;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address and port of the status page. "auto": `127.0.0.1:9465` in `demo` and in `run` where there is no cluster, else
-    /// none; "off"; or an address. It shows what containers log, so it listens on loopback addresses only unless `token` is
+    /// Address and port of the status page. "auto": `127.0.0.1:9465` in `demo` and in `run` where there is no cluster and
+    /// the container's memory limit has room for it, else none; "off"; or an address. It shows what containers log, so it listens on loopback addresses only unless `token` is
     /// set. In a cluster write "127.0.0.1:9465" and use `kubectl port-forward`.
     pub listen: String,
     /// What people sign in with: at least 16 characters, as `${env:NAME}` or `${file:/path}`. Without it whoever may connect

@@ -66,8 +66,10 @@ impl Agent {
         fs::create_dir_all(&state).expect("a directory for the agent's state");
         // How full the machine's own disk is, is nothing that a test is about.
         let spill = if settings.state_dir.is_some() { "" } else { "spill.min_free = \"0%\"" };
+        // Many agents run at once here, and nobody looks at their pages.
+        let ui = if settings.rest.contains("[ui]") { "" } else { "[ui]\nlisten = \"off\"\n\n" };
         let config = format!(
-            "[agent]\ncluster = \"test\"\nnode = \"node-1\"\nstate_dir = {state:?}\n{}\n\n[logs]\nroot = {logs:?}\n{spill}\n{}\n\n[admin]\nlisten = \"{admin}\"\n\n{}",
+            "[agent]\ncluster = \"test\"\nnode = \"node-1\"\nstate_dir = {state:?}\n{}\n\n[logs]\nroot = {logs:?}\n{spill}\n{}\n\n[admin]\nlisten = \"{admin}\"\n\n{ui}{}",
             settings.agent, settings.logs, settings.rest,
         );
         fs::write(directory.join("agent.toml"), config).expect("a config file");

@@ -155,12 +155,19 @@ impl Kind {
 
     /// What `lines`, all of one container in their order, must arrive with.
     pub fn expect(self, lines: &[Line]) -> Vec<Expected> {
-        let (mut by_request, mut generation) = (HashMap::new(), 0);
+        let (mut by_request, mut generation, mut begun) = (HashMap::new(), 0, Vec::new());
         let each = lines.iter().map(|line| {
             // Request ids are forgotten at a rotation: the file before may be gone when the next is read again.
             if line.generation != generation {
                 by_request.clear();
+                begun.clear();
                 generation = line.generation;
+            }
+            // The first line of a stream may have begun in the file before, so it teaches nothing.
+            let is_first = !begun.contains(&line.pipe);
+            begun.push(line.pipe);
+            if is_first {
+                return self.expect_line(&line.text, &mut by_request.clone());
             }
             self.expect_line(&line.text, &mut by_request)
         });
