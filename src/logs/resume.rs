@@ -107,9 +107,10 @@ fn tell_holes<F>(
             })
             .sum();
         let all_told = told == hole.end.saturating_sub(hole.start);
-        // A file that had no line yet cannot be told from others; while the kubelet need not delete, none is missing.
+        // A file that had no line yet cannot be told from others; while the kubelet need not delete, none is missing. It
+        // deletes before it rotates, and compresses in between: that there is one file less than it keeps proves nothing.
         let nameless =
-            seen.last().is_some_and(|newest| newest.generation.head == 0) && on_disk < KUBELET_FILES;
+            seen.last().is_some_and(|newest| newest.generation.head == 0) && on_disk + 1 < KUBELET_FILES;
         let certain = anchored || *known || nameless;
         if bytes > 0 || !(certain && all_told || is_first && here) {
             file.missing_before = Some(Missing { bytes, exact: certain && all_told });

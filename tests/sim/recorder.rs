@@ -99,7 +99,9 @@ fn every_byte_is_accounted_for_with_the_recorder_on_whatever_the_seed() {
     let _shared = crate::METRICS.read();
     let (first, count) =
         (crate::number("NODEWICK_SIM_FROM").unwrap_or(0), crate::number("NODEWICK_SIM_RECORDED"));
-    for seed in first..first + count.unwrap_or(40) {
+    // A line was joined to the end of another one once, over files that were deleted between their compression and a rotation.
+    let failed_once = count.is_none().then_some(88);
+    for seed in (first..first + count.unwrap_or(40)).chain(failed_once) {
         let plan = || {
             let mut plan = Plan::random(seed);
             plan.nature.recorder = true;
