@@ -61,7 +61,9 @@ fn the_bill_of_materials_names_what_is_compiled_in() {
         assert!(!named.contains_key(name), "{name} is not in the image");
     }
     for component in components {
-        assert!(component["hashes"][0]["content"].is_string(), "no hash: {component}");
+        // Cargo.lock pins no hash of the crates of this repository.
+        let is_ours = component["name"].as_str().is_some_and(|name| name.starts_with("nodewick-"));
+        assert!(is_ours || component["hashes"][0]["content"].is_string(), "no hash: {component}");
         assert!(component["licenses"][0]["expression"].is_string(), "no licence: {component}");
     }
     assert_eq!(bill, self::bill(), "the same sources give the same bill");
