@@ -240,7 +240,7 @@ fn a_bad_config_changes_nothing_and_says_where_it_is_wrong() {
     rig.write(&format!("{}optionall = true\n", loki("one", &backend)));
     rig.wait_said(1, "the last good one stays in force", RELOAD);
     let said = rig.log();
-    assert!(said.contains("agent.toml:17:1: error: sink.loki.one.optionall: unknown key"), "{said}");
+    assert!(said.contains("agent.toml:20:1: error: sink.loki.one.optionall: unknown key"), "{said}");
     assert!(said.contains("optionall = true\\n   | ^^^^^^^^^"), "a caret below the key:\n{said}");
     assert!(said.contains("did you mean `optional`?"), "{said}");
     assert_eq!(rig.agent.metric("nodewick_config_last_reload_successful"), Some(0.0));
